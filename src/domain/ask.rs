@@ -1,0 +1,117 @@
+//! What a client asks for, checked.
+
+use super::{ClassLabel, Embedding, Key};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Most neighbors that one request may ask for.
+pub const K_MAX: usize = 100;
+
+/// How the neighbors' labels become a suggestion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VoteMethod {
+    /// One neighbor, one vote.
+    #[default]
+    Majority,
+    /// A vote weighs its similarity.
+    Distance,
+    /// A vote weighs the inverse of its class's share among those that could have answered.
+    Prior,
+}
+
+/// What is kept out of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exclude {
+    /// Images of the query's patient.
+    pub patient: bool,
+    /// Images of the query's study.
+    pub study: bool,
+    /// Images with the query's pixels or file bytes.
+    pub pixels: bool,
+}
+
+impl Default for Exclude {
+    fn default() -> Self {
+        Self { patient: true, study: true, pixels: true }
+    }
+}
+
+/// A part of the image: fractions of its width and height.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Region {
+    x: f64,
+    y: f64,
+    width: f64,
+    height: f64,
+}
+
+impl Region {
+    /// A rectangle within the unit square, at least 1 % of each side.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when it is not.
+    pub fn new(x: f64, y: f64, width: f64, height: f64) -> Result<Self> {
+        let inside = |start: f64, length: f64| start >= 0.0 && length >= 0.01 && start + length <= 1.0 + 1e-9;
+        if inside(x, width) && inside(y, height) {
+            Ok(Self { x, y, width, height })
+        } else {
+            Err(Error::new(ErrorKind::InvalidRequest, "`region` is x,y,width,height within 0..1, each side at least 0.01"))
+        }
+    }
+
+    /// x, y, width, height as fractions.
+    pub fn fractions(self) -> [f64; 4] {
+        [self.x, self.y, self.width, self.height]
+    }
+}
+
+/// Options of a search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ask {
+    /// Neighbors wanted, 1..=[`K_MAX`].
+    pub k: usize,
+    /// How they vote.
+    pub vote: VoteMethod,
+    /// Only these classes.
+    pub classes: Option<Vec<ClassLabel>>,
+    /// Only these sources.
+    pub sources: Option<Vec<String>>,
+    /// Not these sources.
+    pub exclude_sources: Vec<String>,
+    /// What is kept out.
+    pub exclude: Exclude,
+    /// Scan every row instead of walking a graph.
+    pub exact: bool,
+    /// Answer although shards are missing.
+    pub allow_partial: bool,
+    /// Lowest archive version that may answer.
+    pub min_version: Option<u64>,
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self {
+            k: 10,
+            vote: VoteMethod::default(),
+            classes: None,
+            sources: None,
+            exclude_sources: Vec::new(),
+            exclude: Exclude::default(),
+            exact: false,
+            allow_partial: false,
+            min_version: None,
+        }
+    }
+}
+
+/// Whose image is asked about, as pseudonyms, and where it lies in the space.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// The query's vector.
+    pub embedding: Embedding,
+    /// Its patient.
+    pub patient: Option<Key>,
+    /// Its study.
+    pub study: Option<Key>,
+    /// Its file bytes and pixels, several for a query by several images.
+    pub same_pixels: Vec<Key>,
+}

@@ -1,0 +1,83 @@
+//! A vector that is safe to compare, and the one routine that compares.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A unit vector: right dimension, every component finite, norm 1 (to rounding).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedding(Vec<f32>);
+
+impl Embedding {
+    /// Normalises the raw output of a model.
+    ///
+    /// # Errors
+    /// `WrongDimension` unless `raw` has `dimension` components; `InvalidRequest` for NaN, infinity or a zero vector.
+    pub fn from_raw(raw: &[f32], dimension: usize) -> Result<Self> {
+        if raw.len() != dimension {
+            return Err(Error::new(
+                ErrorKind::WrongDimension,
+                format!("the vector has {} components, this space has {dimension}", raw.len()),
+            ));
+        }
+        if raw.iter().any(|x| !x.is_finite()) {
+            return Err(Error::new(ErrorKind::InvalidRequest, "the vector has a component that is not finite"));
+        }
+        // In f64, so that large raw values neither overflow nor lose the small ones.
+        let norm = raw.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+        if norm <= f64::from(f32::MIN_POSITIVE) {
+            return Err(Error::new(ErrorKind::InvalidRequest, "the vector is zero"));
+        }
+        Ok(Self(raw.iter().map(|&x| (f64::from(x) / norm) as f32).collect()))
+    }
+
+    /// Mean direction of several unit vectors.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when there is none or they cancel out.
+    pub fn mean(parts: &[Self]) -> Result<Self> {
+        let first = parts.first().ok_or_else(|| Error::new(ErrorKind::InvalidRequest, "no vector to average"))?;
+        let mut sum = vec![0f32; first.0.len()];
+        for part in parts {
+            sum.iter_mut().zip(&part.0).for_each(|(s, x)| *s += x);
+        }
+        Self::from_raw(&sum, first.0.len())
+    }
+
+    /// The components.
+    pub fn as_slice(&self) -> &[f32] {
+        &self.0
+    }
+
+    /// Number of components.
+    pub fn dimension(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Cosine similarity of two unit vectors of one length, in -1..=1 to rounding.
+///
+/// The one routine by which every path (HNSW, exact, remote) scores what it returns: sixteen partial sums in a fixed order and no fused
+/// multiply-add, so that each machine gets the same bits whatever vector unit it has.
+#[inline]
+pub fn similarity(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0f32; LANES];
+    let (a_head, a_tail) = a.as_chunks::<LANES>();
+    let (b_head, b_tail) = b.as_chunks::<LANES>();
+    for (x, y) in a_head.iter().zip(b_head) {
+        for lane in 0..LANES {
+            sums[lane] += x[lane] * y[lane];
+        }
+    }
+    for (lane, (x, y)) in a_tail.iter().zip(b_tail).enumerate() {
+        sums[lane] += x * y;
+    }
+    // A balanced tree of additions: fixed order, small rounding error.
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+        width /= 2;
+    }
+    sums[0]
+}

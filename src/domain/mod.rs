@@ -1,0 +1,17 @@
+//! The vocabulary: values that can't be wrong once built. No I/O, no async, no framework.
+
+mod ask;
+mod embedding;
+mod ids;
+mod ranking;
+mod record;
+mod space;
+mod verdict;
+
+pub use ask::{Ask, Exclude, K_MAX, Query, Region, VoteMethod};
+pub use embedding::{Embedding, similarity};
+pub use ids::{ClassLabel, ImageId, Key, LabelSource, Slot};
+pub use ranking::{Coverage, Group, Hit, PathTaken, Ranking};
+pub use record::{Alias, LabelChange, PackRef, PixelsRef, Record, Window};
+pub use space::{Space, SpaceId};
+pub use verdict::{CalibrationNote, Status, Verdict};

@@ -1,0 +1,148 @@
+//! One error type. Its kind says what the caller can do next; only `http/problem.rs` knows status codes.
+
+use std::fmt;
+
+/// Shorthand used everywhere in the crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the caller can do about an error. Each kind has one stable slug, the last part of a problem's `type` (RFC 9457).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// A parameter is wrong: correct it and ask again.
+    InvalidRequest,
+    /// The file is recognised but broken.
+    InvalidImage,
+    /// Not a format, transfer syntax or pixel layout that is read here.
+    UnsupportedMedia,
+    /// Every pixel has the same value: nothing to compare.
+    ConstantImage,
+    /// The body or a file is over its byte limit.
+    TooLarge,
+    /// The picture has more pixels (or frames) than the limit.
+    TooManyPixels,
+    /// The request carries no image.
+    MissingImage,
+    /// The request carries more images than the endpoint takes.
+    SeveralImages,
+    /// A class that the archive does not have.
+    UnknownClass,
+    /// No such image, route or object.
+    NotFound,
+    /// The archive did not keep these pixels.
+    PixelsNotKept,
+    /// Vectors of another space: re-embed instead of comparing.
+    SpaceMismatch,
+    /// A vector with another number of components than the space has.
+    WrongDimension,
+    /// A stored object is not what it should be, or a concurrent change won.
+    Conflict,
+    /// No credential, or a wrong one.
+    Unauthorized,
+    /// A page of another origin, or a Host that is not ours.
+    ForbiddenOrigin,
+    /// The route exists, the method does not.
+    MethodNotAllowed,
+    /// The queue is full: come back after the stated seconds.
+    Overloaded,
+    /// The storage is full.
+    StorageFull,
+    /// Something that the answer needs is not there at the moment.
+    Unavailable,
+    /// The time for this request is used up.
+    Deadline,
+    /// `min_version` is newer than what this replica serves.
+    VersionAhead,
+    /// A damaged object: checksum or structure does not match.
+    Damaged,
+    /// A fault of ours: opaque outside, the cause goes to the log.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The stable slug of the problem type.
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid-request",
+            Self::InvalidImage => "invalid-image",
+            Self::UnsupportedMedia => "unsupported-media",
+            Self::ConstantImage => "constant-image",
+            Self::TooLarge => "too-large",
+            Self::TooManyPixels => "too-many-pixels",
+            Self::MissingImage => "missing-image",
+            Self::SeveralImages => "several-images",
+            Self::UnknownClass => "unknown-class",
+            Self::NotFound => "not-found",
+            Self::PixelsNotKept => "pixels-not-kept",
+            Self::SpaceMismatch => "space-mismatch",
+            Self::WrongDimension => "wrong-dimension",
+            Self::Conflict => "conflict",
+            Self::Unauthorized => "unauthorized",
+            Self::ForbiddenOrigin => "forbidden-origin",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::Overloaded => "overloaded",
+            Self::StorageFull => "storage-full",
+            Self::Unavailable => "unavailable",
+            Self::Deadline => "deadline",
+            Self::VersionAhead => "version-ahead",
+            Self::Damaged => "damaged",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// An error with a kind for the program, a message for a person and a cause for the log.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error whose message says what is wrong and with which value (lowercase, value in backticks, no full stop).
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// The same with the cause, which is logged and never shown outside.
+    pub fn with_source(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { kind, message: message.into(), source: Some(source.into()) }
+    }
+
+    /// A fault of ours.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// What the caller can do next.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The message for a person, without the cause.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Puts `context: ` before the message and keeps the kind.
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|s| s.as_ref() as _)
+    }
+}

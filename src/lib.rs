@@ -1,0 +1,3 @@
+#![doc = "placeholder tour"]
+pub mod error;
+pub mod domain;

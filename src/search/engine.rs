@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::answer::{Answer, AskedQuery, EmbeddedImage, Overview, Saturation, Timings, Upload};
 use super::prepare::{Prepared, Preparer};
 use super::served::{Served, Version};
-use super::{merge, vote};
+use super::{local, merge, vote};
 use crate::archive::{Archive, Identity};
 use crate::domain::{Ask, ClassLabel, Coverage, Embedding, ImageId, Key, Query, Record, Region, SpaceId};
 use crate::embed::{Embedded, Embedder};
@@ -163,13 +163,7 @@ impl Engine {
         if let Some(min_version) = ask.min_version {
             self.0.parts.served.at_least(min_version, deadline.into()).await?;
         }
-        let version = self.0.parts.served.current();
-        for class in ask.classes.iter().flatten() {
-            if !version.snapshot.classes().iter().any(|(known, _)| known == class) {
-                return Err(Error::new(ErrorKind::UnknownClass, format!("this archive has no class `{class}`")));
-            }
-        }
-        Ok(version)
+        Ok(self.0.parts.served.current())
     }
 
     /// Index, merge, vote, on a blocking thread.
@@ -182,7 +176,7 @@ impl Engine {
             let _permit = permit;
             let started = Instant::now();
             // One machine holds every shard, so that one leg is the whole plan; merge is what will join several.
-            let ranking = merge::merge(vec![version.snapshot.search(&query, &ask)?], ask.k);
+            let ranking = merge::merge(vec![local::search(&version.snapshot, &query, &ask)?], ask.k);
             let verdict = vote::vote(&ranking, ask.vote, ask.k);
             let elapsed = ms(started.elapsed());
             let shards = version.state.manifest.shards.len();
@@ -210,14 +204,15 @@ impl Engine {
     pub fn overview(&self) -> Overview {
         let version = self.0.parts.served.current();
         let manifest = &version.state.manifest;
-        let classes: Vec<(ClassLabel, usize)> = version.snapshot.classes();
+        let classes: Vec<(ClassLabel, usize)> =
+            version.snapshot.classes().iter().map(|(class, images)| (class.clone(), *images)).collect();
         Overview {
             name: manifest.archive.name.clone(),
             version: manifest.version,
             images: version.snapshot.images(),
             labelled: classes.iter().map(|(_, images)| images).sum(),
             conflicts: version.snapshot.conflicts(),
-            sources: version.snapshot.sources(),
+            sources: version.snapshot.sources().keys().cloned().collect(),
             space: manifest.space.clone(),
             demo: manifest.archive.demo,
             synthetic: manifest.archive.synthetic,
@@ -233,12 +228,13 @@ impl Engine {
 
     /// An image's record.
     pub fn record(&self, id: ImageId) -> Option<Arc<Record>> {
-        self.0.parts.served.current().snapshot.record(id)
+        self.0.parts.served.current().state.record(id).cloned()
     }
 
     /// Whether an image's label is kept out of votes because the same pixels stand under another class.
     pub fn label_conflict(&self, id: ImageId) -> bool {
-        self.0.parts.served.current().snapshot.label_conflict(id)
+        let version = self.0.parts.served.current();
+        version.state.record(id).is_some_and(|record| version.label_conflict(record))
     }
 
     /// The model's card.
@@ -329,7 +325,7 @@ impl Whose {
 
 /// Evenly spread over the classes, always the same ones for one version.
 fn samples(version: &Version, classes: &[(ClassLabel, usize)]) -> Vec<(ImageId, ClassLabel)> {
-    let mut per_class: Vec<_> = classes.iter().map(|(class, _)| version.snapshot.ids_of_class(class, SAMPLES)).collect();
+    let mut per_class: Vec<_> = classes.iter().map(|(class, _)| version.ids_of_class(class, SAMPLES)).collect();
     let mut picked = Vec::new();
     while picked.len() < SAMPLES && per_class.iter().any(|ids| !ids.is_empty()) {
         for ((class, _), ids) in classes.iter().zip(&mut per_class) {

@@ -2,6 +2,7 @@
 
 mod answer;
 mod engine;
+mod local;
 mod mapping;
 pub mod merge;
 pub mod plan;

@@ -7,7 +7,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::mapping::snapshot_input;
 use crate::archive::{Archive, Manifest, State};
+use crate::domain::{ClassLabel, ImageId, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{IndexSettings, Snapshot};
 use crate::telemetry::run_blocking;
@@ -21,6 +23,19 @@ pub struct Version {
     pub state: Arc<State>,
     /// The searchable form.
     pub snapshot: Snapshot,
+}
+
+impl Version {
+    /// Up to `most` images of a class, in the order of the archive.
+    pub fn ids_of_class(&self, class: &ClassLabel, most: usize) -> Vec<ImageId> {
+        let records = self.state.live().map(|spot| self.state.at(spot));
+        records.filter(|record| record.class.as_ref() == Some(class)).map(|record| record.id).take(most).collect()
+    }
+
+    /// Whether an image has a class that does not vote, since the same pixels stand under another one.
+    pub fn label_conflict(&self, record: &Record) -> bool {
+        record.class.is_some() && !self.snapshot.votes(record)
+    }
 }
 
 /// The current [`Version`], replaced whole: a search sees one version from beginning to end.
@@ -105,8 +120,9 @@ async fn index(
     }
     let settings = settings.clone();
     run_blocking(move || {
-        let input = super::mapping::snapshot_input(&state, graphs);
-        let snapshot = Snapshot::build(input, previous.as_ref().map(|version| &version.snapshot), &settings)?;
+        let previous = previous.as_ref().map(|version| &version.snapshot);
+        let input = snapshot_input(&state, graphs, previous);
+        let snapshot = Snapshot::build(&input, previous, &settings)?;
         Ok(Version { state, snapshot })
     })
     .await?

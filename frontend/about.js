@@ -14,7 +14,7 @@ export function openAbout(archive) {
   const model = el("dd", {}, "…");
   const row = (term, ...value) => value.some(Boolean) && el("div", {}, el("dt", {}, term), el("dd", {}, value));
   const scope = Object.entries(archive.scope ?? {}).map(([name, value]) => `${name}: ${value}`).join(", ");
-  byId("about-body").replaceChildren(
+  byId("about-body").replaceChildren(el("div", {},
     archive.synthetic && el("p", { class: "remark" }, "SYNTHETIC images, made by a program."),
     el("dl", { class: "facts" },
       row("Name", archive.name),
@@ -28,7 +28,7 @@ export function openAbout(archive) {
       row("Made", archive.created_at && new Date(archive.created_at).toLocaleString()),
       el("div", {}, el("dt", {}, "Model"), model)),
     el("h3", {}, "Classes"),
-    bars(archive));
+    bars(archive)));
   byId("about").showModal();
   getModel().then(
     (card) => { model.textContent = [card.architecture ?? card.name, card.dimension && `${card.dimension} dimensions`, card.weights?.licence && `weights ${card.weights.licence}`, card.device].filter(Boolean).join(", "); },

@@ -156,6 +156,10 @@ async function searchFile(file) {
   run(await queryFromFile(file));
 }
 
+// What sticks below the header needs its height, which changes with the window and the notes in it.
+const header = document.querySelector(".top");
+new ResizeObserver(() => document.documentElement.style.setProperty("--top-height", `${header.offsetHeight}px`)).observe(header);
+
 listenForImages(searchFile, (problem) => fail(problem, null));
 addEventListener("popstate", onHistory);
 byId("about-open").addEventListener("click", () => archive && openAbout(archive));

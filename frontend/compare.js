@@ -17,7 +17,7 @@ export function openCompare({ entry, hits, start, onSearch, onClose }) {
   let at = start;
 
   const title = el("h2", { id: "compare-title" });
-  const about = el("div", { class: "pane-about" });
+  const about = el("div", { class: "pane-about", "aria-live": "polite" });
   const querySlide = el("div", { class: "slide" }, queryImage(entry.query, facts, true));
   const caseSlide = el("div", { class: "slide" });
   const stages = [el("div", { class: "stage" }, querySlide), el("div", { class: "stage" }, caseSlide)];
@@ -30,7 +30,7 @@ export function openCompare({ entry, hits, start, onSearch, onClose }) {
     caseSlide.replaceChildren(caseImage(hit.id, hit.thumbnail, `${title.textContent}, ${className(hit.class)}`, 1536));
     about.replaceChildren(
       el("p", {}, label(hit.class), el("span", { class: "similarity" }, `similarity ${similarity(hit.similarity)}`)),
-      el("p", { class: "fine" }, [proof(hit.label_source), origin(hit), person(hit), hit.record?.file].filter(Boolean).join(" · ")));
+      el("p", { class: "fine" }, [hit.class !== null && proof(hit.label_source), origin(hit), person(hit), hit.record?.file].filter(Boolean).join(" · ")));
     view.apply();
   }
 
@@ -44,12 +44,12 @@ export function openCompare({ entry, hits, start, onSearch, onClose }) {
         button("Next →", () => step(1), { class: "quiet", disabled: hits.length < 2 }),
         button("Close", () => dialog().close(), { class: "quiet", id: "compare-close" }))),
     el("div", { class: "panes" },
-      el("figure", { class: "pane" }, stages[0], el("figcaption", { class: "pane-about" },
-        el("p", {}, el("strong", {}, "Query")), el("p", { class: "fine" }, queryLine(entry.query, facts)))),
-      el("figure", { class: "pane" }, stages[1], el("figcaption", { "aria-live": "polite" }, about))),
-    el("div", { class: "tools" },
-      view.controls,
-      button("Search again from this case", () => { const hit = hits[at]; dialog().close(); onSearch(hit); }, { class: "primary", id: "search-again" })));
+      el("figure", { class: "pane" }, stages[0], el("figcaption", {}, el("div", { class: "pane-about" },
+        el("p", {}, el("strong", {}, "Query")), el("p", { class: "fine" }, queryLine(entry.query, facts))))),
+      el("figure", { class: "pane" }, stages[1], el("figcaption", {},
+        about,
+        button("Search again from this case", () => { const hit = hits[at]; dialog().close(); onSearch(hit); }, { class: "primary", id: "search-again" })))),
+    view.controls);
   draw();
 
   dialog().onkeydown = (event) => {

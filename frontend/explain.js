@@ -10,7 +10,7 @@ export function explain({ body, requestId }, archive) {
     el("div", { class: "explain-body" },
       el("section", {}, el("h3", {}, "What was searched"), facts([
         ["Archive", `${archive.name}, version ${body.archive.version}, ${plural(body.archive.images, "image")}`],
-        ["Parts of it", `${coverage.answered} of ${coverage.shards} answered${coverage.missing.length ? `; missing: ${coverage.missing.join(", ")}` : ""}`],
+        ["Its parts (shards)", `${coverage.answered} of ${coverage.shards} answered${coverage.missing.length ? `; missing: ${coverage.missing.join(", ")}` : ""}`],
         ["Only classes", query.classes?.join(", ") ?? "all"],
         query.sources?.length > 0 && ["Only sources", query.sources.join(", ")],
         ["Left out", query.exclude.length ? `cases with the same ${query.exclude.join(", ")}` : "nothing"],
@@ -20,7 +20,7 @@ export function explain({ body, requestId }, archive) {
         Object.entries(body.path).map(([name, code]) => [label(name), path(code)]))),
       el("section", {}, el("h3", {}, "How the vote was taken"), facts([
         ["Cases asked for", number(query.k)],
-        ["Vote", method(suggestion.method)],
+        ["Rule", method(suggestion.method)],
         ["Voters", plural(suggestion.voters.length, "case")],
         ["Calibration", suggestion.calibration.valid ? `valid (${suggestion.calibration.id})` : suggestion.calibration.why_not ?? "none"],
       ])),

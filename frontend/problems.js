@@ -33,13 +33,13 @@ const WORDS = {
 export function showProblem(problem, again) {
   const [headline, advice, retry] = WORDS[problem.slug] ?? WORDS.internal;
   const wait = Number(problem.retryAfter) > 0 ? ` The server suggests ${problem.retryAfter} s.` : "";
-  const dismiss = el("button", { type: "button", class: "quiet", onclick: clearProblem }, "Dismiss");
+  const dismiss = el("button", { type: "button", onclick: clearProblem }, "Dismiss");
   const box = el("div", { class: "problem", tabindex: "-1", "data-problem": problem.slug },
     el("h2", {}, headline),
     el("p", {}, advice + wait),
     el("p", { class: "row" }, retry && again && el("button", { type: "button", class: "primary", onclick: () => { clearProblem(); again(); } }, "Try again"), dismiss),
     (problem.detail || problem.requestId) && el("p", { class: "fine" },
-      problem.detail && `The server said: ${problem.detail}. `,
+      problem.detail && `Detail: ${problem.detail}. `,
       problem.requestId && `Request ${problem.requestId}.`));
   byId("problem").replaceChildren(box);
   box.focus({ preventScroll: true });

@@ -32,7 +32,7 @@ export function showAnswer(entry, archive, onCompare) {
       grid,
       perClass.length > 0 && el("section", { class: "per-class" },
         el("h2", {}, "Nearest case of each class"),
-        el("ol", { class: "grid small" }, tiles(perClass))),
+        el("ol", { class: "grid few" }, tiles(perClass))),
       explain(entry.result, archive)));
   writeOptions(entry.options);
   placeOptions(optionsPlace, true);

@@ -24,7 +24,7 @@ export function tile(hit, suggestion, onOpen) {
         el("span", { class: "similarity", title: "Cosine similarity: 1 is the same image. Not a probability." },
           el("span", { class: "sr" }, "Similarity "), similarity(hit.similarity))),
       badges(hit, suggestion, against),
-      el("p", { class: "proof" }, proof(hit.label_source)),
+      hit.class !== null && el("p", { class: "proof" }, proof(hit.label_source)),
       el("p", { class: "origin" }, origin(hit))));
 }
 

@@ -23,7 +23,7 @@ export function verdict({ suggestion, neighbors, coverage }) {
     el("div", { class: "sequence", role: "img", "aria-label": `By rank: ${neighbors.map((hit) => className(hit.class)).join(", ")}` },
       neighbors.map((hit) => mark(hit.class))),
     bars(suggestion),
-    el("p", { class: "fine" }, `Vote ${method(suggestion.method)}. `, confidence(suggestion)));
+    el("p", { class: "fine" }, `${method(suggestion.method)}. `, confidence(suggestion)));
 }
 
 function bars({ votes, weights, class: suggested }) {

@@ -23,9 +23,9 @@ const PATHS = {
 export const path = (code) => PATHS[code] ?? code;
 
 const METHODS = {
-  majority: "majority: one case, one vote",
-  distance: "weighted by similarity",
-  prior: "corrected for the size of each class",
+  majority: "Majority vote: one case, one vote",
+  distance: "Vote by similarity: nearer counts more",
+  prior: "Vote corrected for the size of each class",
 };
 
 export const method = (code) => METHODS[code] ?? code;

@@ -11,7 +11,7 @@ import { hideProgress, showProgress } from "./progress.js";
 import { queryFromCase, queryFromFile } from "./query.js";
 import { showAnswer } from "./results.js";
 import { listenForImages } from "./upload.js";
-import { bytes, className, plural } from "./words.js";
+import { bytes, labelled, plural } from "./words.js";
 
 let archive = null;
 let shown = null; // the answer on the page
@@ -76,7 +76,7 @@ function compare(hits, start) {
 }
 
 function searchFrom(hit) {
-  run(queryFromCase(hit.id, hit.thumbnail, `Case from the archive, labelled ${className(hit.class)}`));
+  run(queryFromCase(hit.id, hit.thumbnail, `Case from the archive, ${labelled(hit.class)}`));
 }
 
 /** Takes the compare view's entry off the browser's history, once the view is closed by other means than Back. */
@@ -146,8 +146,8 @@ function showSamples() {
   byId("samples").hidden = samples.length === 0;
   byId("start").classList.toggle("with-samples", samples.length > 0);
   byId("sample-list").replaceChildren(...samples.map((sample, i) => el("li", {},
-    el("button", { type: "button", class: "open", "aria-label": `Search from sample ${i + 1}, labelled ${className(sample.class)}`,
-      onclick: () => run(queryFromCase(sample.id, sample.thumbnail, `Sample ${i + 1}, labelled ${className(sample.class)}`)) },
+    el("button", { type: "button", class: "open", "aria-label": `Search from sample ${i + 1}, ${labelled(sample.class)}`,
+      onclick: () => run(queryFromCase(sample.id, sample.thumbnail, `Sample ${i + 1}, ${labelled(sample.class)}`)) },
     caseImage(sample.id, sample.thumbnail, `Sample ${i + 1}`)), label(sample.class))));
 }
 

@@ -39,6 +39,7 @@ const RETENTION = { original: "de-identified originals", view: "viewing copies, 
 export const retention = (code) => RETENTION[code] ?? code;
 
 export const className = (name) => name ?? "No label";
+export const labelled = (name) => (name === null ? "without a label" : `labelled ${name}`);
 export const similarity = (value) => value.toFixed(3);
 export const number = (value) => value.toLocaleString("en");
 export const plural = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;

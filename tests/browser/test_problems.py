@@ -6,7 +6,29 @@ from steps import TILES, refuse, send_files, upload
 
 pytestmark = pytest.mark.may_fail
 
-SLUGS = ["invalid-request", "invalid-image", "unsupported-media", "constant-image", "too-large", "too-many-pixels", "missing-image", "several-images", "unknown-class", "not-found", "pixels-not-kept", "space-mismatch", "wrong-dimension", "forbidden-origin", "method-not-allowed", "overloaded", "storage-full", "unavailable", "deadline", "version-ahead", "internal"]
+SLUGS = [
+    "invalid-request",
+    "invalid-image",
+    "unsupported-media",
+    "constant-image",
+    "too-large",
+    "too-many-pixels",
+    "missing-image",
+    "several-images",
+    "unknown-class",
+    "not-found",
+    "pixels-not-kept",
+    "space-mismatch",
+    "wrong-dimension",
+    "forbidden-origin",
+    "method-not-allowed",
+    "overloaded",
+    "storage-full",
+    "unavailable",
+    "deadline",
+    "version-ahead",
+    "internal",
+]
 
 
 def problem(page):

@@ -14,7 +14,7 @@ export function explain({ body, requestId }, archive) {
         ["Only classes", query.classes?.join(", ") ?? "all"],
         query.sources?.length > 0 && ["Only sources", query.sources.join(", ")],
         ["Left out", query.exclude.length ? `cases with the same ${query.exclude.join(", ")}` : "nothing"],
-        query.exclude_source && ["Left out source", query.exclude_source],
+        query.exclude_source?.length > 0 && ["Left out sources", [query.exclude_source].flat().join(", ")],
       ])),
       el("section", {}, el("h3", {}, "How each class was searched"), facts(
         Object.entries(body.path).map(([name, code]) => [label(name), path(code)]))),

@@ -1,0 +1,95 @@
+//! `medsearch embed`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::EXIT_PARTIAL;
+use super::index::decoder;
+use crate::embed::load_backend;
+use crate::error::Result;
+use crate::ingest::bulk::{self, BulkSettings};
+use crate::ingest::{Dataset, facts};
+use crate::search::prepare;
+
+/// Turn a folder (or zip) of images into vectors: one `.npy` and one `.json` a class.
+///
+/// Reads `DIR/<CLASS>/…` and `DIR/<CLASS>/images/…`, the COVID-19 Radiography Database as it is downloaded (zip, outer or inner folder),
+/// PNG, JPEG and DICOM. Killed at any moment, it goes on where it was when it is started again.
+#[derive(Args)]
+pub struct Embed {
+    /// Folder or zip with one folder a class.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Folder to write to.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Folder with `model.pt` and `model.json`, or `thumbnail` for the 32x32 grey embedder.
+    #[arg(long, value_name = "DIR", env = "MEDSEARCH_MODEL")]
+    model: PathBuf,
+    /// Where the model runs: `auto`, `cpu` or `cuda:N`.
+    #[arg(long, default_value = "auto", env = "MEDSEARCH_DEVICE")]
+    device: String,
+    /// Images in one call of the model.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: u16,
+    /// Threads that read and decode. Default: the number of processors.
+    #[arg(long, env = "MEDSEARCH_DECODE_THREADS")]
+    decode_threads: Option<usize>,
+    /// Embed everything again instead of going on from an earlier run.
+    #[arg(long)]
+    fresh: bool,
+    /// Seconds between progress lines when standard error is no terminal.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    progress_seconds: u64,
+}
+
+impl Embed {
+    /// Exit code 3 when images were left out.
+    pub fn run(self) -> Result<ExitCode> {
+        let dataset = Dataset::open(&self.data)?;
+        let mut backend = load_backend(model_dir(&self.model), &self.device)?;
+        let threads = self.decode_threads.unwrap_or_else(super::processors);
+        let decoder = decoder(threads)?;
+        let input = backend.card().input();
+        let decode = |bytes: &[u8]| {
+            let prepared = prepare(&decoder, &input, bytes, None)?;
+            Ok((prepared.input, facts(prepared.provenance)))
+        };
+        let settings = BulkSettings {
+            batch: self.batch.into(),
+            decode_threads: threads,
+            resume: !self.fresh,
+            progress_seconds: self.progress_seconds,
+            ..BulkSettings::new(self.out.clone())
+        };
+        let report = bulk::run(&dataset, backend.as_mut(), &decode, &settings)?;
+        eprintln!(
+            "{} of {} images embedded, {} known from an earlier run, {} broken; written to {}",
+            report.embedded,
+            report.images,
+            report.known,
+            report.broken.len(),
+            self.out.display()
+        );
+        for (class, images) in &report.classes {
+            eprintln!("  {images:>7}  {}", class.as_ref().map_or("(no label)", |class| class.as_str()));
+        }
+        for (document, rows) in &report.unmatched {
+            eprintln!("{document}: {rows} rows name no image of the data set");
+        }
+        if report.unread > 0 {
+            eprintln!("{} files lie too deep to belong to a class and were not read", report.unread);
+        }
+        for file in &report.stale {
+            eprintln!("{file} is of an earlier run over other data and was left alone");
+        }
+        Ok(if report.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_PARTIAL) })
+    }
+}
+
+/// The folder of a model; none for the embedder that needs none.
+pub(super) fn model_dir(model: &Path) -> Option<&Path> {
+    (model.as_os_str() != "thumbnail").then_some(model)
+}

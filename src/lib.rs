@@ -1,3 +1,5 @@
 #![doc = "placeholder tour"]
-pub mod error;
 pub mod domain;
+pub mod error;
+pub mod index;
+pub mod search;

@@ -1,0 +1,44 @@
+//! Embedding -> nearest images. Synchronous; immutable once built.
+//!
+//! Reading order: [`segment`] (the rows of one object, unit vectors, who is where), [`snapshot`] (the segments of one version of the
+//! archive and the search over them), [`scope`] (which rows may be returned to this query), [`exact`] and [`hnsw`] (the two ways to
+//! find them), [`top`] (the best groups seen so far).
+
+mod bitmap;
+pub mod exact;
+pub mod hnsw;
+pub mod scope;
+pub mod segment;
+pub mod snapshot;
+pub mod top;
+
+pub use bitmap::Bitmap;
+pub use hnsw::{GraphParameters, build_graph};
+pub use scope::{Leg, Scope, Step};
+pub use segment::{Segment, SegmentInput};
+pub use snapshot::{GraphInput, Snapshot, SnapshotInput};
+
+/// Settings of the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexSettings {
+    /// Up to this many rows a scan is at least as fast as a walk through a graph: classes get a graph only above it. 0 forces graphs.
+    pub exact_rows_max: usize,
+    /// How graphs are built and walked.
+    pub graph: GraphParameters,
+    /// Walks through one graph at the same time; more wait.
+    pub search_threads: usize,
+    /// Threads that share the scan of one query (1: the caller's alone). The answer is the same.
+    pub scan_threads: usize,
+}
+
+impl Default for IndexSettings {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            exact_rows_max: 8_000,
+            graph: GraphParameters::default(),
+            search_threads: threads,
+            scan_threads: 1,
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The rows of one rows object, ready to be searched: unit vectors and who is where. Immutable and shared between snapshots.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::domain::{ClassLabel, Embedding, ImageId, Key, Record};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a segment is built from.
+#[derive(Debug)]
+pub struct SegmentInput {
+    /// Name of the rows object: equal names mean equal content.
+    pub name: String,
+    /// Components of a vector.
+    pub dimension: usize,
+    /// Row i describes vector i.
+    pub records: Vec<Arc<Record>>,
+    /// Raw model vectors, row-major.
+    pub vectors: Vec<f32>,
+}
+
+/// The rows of one class (or of none), ascending.
+#[derive(Debug)]
+pub struct RowList {
+    /// The class; `None` holds what has no label.
+    pub class: Option<ClassLabel>,
+    /// Row numbers within the segment.
+    pub rows: Vec<u32>,
+}
+
+/// Rows of one rows object.
+#[derive(Debug)]
+pub struct Segment {
+    name: String,
+    dimension: usize,
+    records: Vec<Arc<Record>>,
+    vectors: Vec<f32>,
+    lists: Vec<RowList>,
+    list_of: Vec<u32>,
+    sources: Vec<Option<String>>,
+    source_of: Vec<u32>,
+    ids: Postings<ImageId>,
+    patients: Postings<Key>,
+    studies: Postings<Key>,
+    files: Postings<Key>,
+    pixels: Postings<Key>,
+    disputed: Vec<u32>,
+}
+
+impl Segment {
+    /// Normalises the vectors and sorts out who is where.
+    ///
+    /// # Errors
+    /// `Damaged` when there are not as many vectors as records, or one is not finite or zero.
+    pub fn new(input: &SegmentInput) -> Result<Self> {
+        let rows = input.records.len();
+        let damaged = |why: String| Error::new(ErrorKind::Damaged, format!("rows object `{}`: {why}", input.name));
+        if input.dimension == 0 || u32::try_from(rows).is_err() || input.vectors.len() != rows * input.dimension {
+            return Err(damaged(format!(
+                "`{rows}` records of dimension `{}` with `{}` components",
+                input.dimension,
+                input.vectors.len()
+            )));
+        }
+        let mut vectors = Vec::with_capacity(input.vectors.len());
+        for (row, raw) in input.vectors.chunks_exact(input.dimension).enumerate() {
+            let unit =
+                Embedding::from_raw(raw, input.dimension).map_err(|error| damaged(format!("row `{row}`: {error}")))?;
+            vectors.extend_from_slice(unit.as_slice());
+        }
+        let each = || {
+            input
+                .records
+                .iter()
+                .enumerate()
+                .map(|(row, record)| (row as u32, record))
+        };
+        let (lists, list_of) = number(input.records.iter().map(|record| record.class.as_ref()));
+        let (sources, source_of) = number(input.records.iter().map(|record| record.source.as_ref()));
+        let mut lists: Vec<RowList> = lists
+            .into_iter()
+            .map(|class| RowList {
+                class,
+                rows: Vec::new(),
+            })
+            .collect();
+        list_of
+            .iter()
+            .enumerate()
+            .for_each(|(row, &list)| lists[list as usize].rows.push(row as u32));
+        Ok(Self {
+            name: input.name.clone(),
+            dimension: input.dimension,
+            records: input.records.clone(),
+            vectors,
+            lists,
+            list_of,
+            sources,
+            source_of,
+            ids: Postings::new(each().map(|(row, record)| (record.id, row))),
+            patients: Postings::new(each().filter_map(|(row, record)| Some((record.patient?, row)))),
+            studies: Postings::new(each().filter_map(|(row, record)| Some((record.study?, row)))),
+            files: Postings::new(each().flat_map(|(row, record)| {
+                let aliases = record.aliases.iter().map(|alias| alias.file_key);
+                aliases.chain([record.file_key]).map(move |key| (key, row))
+            })),
+            pixels: Postings::new(each().filter_map(|(row, record)| Some((record.pixel_key?, row)))),
+            disputed: each()
+                .filter(|(_, record)| record.class.is_some() && !record.votes())
+                .map(|(row, _)| row)
+                .collect(),
+        })
+    }
+
+    /// Name of the rows object.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Components of a vector.
+    pub fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    /// Number of rows, tombstoned or not.
+    pub fn rows(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The record of a row.
+    pub fn record(&self, row: u32) -> &Arc<Record> {
+        &self.records[row as usize]
+    }
+
+    /// The unit vector of a row.
+    pub fn vector(&self, row: u32) -> &[f32] {
+        let start = row as usize * self.dimension;
+        &self.vectors[start..start + self.dimension]
+    }
+
+    /// All unit vectors, row-major.
+    pub fn matrix(&self) -> &[f32] {
+        &self.vectors
+    }
+
+    /// The rows by class, what has no class first, then by name.
+    pub fn lists(&self) -> &[RowList] {
+        &self.lists
+    }
+
+    /// Which of [`Self::lists`] a row is in.
+    pub fn list_of(&self, row: u32) -> usize {
+        self.list_of[row as usize] as usize
+    }
+
+    /// The sources that occur.
+    pub fn sources(&self) -> &[Option<String>] {
+        &self.sources
+    }
+
+    /// Which of [`Self::sources`] a row has.
+    pub fn source_of(&self, row: u32) -> usize {
+        self.source_of[row as usize] as usize
+    }
+
+    /// Rows by image.
+    pub fn ids(&self) -> &Postings<ImageId> {
+        &self.ids
+    }
+
+    /// Rows by patient.
+    pub fn patients(&self) -> &Postings<Key> {
+        &self.patients
+    }
+
+    /// Rows by study.
+    pub fn studies(&self) -> &Postings<Key> {
+        &self.studies
+    }
+
+    /// Rows by file bytes, those of aliases included.
+    pub fn files(&self) -> &Postings<Key> {
+        &self.files
+    }
+
+    /// Rows by decoded pixels.
+    pub fn pixels(&self) -> &Postings<Key> {
+        &self.pixels
+    }
+
+    /// Labelled rows whose own record says that their label is in dispute.
+    pub fn disputed(&self) -> &[u32] {
+        &self.disputed
+    }
+}
+
+/// Which rows have a key: pairs sorted by key, so that a hundred thousand rows cost no hundred thousand allocations.
+#[derive(Debug)]
+pub struct Postings<K>(Vec<(K, u32)>);
+
+impl<K: Ord + Copy> Postings<K> {
+    fn new(pairs: impl Iterator<Item = (K, u32)>) -> Self {
+        let mut pairs: Vec<_> = pairs.collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        pairs.shrink_to_fit();
+        Self(pairs)
+    }
+
+    /// The rows with this key, ascending.
+    pub fn rows(&self, key: K) -> impl Iterator<Item = u32> + '_ {
+        let start = self.0.partition_point(|(held, _)| *held < key);
+        self.0[start..]
+            .iter()
+            .take_while(move |(held, _)| *held == key)
+            .map(|&(_, row)| row)
+    }
+}
+
+/// Numbers the distinct values by their order, and says for each item which it has.
+fn number<'a, T: Ord + Clone + 'a>(items: impl Iterator<Item = Option<&'a T>> + Clone) -> (Vec<Option<T>>, Vec<u32>) {
+    let mut numbers: BTreeMap<Option<&T>, u32> = items.clone().map(|item| (item, 0)).collect();
+    numbers.values_mut().zip(0..).for_each(|(number, next)| *number = next);
+    let of = items.map(|item| numbers[&item]).collect();
+    (numbers.into_keys().map(Option::<&T>::cloned).collect(), of)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::domain::Slot;
+
+    pub(crate) fn key(number: u32) -> Key {
+        let mut bytes = [7; 16];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        Key(bytes)
+    }
+
+    /// A record with an id, a class and a patient; its file and pixels are its own.
+    pub(crate) fn record(number: u32, class: Option<&str>, patient: Option<u8>) -> Arc<Record> {
+        Arc::new(Record {
+            id: ImageId::new(Slot((number % 7) as u16), key(number)),
+            class: class.map(|name| ClassLabel::parse(name).unwrap()),
+            label_source: None,
+            patient: patient.map(|patient| key(1_000_000 + u32::from(patient))),
+            study: None,
+            series: None,
+            sop: None,
+            file_key: key(2_000_000 + number),
+            pixel_key: Some(key(3_000_000 + number)),
+            file: None,
+            source: None,
+            view: None,
+            age: None,
+            sex: None,
+            tags: Default::default(),
+            window: None,
+            thumbnail: None,
+            pixels: None,
+            aliases: Vec::new(),
+            history: Vec::new(),
+            ingested_at: "2026-01-01T00:00:00Z".into(),
+            sealed: None,
+        })
+    }
+
+    fn input(vectors: Vec<f32>) -> SegmentInput {
+        let records = vec![
+            record(0, Some("B"), Some(1)),
+            record(1, None, None),
+            record(2, Some("A"), Some(1)),
+            record(3, Some("B"), None),
+        ];
+        SegmentInput {
+            name: "rows/x".into(),
+            dimension: 2,
+            records,
+            vectors,
+        }
+    }
+
+    #[test]
+    fn knows_who_is_where() {
+        let segment = Segment::new(&input(vec![3.0, 4.0, 1.0, 0.0, 0.0, 2.0, 1.0, 1.0])).unwrap();
+        assert_eq!(segment.vector(0), [0.6, 0.8]);
+        let lists: Vec<_> = segment
+            .lists()
+            .iter()
+            .map(|list| (list.class.as_ref().map(ClassLabel::as_str), list.rows.as_slice()))
+            .collect();
+        assert_eq!(lists, [(None, &[1][..]), (Some("A"), &[2]), (Some("B"), &[0, 3])]);
+        assert_eq!([0, 1, 2, 3].map(|row| segment.list_of(row)), [2, 0, 1, 2]);
+        assert!(segment.patients().rows(key(1_000_001)).eq([0, 2]));
+        assert!(segment.pixels().rows(key(3_000_003)).eq([3]));
+        assert!(segment.ids().rows(segment.record(1).id).eq([1]));
+        assert_eq!(segment.patients().rows(key(5)).count(), 0);
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_compared() {
+        for vectors in [
+            vec![0.0; 8],
+            vec![1.0; 7],
+            vec![],
+            vec![f32::NAN; 8],
+            vec![f32::INFINITY; 8],
+        ] {
+            let error = Segment::new(&input(vectors)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged);
+        }
+    }
+}

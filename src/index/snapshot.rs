@@ -1,0 +1,554 @@
+//! One version of the archive, ready to be searched. Immutable; the next version shares what did not change.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rayon::prelude::*;
+
+use super::hnsw::Graph;
+use super::top::TopGroups;
+use super::{Bitmap, GraphParameters, IndexSettings, Leg, Scope, Segment, SegmentInput, Step, exact};
+use crate::domain::{Ask, ClassLabel, Embedding, Hit, ImageId, Key, PathTaken, Query, Ranking, Record};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a snapshot is built from.
+#[derive(Debug)]
+pub struct SnapshotInput {
+    /// Version of the archive.
+    pub version: u64,
+    /// Components of a vector.
+    pub dimension: usize,
+    /// Classes the archive knows, also those without an image at the moment.
+    pub classes: Vec<ClassLabel>,
+    /// Rows objects with their deleted rows.
+    pub segments: Vec<(Arc<SegmentInput>, Vec<u32>)>,
+    /// Their graphs.
+    pub graphs: Vec<GraphInput>,
+}
+
+/// The graph of one class of one segment.
+#[derive(Debug)]
+pub struct GraphInput {
+    /// Name of the graph object: equal names mean equal content.
+    pub name: String,
+    /// Name of the rows object whose rows it holds.
+    pub segment: String,
+    /// Their class.
+    pub class: ClassLabel,
+    /// How it was built and is walked.
+    pub parameters: GraphParameters,
+    /// Its bytes, checksum verified; `None`: the previous snapshot has it loaded (see [`Snapshot::has_graph`]).
+    pub bytes: Option<Bytes>,
+}
+
+/// One version of the archive.
+#[derive(Debug)]
+pub struct Snapshot {
+    version: u64,
+    dimension: usize,
+    settings: IndexSettings,
+    known_classes: BTreeSet<ClassLabel>,
+    segments: Vec<LiveSegment>,
+    graphs: HashMap<String, Arc<Graph>>,
+    images: usize,
+    classes: BTreeMap<ClassLabel, usize>,
+    sources: BTreeMap<String, usize>,
+    /// Pixels that live under several classes.
+    conflicts: HashSet<Key>,
+    conflicting: usize,
+}
+
+/// A segment with what is deleted in this version.
+#[derive(Debug)]
+struct LiveSegment {
+    segment: Arc<Segment>,
+    live: Bitmap,
+    /// Live rows of each list.
+    live_rows: Vec<usize>,
+    /// Graph of each list.
+    graphs: Vec<Option<Arc<Graph>>>,
+}
+
+impl Snapshot {
+    /// Builds a version. Segments and graphs that `previous` has under the same names are shared with it.
+    ///
+    /// # Errors
+    /// `Damaged` when an object is not what it should be or a deleted row doesn't exist; `WrongDimension`.
+    pub fn build(input: &SnapshotInput, previous: Option<&Self>, settings: &IndexSettings) -> Result<Self> {
+        let mut segments = Vec::with_capacity(input.segments.len());
+        for (rows, tombstones) in &input.segments {
+            let held = previous.and_then(|snapshot| snapshot.segment(&rows.name));
+            let segment = held.map_or_else(|| Segment::new(rows).map(Arc::new), |held| Ok(held.segment.clone()))?;
+            if segment.dimension() != input.dimension {
+                return Err(wrong_dimension(segment.dimension(), input.dimension));
+            }
+            segments.push(LiveSegment::new(segment, tombstones)?);
+        }
+        let mut graphs = HashMap::with_capacity(input.graphs.len());
+        for graph in &input.graphs {
+            let loaded = match previous.and_then(|snapshot| snapshot.graphs.get(&graph.name)) {
+                Some(held) => held.clone(),
+                None => Arc::new(load_graph(graph, input.dimension, settings)?),
+            };
+            attach(&mut segments, graph, &loaded)?;
+            graphs.insert(graph.name.clone(), loaded);
+        }
+        let conflicts = conflicts(&segments, previous);
+        let mut snapshot = Self {
+            version: input.version,
+            dimension: input.dimension,
+            settings: settings.clone(),
+            known_classes: input.classes.iter().cloned().collect(),
+            segments,
+            graphs,
+            images: 0,
+            classes: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            conflicts,
+            conflicting: 0,
+        };
+        snapshot.count();
+        Ok(snapshot)
+    }
+
+    /// Version of the archive.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Components of a vector.
+    pub fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    /// The settings it was built with.
+    pub fn settings(&self) -> &IndexSettings {
+        &self.settings
+    }
+
+    /// Images, labelled or not.
+    pub fn images(&self) -> usize {
+        self.images
+    }
+
+    /// Images per class; only classes that have one.
+    pub fn classes(&self) -> &BTreeMap<ClassLabel, usize> {
+        &self.classes
+    }
+
+    /// Images per source.
+    pub fn sources(&self) -> &BTreeMap<String, usize> {
+        &self.sources
+    }
+
+    /// Labelled images whose label doesn't vote because it is in dispute.
+    pub fn conflicts(&self) -> usize {
+        self.conflicting
+    }
+
+    /// The image, its unit vector and whether its label votes.
+    pub fn get(&self, id: ImageId) -> Option<(Arc<Record>, Embedding)> {
+        self.segments.iter().rev().find_map(|live| {
+            let row = live.segment.ids().rows(id).find(|&row| live.live.contains(row))?;
+            let unit = Embedding::from_raw(live.segment.vector(row), self.dimension).ok()?;
+            Some((live.segment.record(row).clone(), unit))
+        })
+    }
+
+    /// Whether the label of this record takes part in votes: it has one and no dispute, neither its own nor with an image of the same
+    /// pixels.
+    pub fn votes(&self, record: &Record) -> bool {
+        record.votes() && !record.pixel_key.is_some_and(|key| self.conflicts.contains(&key))
+    }
+
+    /// Whether a graph of this name is loaded, so that the next snapshot needs no bytes for it.
+    pub fn has_graph(&self, name: &str) -> bool {
+        self.graphs.contains_key(name)
+    }
+
+    /// The graphs in use, with the class that each holds.
+    pub fn graphs(&self) -> impl Iterator<Item = (&ClassLabel, &Graph)> {
+        self.segments.iter().flat_map(|live| {
+            let with_class = live.segment.lists().iter().zip(&live.graphs);
+            with_class.filter_map(|(list, graph)| Some((list.class.as_ref()?, graph.as_deref()?)))
+        })
+    }
+
+    /// Who may be returned to this query.
+    ///
+    /// # Errors
+    /// `WrongDimension`; `UnknownClass` when a filter names a class that the archive doesn't have.
+    pub fn scope(&self, query: &Query, ask: &Ask) -> Result<Scope> {
+        if query.embedding.dimension() != self.dimension {
+            return Err(wrong_dimension(query.embedding.dimension(), self.dimension));
+        }
+        let unknown = |class: &&ClassLabel| !self.known_classes.contains(class) && !self.classes.contains_key(class);
+        if let Some(class) = ask.classes.iter().flatten().find(unknown) {
+            return Err(Error::new(ErrorKind::UnknownClass, format!("unknown class `{class}`")));
+        }
+        let mut scope = Scope {
+            legs: Vec::new(),
+            allowed: Vec::with_capacity(self.segments.len()),
+        };
+        for (at, live) in self.segments.iter().enumerate() {
+            let (allowed, selected) = live.allowed(query, ask);
+            for (list, rows) in live.segment.lists().iter().enumerate() {
+                let wanted = match (&ask.classes, &rows.class) {
+                    (None, _) => true,
+                    (Some(classes), Some(class)) => classes.contains(class),
+                    (Some(_), None) => false,
+                };
+                if wanted && live.live_rows[list] > 0 {
+                    let graph_rows = live.graphs[list].as_ref().map_or(0, |graph| graph.rows());
+                    let class = rows.class.clone();
+                    scope.legs.push(Leg {
+                        class,
+                        graph_rows,
+                        selected: selected[list],
+                        segment: at,
+                        list,
+                    });
+                }
+            }
+            scope.allowed.push(allowed);
+        }
+        Ok(scope)
+    }
+
+    /// Goes through the legs of a scope, each as its step says: the best `k` groups of all of them and the best hit of each class.
+    ///
+    /// # Errors
+    /// `Internal` when there is not one step a leg; `Unavailable` when memory runs out.
+    pub fn search(&self, query: &Query, k: usize, scope: &Scope, steps: &[Step]) -> Result<Ranking> {
+        if steps.len() != scope.legs.len() || scope.allowed.len() != self.segments.len() {
+            return Err(Error::internal(format!(
+                "`{}` steps for `{}` legs",
+                steps.len(),
+                scope.legs.len()
+            )));
+        }
+        let walk = Passage {
+            snapshot: self,
+            query: &query.embedding,
+            k,
+            scope,
+        };
+        let mut ranking = Ranking {
+            eligible: scope.eligible(),
+            ..Ranking::default()
+        };
+        let mut top = TopGroups::new(k);
+        let mut nearest: BTreeMap<&ClassLabel, TopGroups> = BTreeMap::new();
+        for (leg, step) in scope.legs.iter().zip(steps) {
+            let found = walk.leg(leg, *step)?;
+            ranking.distance_evaluations += found.evaluations;
+            if let Some(class) = &leg.class {
+                let path = ranking.path.entry(class.clone()).or_insert(found.path);
+                if found.path == PathTaken::Hnsw {
+                    *path = PathTaken::Hnsw;
+                }
+                let best = nearest.entry(class).or_insert_with(|| TopGroups::new(1));
+                found.best.into_hits().into_iter().for_each(|hit| best.offer(hit));
+            }
+            found.top.into_hits().into_iter().for_each(|hit| top.offer(hit));
+        }
+        ranking.hits = top.into_hits();
+        ranking.nearest_per_class = nearest.into_values().flat_map(TopGroups::into_hits).collect();
+        ranking.nearest_per_class.sort_by(Hit::order);
+        Ok(ranking)
+    }
+
+    fn segment(&self, name: &str) -> Option<&LiveSegment> {
+        self.segments.iter().find(|live| live.segment.name() == name)
+    }
+
+    fn count(&mut self) {
+        for live in &self.segments {
+            let segment = &live.segment;
+            for (list, &rows) in segment.lists().iter().zip(&live.live_rows) {
+                self.images += rows;
+                if let Some(class) = list.class.as_ref().filter(|_| rows > 0) {
+                    *self.classes.entry(class.clone()).or_default() += rows;
+                }
+            }
+            let mut per_source = vec![0; segment.sources().len()];
+            live.live.iter().for_each(|row| per_source[segment.source_of(row)] += 1);
+            for (source, rows) in segment.sources().iter().zip(per_source) {
+                if let Some(source) = source.as_ref().filter(|_| rows > 0) {
+                    *self.sources.entry(source.clone()).or_default() += rows;
+                }
+            }
+            let disputed = segment.disputed().iter().copied();
+            let by_pixels = self.conflicts.iter().flat_map(|&key| segment.pixels().rows(key));
+            let conflicting: BTreeSet<u32> = disputed
+                .chain(by_pixels)
+                .filter(|&row| live.live.contains(row))
+                .collect();
+            self.conflicting += conflicting
+                .into_iter()
+                .filter(|&row| segment.record(row).class.is_some())
+                .count();
+        }
+    }
+}
+
+impl LiveSegment {
+    fn new(segment: Arc<Segment>, tombstones: &[u32]) -> Result<Self> {
+        let mut live = Bitmap::full(segment.rows());
+        let mut live_rows: Vec<usize> = segment.lists().iter().map(|list| list.rows.len()).collect();
+        for &row in tombstones {
+            if row as usize >= segment.rows() {
+                let name = segment.name();
+                return Err(Error::new(
+                    ErrorKind::Damaged,
+                    format!("rows object `{name}`: no row `{row}` to delete"),
+                ));
+            }
+            if live.remove(row) {
+                live_rows[segment.list_of(row)] -= 1;
+            }
+        }
+        let graphs = vec![None; live_rows.len()];
+        Ok(Self {
+            segment,
+            live,
+            live_rows,
+            graphs,
+        })
+    }
+
+    /// The rows that may be returned, and how many they are in each list.
+    fn allowed(&self, query: &Query, ask: &Ask) -> (Bitmap, Vec<usize>) {
+        let segment = &self.segment;
+        let (mut allowed, mut selected) = (self.live.clone(), self.live_rows.clone());
+        let mut exclude = |row: u32| {
+            if allowed.remove(row) {
+                selected[segment.list_of(row)] -= 1;
+            }
+        };
+        if let Some(patient) = query.patient.filter(|_| ask.exclude.patient) {
+            segment.patients().rows(patient).for_each(&mut exclude);
+        }
+        if let Some(study) = query.study.filter(|_| ask.exclude.study) {
+            segment.studies().rows(study).for_each(&mut exclude);
+        }
+        for &key in query.same_pixels.iter().filter(|_| ask.exclude.pixels) {
+            segment
+                .files()
+                .rows(key)
+                .chain(segment.pixels().rows(key))
+                .for_each(&mut exclude);
+        }
+        let wanted = |source: &Option<String>| match source {
+            None => ask.sources.is_none(),
+            Some(source) => {
+                ask.sources.as_ref().is_none_or(|only| only.contains(source)) && !ask.exclude_sources.contains(source)
+            }
+        };
+        let keep: Vec<bool> = segment.sources().iter().map(wanted).collect();
+        if keep.contains(&false) {
+            (0..segment.rows() as u32)
+                .filter(|&row| !keep[segment.source_of(row)])
+                .for_each(&mut exclude);
+        }
+        (allowed, selected)
+    }
+}
+
+/// One query on its way through the legs.
+struct Passage<'a> {
+    snapshot: &'a Snapshot,
+    query: &'a Embedding,
+    k: usize,
+    scope: &'a Scope,
+}
+
+/// What one leg gave.
+struct Found {
+    top: TopGroups,
+    best: TopGroups,
+    path: PathTaken,
+    evaluations: u64,
+}
+
+/// A thread that helps gets at least so many rows: fewer are scanned faster than handed over.
+const SHARED_ROWS_MIN: usize = 4096;
+
+impl Passage<'_> {
+    fn leg(&self, leg: &Leg, step: Step) -> Result<Found> {
+        let graph = self.snapshot.segments[leg.segment].graphs[leg.list].as_deref();
+        match (step, graph) {
+            (Step::Exact, _) | (_, None) => Ok(self.scan(leg)),
+            (Step::Graph { ask }, Some(graph)) => self.walk(leg, graph, ask, None),
+            (Step::GraphFiltered { ask }, Some(graph)) => {
+                self.walk(leg, graph, ask, Some(&self.scope.allowed[leg.segment]))
+            }
+        }
+    }
+
+    /// Asks the graph for more and more rows until they are of `k` groups; near the end a scan is cheaper.
+    fn walk(&self, leg: &Leg, graph: &Graph, mut ask: usize, allowed: Option<&Bitmap>) -> Result<Found> {
+        let mut evaluations = 0;
+        loop {
+            let walk = graph.search(self.query, ask, allowed)?;
+            let mut found = self.offer_all(leg, &walk.rows);
+            evaluations += walk.evaluations + found.evaluations;
+            found.path = PathTaken::Hnsw;
+            found.evaluations = evaluations;
+            if walk.exhausted || found.top.len() >= self.k.min(leg.selected) {
+                return Ok(found);
+            }
+            ask = ask.saturating_mul(2);
+            // A walk compares the query with roughly ten rows for each that it returns, at several times the price of a scanned row.
+            if ask.saturating_mul(32) >= leg.selected {
+                let mut found = self.scan(leg);
+                found.path = PathTaken::Hnsw;
+                found.evaluations += evaluations;
+                return Ok(found);
+            }
+        }
+    }
+
+    fn scan(&self, leg: &Leg) -> Found {
+        let rows = &self.snapshot.segments[leg.segment].segment.lists()[leg.list].rows;
+        let threads = self
+            .snapshot
+            .settings
+            .scan_threads
+            .clamp(1, (leg.selected / SHARED_ROWS_MIN).max(1));
+        if leg.selected == 0 {
+            return Found::none(self.k);
+        }
+        if threads == 1 {
+            return self.offer_all(leg, rows);
+        }
+        let pieces = rows.par_chunks(rows.len().div_ceil(threads));
+        pieces
+            .map(|piece| self.offer_all(leg, piece))
+            .reduce(|| Found::none(self.k), Found::join)
+    }
+
+    fn offer_all(&self, leg: &Leg, rows: &[u32]) -> Found {
+        let segment = &self.snapshot.segments[leg.segment].segment;
+        let allowed = &self.scope.allowed[leg.segment];
+        let rows = rows.iter().copied().filter(|&row| allowed.contains(row));
+        let mut found = Found::none(self.k);
+        found.evaluations = exact::scan(self.query.as_slice(), segment.matrix(), rows, |row, similarity| {
+            if found.top.welcomes(similarity) || found.best.welcomes(similarity) {
+                let record = segment.record(row).clone();
+                let votes = self.snapshot.votes(&record);
+                let hit = Hit {
+                    similarity,
+                    record,
+                    votes,
+                };
+                found.best.offer(hit.clone());
+                found.top.offer(hit);
+            }
+        });
+        found
+    }
+}
+
+impl Found {
+    fn none(k: usize) -> Self {
+        Self {
+            top: TopGroups::new(k),
+            best: TopGroups::new(1),
+            path: PathTaken::Exact,
+            evaluations: 0,
+        }
+    }
+
+    fn join(mut self, other: Self) -> Self {
+        other.top.into_hits().into_iter().for_each(|hit| self.top.offer(hit));
+        other.best.into_hits().into_iter().for_each(|hit| self.best.offer(hit));
+        self.evaluations += other.evaluations;
+        self
+    }
+}
+
+fn load_graph(input: &GraphInput, dimension: usize, settings: &IndexSettings) -> Result<Graph> {
+    let damaged = |why: &str| Error::new(ErrorKind::Damaged, format!("graph object `{}`: {why}", input.name));
+    let bytes = input
+        .bytes
+        .as_ref()
+        .ok_or_else(|| damaged("not loaded before and no bytes given"))?;
+    let graph = Graph::load(bytes, dimension, &input.parameters, settings.search_threads)
+        .map_err(|error| error.context(format!("graph object `{}`", input.name)))?;
+    tracing::debug!(
+        rows = graph.rows(),
+        stragglers = graph.stragglers(),
+        instructions = graph.hardware_acceleration(),
+        "graph loaded"
+    );
+    Ok(graph)
+}
+
+fn attach(segments: &mut [LiveSegment], input: &GraphInput, graph: &Arc<Graph>) -> Result<()> {
+    let damaged = |why: String| Error::new(ErrorKind::Damaged, format!("graph object `{}`: {why}", input.name));
+    let live = segments.iter_mut().find(|live| live.segment.name() == input.segment);
+    let live = live.ok_or_else(|| damaged(format!("no rows object `{}`", input.segment)))?;
+    let list = live
+        .segment
+        .lists()
+        .iter()
+        .position(|list| list.class.as_ref() == Some(&input.class));
+    let list = list.ok_or_else(|| damaged(format!("no class `{}` in `{}`", input.class, input.segment)))?;
+    let rows = live.segment.lists()[list].rows.len();
+    if graph.rows() != rows {
+        return Err(damaged(format!("`{}` rows instead of `{rows}`", graph.rows())));
+    }
+    live.graphs[list] = Some(graph.clone());
+    Ok(())
+}
+
+/// Pixels that live under more than one class. Only pixels of rows that came or went since `previous` are looked at.
+fn conflicts(segments: &[LiveSegment], previous: Option<&Snapshot>) -> HashSet<Key> {
+    let mut changed = HashSet::new();
+    let before = |name: &str| previous.and_then(|snapshot| snapshot.segment(name));
+    let pixels = |live: &LiveSegment, row: u32| live.segment.record(row).pixel_key;
+    for live in segments {
+        match before(live.segment.name()) {
+            Some(held) => changed.extend(live.live.difference(&held.live).filter_map(|row| pixels(live, row))),
+            None => changed.extend(live.live.iter().filter_map(|row| pixels(live, row))),
+        }
+    }
+    let names: HashSet<&str> = segments.iter().map(|live| live.segment.name()).collect();
+    for held in previous.iter().flat_map(|snapshot| &snapshot.segments) {
+        if !names.contains(held.segment.name()) {
+            changed.extend(held.live.iter().filter_map(|row| pixels(held, row)));
+        }
+    }
+    let mut conflicts = previous.map(|snapshot| snapshot.conflicts.clone()).unwrap_or_default();
+    for key in changed {
+        let rows = segments.iter().flat_map(|live| {
+            live.segment
+                .pixels()
+                .rows(key)
+                .filter(|&row| live.live.contains(row))
+                .map(|row| live.segment.record(row))
+        });
+        let mut classes = rows.flat_map(|record| {
+            record
+                .class
+                .iter()
+                .chain(record.aliases.iter().filter_map(|alias| alias.class.as_ref()))
+        });
+        let first = classes.next();
+        if classes.any(|class| Some(class) != first) {
+            conflicts.insert(key);
+        } else {
+            conflicts.remove(&key);
+        }
+    }
+    conflicts
+}
+
+fn wrong_dimension(is: usize, wanted: usize) -> Error {
+    Error::new(
+        ErrorKind::WrongDimension,
+        format!("the vector has {is} components, this space has {wanted}"),
+    )
+}

@@ -262,17 +262,7 @@ fn fit_name(fit: Fit) -> &'static str {
 struct InputDef {
     width: u32,
     height: u32,
-    #[serde(with = "FitDef")]
     fit: Fit,
-}
-
-/// The wire form of [`Fit`].
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Fit", rename_all = "lowercase")]
-enum FitDef {
-    Squeeze,
-    Pad,
-    Crop,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A data set to vectors: decode in parallel, one model, bounded memory, resumable at any moment.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,13 +13,13 @@ use sha2::{Digest, Sha256};
 use super::class_files::{ClassRows, write_classes};
 use super::dataset::{Dataset, Entry};
 use super::files::{replace, storage, write_json};
-use super::metadata::{ImageFacts, Metadata};
-use super::parts::{PartRow, Parts, Place};
+use super::metadata::Metadata;
+use super::parts::{Known, PartRow, Parts, Place};
 use super::progress::Progress;
 use crate::domain::ClassLabel;
 use crate::embed::Backend;
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::ModelInput;
+use crate::imaging::{ModelInput, Provenance};
 
 /// The list of images that could not be embedded; absent when there is none.
 const BROKEN_FILE: &str = "broken.json";
@@ -98,7 +98,7 @@ pub struct Broken {
 /// or the model fails. What was finished is kept.
 pub fn run<D>(dataset: &Dataset, backend: &mut dyn Backend, decode: &D, settings: &BulkSettings) -> Result<BulkReport>
 where
-    D: Fn(&[u8]) -> Result<(ModelInput, ImageFacts)> + Sync,
+    D: Fn(&[u8]) -> Result<(ModelInput, Provenance)> + Sync,
 {
     // Documents first: what is wrong with them shall not be found after an hour.
     let metadata = Metadata::read(dataset)?;
@@ -162,8 +162,6 @@ fn write_broken(settings: &BulkSettings, broken: &[Broken]) -> Result<()> {
     }
 }
 
-type Known = HashMap<String, (PartRow, Place)>;
-
 /// One file after decoding.
 enum Prepared {
     /// An earlier run embedded these very bytes.
@@ -176,13 +174,13 @@ struct Ready {
     size: u64,
     sha256: String,
     input: ModelInput,
-    facts: ImageFacts,
+    facts: Provenance,
 }
 
 /// A file whose vector is in a part.
 struct Done {
     sha256: String,
-    facts: ImageFacts,
+    facts: Provenance,
     place: Place,
 }
 
@@ -247,7 +245,7 @@ impl<'a> Run<'a> {
 
     fn embed_all<D>(&mut self, known: &Known, decode: &D) -> Result<()>
     where
-        D: Fn(&[u8]) -> Result<(ModelInput, ImageFacts)> + Sync,
+        D: Fn(&[u8]) -> Result<(ModelInput, Provenance)> + Sync,
     {
         let dataset = self.dataset;
         let next = AtomicUsize::new(0);
@@ -381,7 +379,7 @@ fn decode_loop<D>(
     decode: &D,
     sender: &SyncSender<(usize, Prepared)>,
 ) where
-    D: Fn(&[u8]) -> Result<(ModelInput, ImageFacts)> + Sync,
+    D: Fn(&[u8]) -> Result<(ModelInput, Provenance)> + Sync,
 {
     loop {
         let image = next.fetch_add(1, Ordering::Relaxed);
@@ -400,7 +398,7 @@ fn decode_loop<D>(
 
 fn prepare<D>(dataset: &Dataset, entry: &Entry, known: &Known, decode: &D) -> Prepared
 where
-    D: Fn(&[u8]) -> Result<(ModelInput, ImageFacts)>,
+    D: Fn(&[u8]) -> Result<(ModelInput, Provenance)>,
 {
     let bytes = match dataset.read(&entry.file) {
         Ok(bytes) => bytes,
@@ -466,7 +464,7 @@ mod tests {
     }
 
     /// A file is a number; the image is a pattern made of it.
-    fn decode(bytes: &[u8]) -> Result<(ModelInput, ImageFacts)> {
+    fn decode(bytes: &[u8]) -> Result<(ModelInput, Provenance)> {
         let text = std::str::from_utf8(bytes).map_err(|_| Error::new(ErrorKind::UnsupportedMedia, "no image"))?;
         if text == "broken" {
             return Err(Error::new(ErrorKind::InvalidImage, "cut off"));
@@ -476,9 +474,9 @@ mod tests {
             .parse()
             .map_err(|_| Error::new(ErrorKind::UnsupportedMedia, "no image"))?;
         let pixels = (0..32 * 32 * 3).map(|i| (i * i * (seed + 1) / 64) as u8).collect();
-        let facts = ImageFacts {
+        let facts = Provenance {
             view: (seed == 3).then(|| "PA".into()),
-            ..ImageFacts::default()
+            ..Provenance::default()
         };
         Ok((
             ModelInput {
@@ -501,7 +499,13 @@ mod tests {
     }
 
     fn fifty() -> tempfile::TempDir {
-        let class = |i: usize| if i % 3 == 0 { "Viral Pneumonia/images" } else { "COVID" };
+        let class = |i: usize| {
+            if i.is_multiple_of(3) {
+                "Viral Pneumonia/images"
+            } else {
+                "COVID"
+            }
+        };
         data((0..50).map(|i| (format!("{}/{i}.png", class(i)), i.to_string())))
     }
 

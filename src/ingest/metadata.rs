@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::dataset::{Dataset, Entry};
 use crate::domain::ClassLabel;
 use crate::error::{Error, ErrorKind, Result};
+use crate::imaging::Provenance;
 
 const XLSX_SUFFIX: &str = ".metadata.xlsx";
 
@@ -77,54 +78,12 @@ impl FileRecord {
     }
 }
 
-/// What an image file says about itself (DICOM alone does).
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ImageFacts {
-    /// Patient ID (0010,0020).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub patient_id: Option<String>,
-    /// Issuer of Patient ID (0010,0021).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub issuer: Option<String>,
-    /// Study Instance UID (0020,000D).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub study_uid: Option<String>,
-    /// Series Instance UID (0020,000E).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub series_uid: Option<String>,
-    /// SOP Instance UID (0008,0018).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sop_uid: Option<String>,
-    /// View Position (0018,5101).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub view: Option<String>,
-    /// Years of Patient's Age (0010,1010).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub age: Option<String>,
-    /// Patient's Sex (0010,0040).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sex: Option<String>,
-    /// Modality (0008,0060).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub modality: Option<String>,
-    /// Body Part Examined (0018,0015).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub body_part: Option<String>,
-}
-
-// Both name patients: their values never reach a log.
+// It names patients: its values never reach a log.
 impl fmt::Debug for FileRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileRecord")
             .field("id", &self.id)
             .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for ImageFacts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ImageFacts").finish_non_exhaustive()
     }
 }
 
@@ -185,7 +144,7 @@ impl Metadata {
     }
 
     /// Everything known about an image; `sha256` of its file, in hex. `metadata.csv` wins over the xlsx, which wins over the file's own header.
-    pub fn record(&self, entry: &Entry, sha256: String, facts: ImageFacts) -> FileRecord {
+    pub fn record(&self, entry: &Entry, sha256: String, facts: Provenance) -> FileRecord {
         let folder_says = entry.folder_class.is_some() && self.class_of(entry) == entry.folder_class;
         let mut record = FileRecord {
             id: sha256[..32].to_owned(),
@@ -415,11 +374,11 @@ pub(super) mod tests {
         let (_dir, dataset) = dataset(&files);
         let metadata = Metadata::read(&dataset).unwrap();
         assert_eq!(metadata.unmatched().get("metadata.csv"), Some(&1));
-        let facts = ImageFacts {
+        let facts = Provenance {
             patient_id: Some("header".into()),
             study_uid: Some("1.2.3".into()),
             modality: Some("DX".into()),
-            ..ImageFacts::default()
+            ..Provenance::default()
         };
         let record = |file: &str| metadata.record(entry(&dataset, file), "ab".repeat(32), facts.clone());
         let class = |file: &str| metadata.class_of(entry(&dataset, file)).map(|class| class.to_string());
@@ -465,7 +424,7 @@ pub(super) mod tests {
         let metadata = Metadata::read(&dataset).unwrap();
         let source = |file: &str| {
             metadata
-                .record(entry(&dataset, file), "00".repeat(32), ImageFacts::default())
+                .record(entry(&dataset, file), "00".repeat(32), Provenance::default())
                 .source
         };
         assert_eq!(

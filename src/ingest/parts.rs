@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::files::{replace, storage, sync_folder};
-use super::metadata::ImageFacts;
 use crate::error::{Error, ErrorKind, Result};
+use crate::imaging::Provenance;
 
 /// The folder of unfinished work below the output folder.
 const FOLDER: &str = ".partial";
@@ -42,8 +42,11 @@ pub(super) struct PartRow {
     pub size: u64,
     /// Of its bytes, in hex.
     pub sha256: String,
-    pub facts: ImageFacts,
+    pub facts: Provenance,
 }
+
+/// What is done, by file.
+pub(super) type Known = HashMap<String, (PartRow, Place)>;
 
 /// Where the vector of a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,12 +66,7 @@ impl Parts {
     ///
     /// # Errors
     /// `Conflict` while another run writes to `out`; `StorageFull` or `Unavailable` when the folder fails.
-    pub fn open(
-        out: &Path,
-        key: &str,
-        dimension: usize,
-        resume: bool,
-    ) -> Result<(Self, HashMap<String, (PartRow, Place)>)> {
+    pub fn open(out: &Path, key: &str, dimension: usize, resume: bool) -> Result<(Self, Known)> {
         let top = out.join(FOLDER);
         let folder = top.join(key);
         std::fs::create_dir_all(&top).map_err(|error| storage(&top, error))?;
@@ -142,7 +140,7 @@ impl Parts {
         Ok(())
     }
 
-    fn load(&mut self) -> Result<HashMap<String, (PartRow, Place)>> {
+    fn load(&mut self) -> Result<Known> {
         let failed = |error| storage(&self.folder, error);
         let mut numbers = Vec::new();
         for item in std::fs::read_dir(&self.folder).map_err(failed)? {
@@ -223,9 +221,9 @@ mod tests {
     use super::*;
 
     fn row(file: &str) -> PartRow {
-        let facts = ImageFacts {
+        let facts = Provenance {
             view: Some("PA".into()),
-            ..ImageFacts::default()
+            ..Provenance::default()
         };
         PartRow {
             file: file.into(),

@@ -1,0 +1,77 @@
+//! Pixels to vectors: a model behind a card, one thread that owns it, batches formed from concurrent requests.
+
+mod batcher;
+mod card;
+mod thumbnail;
+#[cfg(feature = "torch")]
+mod torch;
+mod worker;
+
+use std::path::Path;
+
+pub use card::{ModelCard, SCRIPT_FILE, Weights};
+pub use thumbnail::ThumbnailBackend;
+pub use worker::{BatchSettings, Embedded, Embedder};
+
+use crate::archive::RowsProvenance;
+use crate::error::Result;
+use crate::imaging::ModelInput;
+
+/// Something that turns prepared images into vectors. It is used by one thread at a time.
+pub trait Backend: Send {
+    /// What it is and what it takes.
+    fn card(&self) -> &ModelCard;
+
+    /// One raw vector (not normalised) of `card().dimension` components for each input, in order.
+    ///
+    /// # Errors
+    /// `Internal` for inputs of another size than the card's; `Unavailable` when the model can't be run.
+    fn embed(&mut self, inputs: &[ModelInput]) -> Result<Vec<Vec<f32>>>;
+
+    /// How its vectors come about.
+    fn provenance(&self) -> RowsProvenance;
+}
+
+/// Loads the model in `dir` (`model.json`, `model.pt`) onto `device` (`auto`, `cpu`, `cuda` or `cuda:N`); without a folder the 32×32 grey
+/// thumbnail embedder, which needs no network and ignores `device`.
+///
+/// # Errors
+/// `NotFound` or `Damaged` for a folder that holds no usable model; `InvalidRequest` for a device that is not there.
+pub fn load_backend(dir: Option<&Path>, device: &str) -> Result<Box<dyn Backend>> {
+    match dir {
+        None => Ok(Box::new(ThumbnailBackend::default())),
+        Some(dir) => load_network(dir, device),
+    }
+}
+
+#[cfg(feature = "torch")]
+fn load_network(dir: &Path, device: &str) -> Result<Box<dyn Backend>> {
+    Ok(Box::new(torch::TorchBackend::load(dir, device)?))
+}
+
+#[cfg(not(feature = "torch"))]
+fn load_network(_dir: &Path, _device: &str) -> Result<Box<dyn Backend>> {
+    Err(crate::error::Error::new(
+        crate::error::ErrorKind::InvalidRequest,
+        "this build has no libtorch: build it with the feature `torch`, or leave the model out for the thumbnail embedder",
+    ))
+}
+
+/// The size of every input, which the model's shape is made from.
+fn check_sizes(card: &ModelCard, inputs: &[ModelInput]) -> Result<()> {
+    let spec = card.input();
+    let bytes = spec.width as usize * spec.height as usize * 3;
+    for input in inputs {
+        if (input.width, input.height, input.pixels.len()) != (spec.width, spec.height, bytes) {
+            return Err(crate::error::Error::internal(format!(
+                "the model takes {}x{} pixels, the input has {}x{} in {} bytes",
+                spec.width,
+                spec.height,
+                input.width,
+                input.height,
+                input.pixels.len()
+            )));
+        }
+    }
+    Ok(())
+}

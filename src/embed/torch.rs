@@ -1,0 +1,282 @@
+//! The libtorch backend: a TorchScript that takes uint8 `[N, H, W, 3]` and gives float32 `[N, D]`. The only file that knows `tch`.
+
+use std::path::Path;
+
+use tch::{CModule, Cuda, Device, Kind, TchError, Tensor};
+
+use super::{Backend, ModelCard, SCRIPT_FILE, check_sizes};
+use crate::archive::RowsProvenance;
+use crate::error::{Error, ErrorKind, Result};
+use crate::imaging::ModelInput;
+
+/// What ran the network; `tch` is bound to one libtorch version.
+const ENGINE: &str = "tch 0.26 libtorch 2.13.0";
+/// Calls before the first request: TorchScript records the first and compiles at the second.
+const WARM_UP_CALLS: usize = 3;
+
+/// A network on a device.
+pub(super) struct TorchBackend {
+    card: ModelCard,
+    module: CModule,
+    device: Device,
+}
+
+impl TorchBackend {
+    /// Loads `dir/model.pt` after checking it against `dir/model.json`, and runs it once with nothing.
+    ///
+    /// # Errors
+    /// `NotFound`, `Damaged`, `UnsupportedMedia` for a folder without a usable model; `InvalidRequest` for a device that is not there.
+    pub fn load(dir: &Path, device: &str) -> Result<Self> {
+        let card = ModelCard::load(dir)?;
+        let device = pick_device(device, Cuda::device_count().try_into().unwrap_or(0))?;
+        let path = dir.join(SCRIPT_FILE);
+        let script = std::fs::read(&path).map_err(|error| {
+            Error::with_source(
+                ErrorKind::NotFound,
+                format!("`{}` can't be read", path.display()),
+                error,
+            )
+        })?;
+        card.check_script(&script)?;
+        // libtorch counts the machine's cores; a container may have fewer.
+        let cores = std::thread::available_parallelism().map_or(1, |n| i32::try_from(n.get()).unwrap_or(i32::MAX));
+        tch::set_num_threads(cores.min(tch::get_num_threads()).max(1));
+        // From the bytes that were checked, not from the file again.
+        let module = CModule::load_data_on_device(&mut script.as_slice(), device).map_err(|error| {
+            let message = format!("`{}` is not a TorchScript that this libtorch loads", path.display());
+            Error::with_source(ErrorKind::Damaged, message, error)
+        })?;
+        let mut backend = Self { card, module, device };
+        backend.warm_up()?;
+        Ok(backend)
+    }
+
+    fn warm_up(&mut self) -> Result<()> {
+        let spec = self.card.input();
+        let pixels = vec![0; spec.width as usize * spec.height as usize * 3];
+        let input = ModelInput {
+            width: spec.width,
+            height: spec.height,
+            pixels,
+        };
+        for _ in 0..WARM_UP_CALLS {
+            self.embed(std::slice::from_ref(&input))?;
+        }
+        Ok(())
+    }
+
+    /// uint8 `[N, H, W, 3]` to float32 `[N, D]`.
+    fn forward(&self, batch: &[u8], shape: &[i64]) -> Result<Tensor, TchError> {
+        let images = Tensor::f_from_data_size(batch, shape, Kind::Uint8)?.f_to_device(self.device)?;
+        let vectors = tch::no_grad(|| self.module.forward_ts(&[images]))?;
+        vectors.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()
+    }
+}
+
+impl Backend for TorchBackend {
+    fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    fn embed(&mut self, inputs: &[ModelInput]) -> Result<Vec<Vec<f32>>> {
+        if inputs.is_empty() {
+            return Ok(Vec::new());
+        }
+        check_sizes(&self.card, inputs)?;
+        let batch = inputs
+            .iter()
+            .map(|input| input.pixels.as_slice())
+            .collect::<Vec<_>>()
+            .concat();
+        let spec = self.card.input();
+        let failed = |error| Error::with_source(ErrorKind::Unavailable, "the network can't be run", error);
+        let vectors = self
+            .forward(&batch, &[inputs.len() as i64, spec.height.into(), spec.width.into(), 3])
+            .map_err(failed)?;
+        if vectors.size() != [inputs.len() as i64, self.card.dimension as i64] {
+            let message = format!(
+                "the network gave a tensor of shape {:?} for {} images, its card says {} components",
+                vectors.size(),
+                inputs.len(),
+                self.card.dimension
+            );
+            return Err(Error::new(ErrorKind::Damaged, message));
+        }
+        let mut values = vec![0f32; inputs.len() * self.card.dimension];
+        let count = values.len();
+        vectors.f_copy_data(&mut values, count).map_err(failed)?;
+        Ok(values.chunks_exact(self.card.dimension).map(<[f32]>::to_vec).collect())
+    }
+
+    fn provenance(&self) -> RowsProvenance {
+        let device = match self.device {
+            Device::Cuda(index) => format!("cuda:{index}"),
+            _ => "cpu".into(),
+        };
+        RowsProvenance {
+            precision: self.card.precision.clone(),
+            device,
+            engine: ENGINE.into(),
+        }
+    }
+}
+
+/// `auto` is the first CUDA device, else the CPU; `found` is the number of CUDA devices that libtorch sees.
+fn pick_device(device: &str, found: usize) -> Result<Device> {
+    let refuse = |message: String| Err(Error::new(ErrorKind::InvalidRequest, message));
+    let index = match device {
+        "cpu" => return Ok(Device::Cpu),
+        "auto" if found == 0 => return Ok(Device::Cpu),
+        "auto" | "cuda" => 0,
+        _ => match device.strip_prefix("cuda:").map(str::parse::<usize>) {
+            Some(Ok(index)) => index,
+            _ => return refuse(format!("unknown device `{device}`: it is auto, cpu or cuda:N")),
+        },
+    };
+    match found {
+        0 => refuse(format!(
+            "device `{device}` is not there: this libtorch sees no CUDA device, use `cpu` or `auto`"
+        )),
+        _ if index >= found => refuse(format!(
+            "device `{device}` is not there: libtorch sees cuda:0 to cuda:{}",
+            found - 1
+        )),
+        _ => Ok(Device::Cuda(index)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sha2::{Digest, Sha256};
+
+    const SIDE: i64 = 24;
+    const DIMENSION: i64 = 16;
+
+    /// Saves what `network` computes as a model folder of 24×24 images and 16 components.
+    fn folder(mut network: impl FnMut(&Tensor) -> Tensor) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let example = Tensor::zeros([2, SIDE, SIDE, 3], (Kind::Uint8, Device::Cpu));
+        let mut traced = |inputs: &[Tensor]| vec![network(&inputs[0])];
+        let module = CModule::create_by_tracing("Tiny", "forward", &[example], &mut traced).unwrap();
+        module.save(dir.path().join(SCRIPT_FILE)).unwrap();
+        write_card(dir.path());
+        dir
+    }
+
+    fn write_card(dir: &Path) {
+        let digest = hex::encode(Sha256::digest(std::fs::read(dir.join(SCRIPT_FILE)).unwrap()));
+        let mut card = serde_json::json!({
+            "format": 1, "name": "tiny", "architecture": "Tiny", "weights": {"origin": "test", "licence": "MIT", "sha256": "00".repeat(32)},
+            "layers": ["relu"], "pooling": "avg", "views": ["whole"], "dimension": DIMENSION,
+            "input": {"width": SIDE, "height": SIDE, "fit": "squeeze"}, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0],
+            "pixel_pipeline": "medsearch-pixels/1 squeeze 24x24 bilinear rgb mean=0,0,0 std=1,1,1", "precision": "f32",
+            "torchscript_sha256": digest, "exported_with": "tch", "space": "00".repeat(16), "seeded": 7,
+        });
+        let space = serde_json::from_value::<ModelCard>(card.clone()).unwrap().space().id();
+        card["space"] = space.to_string().into();
+        std::fs::write(dir.join("model.json"), card.to_string()).unwrap();
+    }
+
+    fn tiny() -> impl FnMut(&Tensor) -> Tensor {
+        tch::manual_seed(7);
+        let weight = Tensor::randn([DIMENSION, 3, 5, 5], (Kind::Float, Device::Cpu));
+        move |images| {
+            let pixels = images.permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0;
+            let features = pixels
+                .conv2d(&weight, None::<&Tensor>, [2, 2], [2, 2], [1, 1], 1)
+                .relu();
+            features.mean_dim([2i64, 3].as_slice(), false, Kind::Float)
+        }
+    }
+
+    fn input(seed: usize) -> ModelInput {
+        let bytes = (SIDE * SIDE * 3) as usize;
+        let pixels = (0..bytes).map(|i| (i * (2 * seed + 3) / 7 + seed * 40) as u8).collect();
+        ModelInput {
+            width: SIDE as u32,
+            height: SIDE as u32,
+            pixels,
+        }
+    }
+
+    fn cosine(a: &[f32], b: &[f32]) -> f64 {
+        let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
+        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    }
+
+    #[test]
+    fn a_batch_of_32_equals_32_single_ones() {
+        let dir = folder(tiny());
+        let mut backend = TorchBackend::load(dir.path(), "cpu").unwrap();
+        assert_eq!(backend.provenance().device, "cpu");
+        let inputs: Vec<_> = (0..32).map(input).collect();
+        let batch = backend.embed(&inputs).unwrap();
+        for (i, (one, together)) in inputs.iter().zip(&batch).enumerate() {
+            let alone = backend.embed(std::slice::from_ref(one)).unwrap().remove(0);
+            assert_eq!(alone.len(), DIMENSION as usize);
+            assert!(cosine(&alone, together) > 0.999_999, "image {i}");
+        }
+        assert!(
+            cosine(&batch[0], &batch[1]) < 0.999_99,
+            "different images, different vectors"
+        );
+        assert!(backend.embed(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn another_file_than_the_cards_is_refused() {
+        let dir = folder(tiny());
+        let script = dir.path().join(SCRIPT_FILE);
+        let mut bytes = std::fs::read(&script).unwrap();
+        bytes[100] ^= 1;
+        std::fs::write(&script, bytes).unwrap();
+        let error = TorchBackend::load(dir.path(), "cpu").err().unwrap();
+        assert!(error.to_string().contains("is not the file that the card"), "{error}");
+        std::fs::write(&script, b"no TorchScript at all").unwrap();
+        write_card(dir.path());
+        let error = TorchBackend::load(dir.path(), "cpu").err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        assert!(error.to_string().contains("this libtorch loads"), "{error}");
+    }
+
+    #[test]
+    fn a_network_of_another_shape_is_an_error_not_a_crash() {
+        let dir = folder(|images| {
+            images
+                .to_kind(Kind::Float)
+                .mean_dim([1i64, 2].as_slice(), false, Kind::Float)
+        });
+        let error = TorchBackend::load(dir.path(), "cpu").err().unwrap();
+        assert!(error.to_string().contains("[1, 3]"), "{error}");
+    }
+
+    #[test]
+    fn a_cpp_exception_is_an_error_not_a_crash() {
+        // Right for the two images it is traced with, impossible for one.
+        let dir = folder(|images| {
+            images
+                .to_kind(Kind::Float)
+                .reshape([2, 3, -1])
+                .slice(2, 0, DIMENSION, 1)
+                .sum(Kind::Float)
+        });
+        let error = TorchBackend::load(dir.path(), "cpu").err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(std::error::Error::source(&error).is_some());
+    }
+
+    #[test]
+    fn devices() {
+        let refused = |device, found| pick_device(device, found).unwrap_err().to_string();
+        assert_eq!(pick_device("auto", 0).unwrap(), Device::Cpu);
+        assert_eq!(pick_device("auto", 2).unwrap(), Device::Cuda(0));
+        assert_eq!(pick_device("cpu", 2).unwrap(), Device::Cpu);
+        assert_eq!(pick_device("cuda:1", 2).unwrap(), Device::Cuda(1));
+        assert_eq!(pick_device("cuda", 1).unwrap(), Device::Cuda(0));
+        assert!(refused("cuda:0", 0).contains("sees no CUDA device"));
+        assert!(refused("cuda:2", 2).contains("cuda:0 to cuda:1"));
+        assert!(refused("gpu", 1).contains("auto, cpu or cuda:N"));
+        assert!(refused("cuda:x", 1).contains("auto, cpu or cuda:N"));
+    }
+}

@@ -1,0 +1,498 @@
+//! The thread that owns the model, and the handle by which everyone else asks it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::batcher::{Batcher, Next};
+use super::{Backend, ModelCard, check_sizes};
+use crate::archive::RowsProvenance;
+use crate::error::{Error, ErrorKind, Result};
+use crate::imaging::ModelInput;
+
+/// How requests become batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchSettings {
+    /// Most images in one call of the model.
+    pub batch_max: usize,
+    /// Longest that a request waits for company while the model is idle. While the model is busy requests gather anyway.
+    pub wait_us_max: u64,
+    /// Most requests that wait; one more is refused.
+    pub queue_max: usize,
+}
+
+impl Default for BatchSettings {
+    fn default() -> Self {
+        Self {
+            batch_max: 32,
+            wait_us_max: 2000,
+            queue_max: 256,
+        }
+    }
+}
+
+/// The answer to one request, and where its time went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedded {
+    /// The model's output as it came, not normalised.
+    pub raw: Vec<f32>,
+    /// Time between asking and the start of the batch.
+    pub queue: Duration,
+    /// Time in the model, of the whole batch.
+    pub model: Duration,
+    /// Images in the batch.
+    pub batch: usize,
+}
+
+/// A handle to the model thread. The thread ends with the last handle.
+#[derive(Clone)]
+pub struct Embedder {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: Arc<Queue>,
+    card: ModelCard,
+    provenance: RowsProvenance,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Embedder {
+    /// Starts the thread that owns `backend`.
+    ///
+    /// # Errors
+    /// `Unavailable` when the system gives no thread.
+    pub fn spawn(mut backend: Box<dyn Backend>, settings: BatchSettings) -> Result<Self> {
+        let card = backend.card().clone();
+        let provenance = backend.provenance();
+        let queue = Arc::new(Queue::new(settings));
+        let thread = std::thread::Builder::new()
+            .name("model".into())
+            .spawn({
+                let queue = Arc::clone(&queue);
+                move || {
+                    while let Some(batch) = queue.next_batch() {
+                        run_batch(backend.as_mut(), batch);
+                    }
+                }
+            })
+            .map_err(|error| Error::with_source(ErrorKind::Unavailable, "the model thread can't be started", error))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                queue,
+                card,
+                provenance,
+                thread: Some(thread),
+            }),
+        })
+    }
+
+    /// The model's card.
+    pub fn card(&self) -> &ModelCard {
+        &self.inner.card
+    }
+
+    /// How the vectors come about.
+    pub fn provenance(&self) -> &RowsProvenance {
+        &self.inner.provenance
+    }
+
+    /// Requests that wait for the model.
+    pub fn queue_depth(&self) -> usize {
+        self.inner.queue.lock().batcher.len()
+    }
+
+    /// Requests dropped before the model since the start, because nobody waited for them any more.
+    pub fn dropped_total(&self) -> u64 {
+        self.inner.queue.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Embeds one image, in a batch with those of other callers.
+    ///
+    /// # Errors
+    /// `Overloaded` at once when the queue is full, `Deadline` when the answer isn't there in time, `Unavailable` when the model failed,
+    /// `Internal` for an input of another size than the card's.
+    ///
+    /// # Cancel safety
+    /// A dropped future takes its request back: the model never sees it unless its batch has begun.
+    pub async fn embed(&self, input: ModelInput, deadline: Instant) -> Result<Embedded> {
+        check_sizes(&self.inner.card, std::slice::from_ref(&input))?;
+        let late = || {
+            Error::new(
+                ErrorKind::Deadline,
+                "the time for this image ran out before the model answered",
+            )
+        };
+        let asked = Instant::now();
+        if deadline <= asked {
+            return Err(late());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.inner.queue.push(Request {
+            input,
+            deadline,
+            asked,
+            reply,
+        })?;
+        match tokio::time::timeout_at(deadline.into(), answer).await {
+            Ok(Ok(result)) => result,
+            // The worker drops an expired request, which may be noticed before the timer fires.
+            Ok(Err(_)) if deadline <= Instant::now() => Err(late()),
+            Ok(Err(_)) => Err(Error::new(ErrorKind::Unavailable, "the model thread has ended")),
+            Err(_) => Err(late()),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(thread) = self.thread.take() {
+            // At most the batch that runs: libtorch must not be unloaded under it.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Request {
+    input: ModelInput,
+    deadline: Instant,
+    asked: Instant,
+    reply: oneshot::Sender<Result<Embedded>>,
+}
+
+impl Request {
+    fn is_dead(&self, now: Instant) -> bool {
+        self.deadline <= now || self.reply.is_closed()
+    }
+}
+
+/// A bounded queue that knows which of its requests nobody waits for, so that these never fill it.
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    queue_max: usize,
+    dropped: AtomicU64,
+}
+
+struct State {
+    batcher: Batcher<Request>,
+    open: bool,
+}
+
+impl Queue {
+    fn new(settings: BatchSettings) -> Self {
+        let batcher = Batcher::new(settings.batch_max, Duration::from_micros(settings.wait_us_max));
+        Self {
+            state: Mutex::new(State { batcher, open: true }),
+            changed: Condvar::new(),
+            queue_max: settings.queue_max.max(1),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock leaves the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, request: Request) -> Result<()> {
+        let mut state = self.lock();
+        if state.batcher.len() >= self.queue_max {
+            self.count_dropped(state.batcher.purge(|waiting| waiting.is_dead(request.asked)));
+        }
+        if state.batcher.len() >= self.queue_max {
+            return Err(Error::new(
+                ErrorKind::Overloaded,
+                format!("the model is busy: {} images are waiting", self.queue_max),
+            ));
+        }
+        let asked = request.asked;
+        state.batcher.push(request, asked);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Blocks until a batch is ready; none when the queue is closed.
+    fn next_batch(&self) -> Option<Vec<Request>> {
+        let mut state = self.lock();
+        while state.open {
+            let now = Instant::now();
+            let (next, dropped) = state.batcher.next(now, |request| request.is_dead(now));
+            self.count_dropped(dropped);
+            state = match next {
+                Next::Batch(batch) => return Some(batch),
+                Next::Idle => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Next::WaitUntil(at) => {
+                    let wait = at.saturating_duration_since(now);
+                    self.changed
+                        .wait_timeout(state, wait)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
+        }
+        None
+    }
+
+    fn close(&self) {
+        self.lock().open = false;
+        self.changed.notify_all();
+    }
+
+    fn count_dropped(&self, dropped: usize) {
+        self.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+    }
+}
+
+/// One call of the model. Whatever it does, each request gets an answer and the thread goes on.
+fn run_batch(backend: &mut dyn Backend, batch: Vec<Request>) {
+    let begun = Instant::now();
+    let (inputs, replies): (Vec<_>, Vec<_>) = batch
+        .into_iter()
+        .map(|request| (request.input, (request.asked, request.reply)))
+        .unzip();
+    let outcome = catch_unwind(AssertUnwindSafe(|| embed_checked(backend, &inputs)))
+        .unwrap_or_else(|_| Err(Error::internal("the model panicked")));
+    let model = begun.elapsed();
+    match outcome {
+        Ok(vectors) => {
+            for ((asked, reply), raw) in replies.into_iter().zip(vectors) {
+                let queue = begun.saturating_duration_since(asked);
+                // A caller that has gone meanwhile needs no answer.
+                let _ = reply.send(Ok(Embedded {
+                    raw,
+                    queue,
+                    model,
+                    batch: inputs.len(),
+                }));
+            }
+        }
+        Err(error) => {
+            let cause = std::error::Error::source(&error)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            tracing::error!(batch = inputs.len(), error = %error, cause, "the model failed");
+            for (_, reply) in replies {
+                let _ = reply.send(Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "the model failed on this batch",
+                )));
+            }
+        }
+    }
+}
+
+/// [`Backend::embed`] with its promise checked: one vector of the card's dimension for each input.
+fn embed_checked(backend: &mut dyn Backend, inputs: &[ModelInput]) -> Result<Vec<Vec<f32>>> {
+    let vectors = backend.embed(inputs)?;
+    let dimension = backend.card().dimension;
+    if vectors.len() != inputs.len() || vectors.iter().any(|vector| vector.len() != dimension) {
+        return Err(Error::internal(format!(
+            "the model gave {} vectors, {} of {dimension} components were expected",
+            vectors.len(),
+            inputs.len()
+        )));
+    }
+    Ok(vectors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embed::ThumbnailBackend;
+    use std::sync::mpsc;
+
+    /// The thumbnail embedder behind a gate: it notes each batch and waits for leave to run it. The first pixel of an image tells what to do.
+    struct Gated {
+        inner: ThumbnailBackend,
+        begun: mpsc::Sender<usize>,
+        go: mpsc::Receiver<()>,
+    }
+
+    const PANIC: u8 = 1;
+    const FAIL: u8 = 2;
+    const SHORT: u8 = 3;
+
+    impl Backend for Gated {
+        fn card(&self) -> &ModelCard {
+            self.inner.card()
+        }
+        fn provenance(&self) -> RowsProvenance {
+            self.inner.provenance()
+        }
+        fn embed(&mut self, inputs: &[ModelInput]) -> Result<Vec<Vec<f32>>> {
+            self.begun.send(inputs.len()).unwrap();
+            self.go.recv().unwrap();
+            match inputs[0].pixels[0] {
+                PANIC => panic!("a wrong index in a backend, say"),
+                FAIL => Err(Error::internal("out of memory")),
+                SHORT => Ok(vec![vec![0.0; 3]; inputs.len()]),
+                _ => self.inner.embed(inputs),
+            }
+        }
+    }
+
+    struct Bench {
+        embedder: Embedder,
+        begun: mpsc::Receiver<usize>,
+        go: mpsc::Sender<()>,
+    }
+
+    impl Bench {
+        fn new(batch_max: usize, queue_max: usize) -> Self {
+            let (begun_tx, begun) = mpsc::channel();
+            let (go, go_rx) = mpsc::channel();
+            let backend = Gated {
+                inner: ThumbnailBackend::default(),
+                begun: begun_tx,
+                go: go_rx,
+            };
+            let settings = BatchSettings {
+                batch_max,
+                wait_us_max: 0,
+                queue_max,
+            };
+            Self {
+                embedder: Embedder::spawn(Box::new(backend), settings).unwrap(),
+                begun,
+                go,
+            }
+        }
+
+        fn ask(&self, first: u8, within: Duration) -> tokio::task::JoinHandle<Result<Embedded>> {
+            let embedder = self.embedder.clone();
+            tokio::spawn(async move { embedder.embed(input(first), Instant::now() + within).await })
+        }
+
+        async fn waiting(&self, depth: usize) {
+            while self.embedder.queue_depth() != depth {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+
+        fn batch_begun(&self) -> usize {
+            self.begun.recv_timeout(Duration::from_secs(10)).unwrap()
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn input(first: u8) -> ModelInput {
+        let mut pixels: Vec<u8> = (0..32 * 32 * 3).map(|i| (i % 251) as u8).collect();
+        pixels[0] = first;
+        ModelInput {
+            width: 32,
+            height: 32,
+            pixels,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_full_queue_refuses_at_once() {
+        let bench = Bench::new(4, 3);
+        let running = bench.ask(10, LONG);
+        assert_eq!(bench.batch_begun(), 1);
+        let waiting: Vec<_> = (11..14).map(|i| bench.ask(i, LONG)).collect();
+        bench.waiting(3).await;
+        let refused = bench.ask(14, LONG).await.unwrap().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Overloaded);
+        bench.go.send(()).unwrap();
+        bench.go.send(()).unwrap();
+        assert_eq!(running.await.unwrap().unwrap().batch, 1);
+        for task in waiting {
+            assert_eq!(task.await.unwrap().unwrap().batch, 3);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_nobody_waits_for_never_reaches_the_model() {
+        let bench = Bench::new(8, 4);
+        let running = bench.ask(10, LONG);
+        assert_eq!(bench.batch_begun(), 1);
+        let gone: Vec<_> = (11..14).map(|i| bench.ask(i, LONG)).collect();
+        let late = bench.ask(14, Duration::from_millis(50));
+        bench.waiting(4).await;
+        gone.iter().for_each(tokio::task::JoinHandle::abort);
+        for task in gone {
+            assert!(task.await.unwrap_err().is_cancelled());
+        }
+        assert_eq!(late.await.unwrap().unwrap_err().kind(), ErrorKind::Deadline);
+        // The dead fill the queue no more: this one finds a place.
+        let kept = bench.ask(15, LONG);
+        bench.waiting(1).await;
+        bench.go.send(()).unwrap();
+        running.await.unwrap().unwrap();
+        assert_eq!(bench.batch_begun(), 1);
+        bench.go.send(()).unwrap();
+        assert_eq!(kept.await.unwrap().unwrap().batch, 1);
+        assert_eq!(bench.embedder.dropped_total(), 4);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_panic_or_an_error_costs_one_batch() {
+        let bench = Bench::new(8, 8);
+        for fault in [PANIC, FAIL, SHORT] {
+            let task = bench.ask(fault, LONG);
+            bench.batch_begun();
+            bench.go.send(()).unwrap();
+            assert_eq!(task.await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+        }
+        let task = bench.ask(10, LONG);
+        bench.batch_begun();
+        bench.go.send(()).unwrap();
+        let embedded = task.await.unwrap().unwrap();
+        assert_eq!(
+            embedded.raw,
+            ThumbnailBackend::default().embed(&[input(10)]).unwrap()[0]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_past_deadline_and_a_wrong_size_are_refused_before_the_queue() {
+        let bench = Bench::new(8, 8);
+        let late = bench.embedder.embed(input(10), Instant::now()).await.unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Deadline);
+        let small = ModelInput {
+            width: 1,
+            height: 1,
+            pixels: vec![0; 3],
+        };
+        assert_eq!(
+            bench
+                .embedder
+                .embed(small, Instant::now() + LONG)
+                .await
+                .unwrap_err()
+                .kind(),
+            ErrorKind::Internal
+        );
+        assert_eq!(bench.embedder.queue_depth(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn everyone_gets_their_own_vector() {
+        let settings = BatchSettings {
+            batch_max: 7,
+            wait_us_max: 500,
+            queue_max: 256,
+        };
+        let embedder = Embedder::spawn(Box::new(ThumbnailBackend::default()), settings).unwrap();
+        let tasks: Vec<_> = (0..200u8)
+            .map(|i| {
+                let embedder = embedder.clone();
+                tokio::spawn(async move { (i, embedder.embed(input(i), Instant::now() + LONG).await.unwrap()) })
+            })
+            .collect();
+        let mut alone = ThumbnailBackend::default();
+        for task in tasks {
+            let (i, embedded) = task.await.unwrap();
+            assert!(embedded.batch <= 7);
+            assert_eq!(embedded.raw, alone.embed(&[input(i)]).unwrap()[0]);
+        }
+    }
+}

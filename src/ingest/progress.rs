@@ -1,0 +1,112 @@
+//! How far a long run is: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+/// Time between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Progress on stderr. Images known from an earlier run count, but not for the rate.
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+    total: usize,
+    done: usize,
+    known: usize,
+    begun: Instant,
+    last_line: Instant,
+}
+
+impl Progress {
+    pub fn new(total: usize) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images  {per_sec}  {eta} left")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(total as u64).with_style(style)
+        });
+        let now = Instant::now();
+        Self {
+            bar,
+            total,
+            done: 0,
+            known: 0,
+            begun: now,
+            last_line: now,
+        }
+    }
+
+    /// An image of an earlier run.
+    pub fn known(&mut self) {
+        self.known += 1;
+        if let Some(bar) = &self.bar {
+            // Not `inc`: thousands in the first second would promise an early end.
+            bar.set_position((self.done + self.known) as u64);
+            bar.reset_eta();
+        }
+        self.begun = Instant::now();
+    }
+
+    /// Images that are finished, well or badly.
+    pub fn done(&mut self, images: usize) {
+        self.done += images;
+        if let Some(bar) = &self.bar {
+            bar.inc(images as u64);
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            eprintln!(
+                "{}",
+                line(self.done + self.known, self.total, self.done, self.begun.elapsed())
+            );
+        }
+    }
+
+    /// Something that must not be lost in the bar.
+    pub fn say(&self, message: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{message}")),
+            None => eprintln!("{message}"),
+        }
+    }
+
+    pub fn finish(&self) {
+        match &self.bar {
+            Some(bar) => bar.finish(),
+            None => eprintln!(
+                "{}",
+                line(self.done + self.known, self.total, self.done, self.begun.elapsed())
+            ),
+        }
+    }
+}
+
+/// `fresh` of the `at` images took `elapsed`.
+fn line(at: usize, total: usize, fresh: usize, elapsed: Duration) -> String {
+    let rate = fresh as f64 / elapsed.as_secs_f64().max(1e-3);
+    let left = Duration::try_from_secs_f64(total.saturating_sub(at) as f64 / rate);
+    match left {
+        Ok(left) if at < total && fresh > 0 => {
+            format!(
+                "{at} of {total} images, {rate:.1} images/s, {} left",
+                HumanDuration(left)
+            )
+        }
+        _ => format!("{at} of {total} images, {rate:.1} images/s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            line(600, 1800, 300, seconds(10)),
+            "600 of 1800 images, 30.0 images/s, 40 seconds left"
+        );
+        assert_eq!(line(5, 10, 0, seconds(0)), "5 of 10 images, 0.0 images/s");
+        assert_eq!(line(10, 10, 10, seconds(5)), "10 of 10 images, 2.0 images/s");
+    }
+}

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Export a network as TorchScript with a card: models/NAME/model.pt and model.json.
 
-    scripts/export_model.py --model efficientnet_lite0 --out models/efficientnet_lite0
-    scripts/export_model.py --model own.pt --name own --input-size 224 --mean 0.5 --std 0.25 --out models/own
+scripts/export_model.py --model efficientnet_lite0 --out models/efficientnet_lite0
+scripts/export_model.py --model own.pt --name own --input-size 224 --mean 0.5 --std 0.25 --out models/own
 """
 
 import argparse
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+
 from medsearch_py import networks, script_file
 from medsearch_py.export import PRECISIONS, ExportError, export
 from medsearch_py.weights import WeightsError
@@ -51,7 +52,7 @@ def three(values: list[float]) -> list[float]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help=f"a TorchScript file, or {', '.join(networks.BUILDERS)}")
+    parser.add_argument("--model", required=True, help=f"a TorchScript file, or {', '.join(networks.NAMES)}")
     parser.add_argument("--out", required=True, type=Path, help="folder for model.pt and model.json")
     parser.add_argument("--weights", type=Path, help="state dict (.pth) instead of the published weights")
     parser.add_argument("--licence", help="licence of --weights, for the card")
@@ -66,8 +67,8 @@ def arguments() -> argparse.Namespace:
     if args.model.endswith(".pt"):
         if not Path(args.model).is_file():
             parser.error(f"no file `{args.model}`")
-    elif args.model not in networks.BUILDERS:
-        parser.error(f"unknown model `{args.model}`, one of {', '.join(networks.BUILDERS)}")
+    elif args.model not in networks.NAMES:
+        parser.error(f"unknown model `{args.model}`, one of {', '.join(networks.NAMES)}")
     for values in (args.mean, args.std):
         if values is not None and len(values) not in (1, 3):
             parser.error("--mean and --std take one number or three")

@@ -55,9 +55,7 @@ def run(dataset: Dataset, model: Model, out: Path, batch: int, workers: int, lim
     return broken
 
 
-def embed_all(
-    dataset: Dataset, model: Model, todo: list[Entry], parts: Parts, batch: int, workers: int
-) -> list[dict]:
+def embed_all(dataset: Dataset, model: Model, todo: list[Entry], parts: Parts, batch: int, workers: int) -> list[dict]:
     """Embed `todo` into durable parts; broken images are said at once and returned."""
     broken: list[dict] = []
     good: list[Ready] = []

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .weights import Weights, WeightsError, load_into, randomise, read_state
 
-NAMES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+INPUT_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 # (x - 127) / 128 on 0..255, as the networks were trained.
 MEAN, STD = 127 / 255, 128 / 255
 LAYER = "_conv_head"
@@ -19,7 +19,7 @@ LAYER = "_conv_head"
 
 def build(name: str, wish) -> dict:
     """The fields of a Network."""
-    size = wish.input_size or NAMES[name]
+    size = wish.input_size or INPUT_SIZES[name]
     network = EfficientNet.from_name(name.replace("_", "-"), image_size=size).eval()
     if wish.seed is not None:
         weights = randomise(network, wish.seed)

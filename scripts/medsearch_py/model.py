@@ -29,9 +29,9 @@ class Thumbnail:
     """The floor of every evaluation: 32x32 grey values minus their mean. Needs no network."""
 
     name = "thumbnail"
-    input = {"width": THUMBNAIL_SIDE, "height": THUMBNAIL_SIDE, "fit": "squeeze"}
 
     def __init__(self) -> None:
+        self.input = {"width": THUMBNAIL_SIDE, "height": THUMBNAIL_SIDE, "fit": "squeeze"}
         space = {
             "weights_sha256": "0" * 64,
             "layers": ["grey32"],

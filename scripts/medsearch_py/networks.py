@@ -1,13 +1,26 @@
 """Networks by name: each gives its features, its weights and how its input is normalised."""
 
-from collections.abc import Callable
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from . import lite, torchvision_nets, xrv_nets
-from .weights import Weights
+from .weights import Weights, WeightsError
+
+# Name -> the module that builds it, imported only then: torchvision is an optional package.
+NAMES = {
+    "efficientnet_lite0": "lite",
+    "efficientnet_lite1": "lite",
+    "efficientnet_lite2": "lite",
+    "resnet18": "torchvision_nets",
+    "resnet34": "torchvision_nets",
+    "resnet50": "torchvision_nets",
+    "resnet101": "torchvision_nets",
+    "densenet121": "torchvision_nets",
+    "xrv_densenet121_all": "xrv_nets",
+    "xrv_resnet50_all": "xrv_nets",
+}
 
 
 @dataclass(frozen=True)
@@ -40,16 +53,15 @@ class Wish:
     input_size: int | None = None
 
 
-BUILDERS: dict[str, Callable] = {
-    **{name: lite.build for name in lite.NAMES},
-    **{name: torchvision_nets.build for name in torchvision_nets.NAMES},
-    **{name: xrv_nets.build for name in xrv_nets.NAMES},
-}
-
-
 def build(name: str, wish: Wish) -> Network:
     """A network by name, in evaluation mode.
 
     Raises WeightsError when weights are missing, KeyError for an unknown name.
     """
-    return Network(name=name, **BUILDERS[name](name, wish))
+    try:
+        builder = importlib.import_module(f".{NAMES[name]}", __package__)
+    except ImportError as error:
+        raise WeightsError(
+            f"`{name}` needs the package `{error.name}`: pip install -r requirements-models.txt"
+        ) from error
+    return Network(name=name, **builder.build(name, wish))

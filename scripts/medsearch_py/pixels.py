@@ -14,7 +14,7 @@ from .raster import Raster, check_file_size
 
 PIPELINE = "medsearch-pixels/1"
 FITS = ("squeeze", "pad", "crop")
-IDENTITY = {"kind": "identity", "low": 0, "high": 255}
+IDENTITY = {"kind": "identity"}
 
 # Limits are checked from each header before decoding; Pillow's own guess would only warn.
 Image.MAX_IMAGE_PIXELS = None

@@ -15,7 +15,6 @@ ARCHITECTURES = {
     "resnet101": "ResNet-101",
     "densenet121": "DenseNet-121",
 }
-NAMES = tuple(ARCHITECTURES)
 INPUT_SIZE = 224
 MEAN = [0.485, 0.456, 0.406]
 STD = [0.229, 0.224, 0.225]

@@ -1,51 +1,73 @@
-"""Chest X-ray networks of torchxrayvision, an optional package."""
+"""Chest X-ray networks of torchxrayvision: the same networks as torchvision's, for one grey channel.
+
+Only its weight files are used; the package itself is not needed.
+"""
 
 import copy
-from pathlib import Path
 
-import torch
+import torchvision
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from .torchvision_nets import resnet_trunk
+from .pickled_module import read_module_state
+from .torchvision_nets import densenet_trunk, resnet_trunk
 from .weights import Weights, WeightsError, download, load_into, randomise, read_state
 
-NAMES = {"xrv_densenet121_all": "densenet121-res224-all", "xrv_resnet50_all": "resnet50-res512-all"}
-INPUT_SIZES = {"xrv_densenet121_all": 224, "xrv_resnet50_all": 512}
+RELEASE = "https://github.com/mlmed/torchxrayvision/releases/download/v1/"
+# Name -> (torchvision's name, input size, weight file of the "-all" release).
+NETWORKS = {
+    "xrv_densenet121_all": (
+        "densenet121",
+        224,
+        "nih-pc-chex-mimic_ch-google-openi-kaggle-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt",
+    ),
+    "xrv_resnet50_all": ("resnet50", 512, "pc-nih-rsna-siim-vin-resnet50-test512-e400-state.pt"),
+}
 PATHOLOGIES = 18
-# -1024..1024 on values 0..255: (x / 255 - 0.5) * 2048.
+# -1024..1024: (x / 255 - 0.5) * 2048.
 MEAN, STD = 0.5, 1 / 2048
 LICENCE = "Apache-2.0 (torchxrayvision); see the training sets' own terms"
 
 
 def build(name: str, wish) -> dict:
     """The fields of a Network."""
-    try:
-        import torchxrayvision as xrv
-    except ImportError as error:
-        raise WeightsError(f"`{name}` needs one more package: pip install torchxrayvision==1.5.7") from error
-    if name == "xrv_densenet121_all":
-        network = xrv.models.DenseNet(num_classes=PATHOLOGIES, weights=None, in_channels=1)
-        trunk = nn.Sequential(network.features, nn.ReLU(inplace=True))
-        inner = network
+    base, size, file = NETWORKS[name]
+    network = torchvision.models.get_model(base, weights=None, num_classes=PATHOLOGIES)
+    stem = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    if base == "resnet50":
+        network.conv1 = stem
     else:
-        network = xrv.models.ResNet(weights=None)
-        inner = network.model
-        trunk = resnet_trunk(inner)
+        network.features.conv0 = stem
     network.eval()
     if wish.seed is not None:
-        weights = randomise(inner, wish.seed)
+        weights = randomise(network, wish.seed)
     else:
-        weights = _weights(name, wish, xrv)
-        load_into(inner, weights)
+        weights = _weights(file, wish)
+        load_into(network, weights)
+    trunk = resnet_trunk(network) if base == "resnet50" else densenet_trunk(network)
     return {
-        "architecture": "DenseNet-121 (torchxrayvision)" if inner is network else "ResNet-50 (torchxrayvision)",
-        "trunk": trunk.eval(),
-        "fast": fuse(copy.deepcopy(trunk).eval()),
+        "architecture": "ResNet-50 (torchxrayvision)" if base == "resnet50" else "DenseNet-121 (torchxrayvision)",
+        "trunk": trunk,
+        "fast": fuse(copy.deepcopy(trunk)),
         "weights": weights,
-        "layers": ["features" if inner is network else "layer4"],
-        "input_size": wish.input_size or INPUT_SIZES[name],
+        "layers": ["layer4" if base == "resnet50" else "features"],
+        "input_size": wish.input_size or size,
         "mean": [MEAN] * 3,
         "std": [STD] * 3,
         "grey": True,
     }
+
+
+def _weights(file: str, wish) -> Weights:
+    path = wish.weights or download(RELEASE + file)
+    try:
+        state = read_state(path)
+    except WeightsError:
+        state = read_module_state(path)
+        if not state:
+            raise
+    # The calibration of its own classifier is no part of the network.
+    state = {name: value for name, value in state.items() if name != "op_threshs"}
+    if wish.weights is not None:
+        return Weights(state, path.name, wish.licence or "as given with the file")
+    return Weights(state, f"torchxrayvision release v1 {file}", LICENCE)

@@ -44,7 +44,11 @@ class Chest:
 
 
 def blur(values: np.ndarray, pixels: float) -> np.ndarray:
-    """Gaussian blur of a float array (Pillow blurs 8-bit images only)."""
+    """Gaussian blur of a float array (Pillow blurs 8-bit images only); wide ones on a smaller copy."""
+    if pixels > 8:
+        small = Image.fromarray(values.astype(np.float32)).resize((SIZE // 4, SIZE // 4), Image.Resampling.BOX)
+        wide = Image.fromarray(blur(np.asarray(small), pixels / 4))
+        return np.asarray(wide.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
     radius = int(np.ceil(2.5 * pixels))
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / pixels) ** 2)
     kernel /= kernel.sum()

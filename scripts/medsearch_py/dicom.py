@@ -104,10 +104,12 @@ def _grey(dataset: pydicom.Dataset, values: np.ndarray) -> Raster:
 
 def _stored_bits(values: np.ndarray, stored: int, high: int, signed: bool) -> np.ndarray:
     """The BitsStored bits that end at HighBit, sign extended: overlays may sit in the others."""
+    # Big-endian files come as big-endian arrays, which a view would read the wrong way round.
+    values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
     allocated = values.dtype.itemsize * 8
     kind = np.dtype(f"{'i' if signed else 'u'}{allocated // 8}")
     if stored >= allocated:
-        return np.ascontiguousarray(values).astype(kind, copy=False)
+        return values.astype(kind, copy=False)
     unsigned = values.view(f"u{allocated // 8}").astype(np.int32) >> (high + 1 - stored)
     unsigned &= (1 << stored) - 1
     if signed:

@@ -1,7 +1,9 @@
 """DICOM to a raster: stored values of frame 0, and what the header says about them."""
 
 import io
+import logging
 import re
+import warnings
 
 import numpy as np
 import pydicom
@@ -10,6 +12,11 @@ from pydicom.pixels import apply_color_lut, pixel_array
 
 from .problems import BROKEN, UNSUPPORTED, ImageProblem
 from .raster import Raster, check_dimensions
+
+# pydicom's warnings quote values of the file; those may name a patient.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="pydicom")
 
 MAGIC = b"DICM"
 MAGIC_OFFSET = 128

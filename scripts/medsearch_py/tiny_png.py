@@ -23,10 +23,8 @@ def encode(
     height, width = samples.shape[:2]
     pixels = samples.reshape(height, width, CHANNELS[colour])
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, int(interlaced))
-    if interlaced:
-        parts = [pixels[y::down, x::across] for x, y, across, down in PASSES]
-    else:
-        parts = [pixels]
+    passes = PASSES if interlaced else ((0, 0, 1, 1),)
+    parts = [pixels[y::down, x::across] for x, y, across, down in passes]
     rows = b"".join(_rows(part, depth) for part in parts if part.size)
     chunks = [(b"IHDR", header), (b"PLTE", palette), (b"tRNS", transparency), (b"IDAT", zlib.compress(rows, 9))]
     return MAGIC + b"".join(_chunk(kind, data) for kind, data in chunks if data is not None) + _chunk(b"IEND", b"")

@@ -1,10 +1,13 @@
 """DICOM: both greys, 8 to 16 bits, signed, palette, colour spaces, transfer syntaxes."""
 
 import io
+import tempfile
+from pathlib import Path
 
+import gdcm
 import numpy as np
 from PIL import Image
-from pydicom import uid
+from pydicom import dcmread, uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
@@ -146,8 +149,6 @@ def _big_endian(values: np.ndarray) -> bytes:
 
 
 def _copy(data: bytes) -> Dataset:
-    from pydicom import dcmread
-
     return dcmread(io.BytesIO(data))
 
 
@@ -175,11 +176,6 @@ def _jpeg(dataset: Dataset, photometric: str) -> bytes:
 
 def _lossless(data: bytes, syntax: str) -> bytes:
     """JPEG lossless through GDCM, which alone can write it."""
-    import tempfile
-    from pathlib import Path
-
-    import gdcm
-
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.dcm", Path(folder) / "after.dcm"
         before.write_bytes(data)

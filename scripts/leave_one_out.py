@@ -1,83 +1,140 @@
 #!/usr/bin/env python3
-"""Leave-one-out over HTTP against numpy: the server's vote for every embedded image and the one computed here.
+"""Leave-one-out through the HTTP API, held against numpy on the same vectors.
 
-The archive leaves out the query's own pixels, so that asking for each of its images in turn is leave-one-out.
+Every image of DATA is sent to POST /v1/search of a server over an archive made of EMBEDDINGS; its own pixels are excluded
+there by default. The same neighbors and the same majority vote (ties: similarity sum, then nearest) are computed here from
+the `.npy` and `.json` files alone. Prints accuracy, balanced accuracy and every disagreement; exit code 1 when there is any.
 """
 
 import argparse
-import hashlib
 import json
+import os
 import sys
-import time
-from collections import defaultdict
+import urllib.request
+import uuid
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from medsearch_py.client import Client
+TIE = 1e-4
+
+
+def load(folder: Path):
+    """Unit vectors (N×D), classes and records of all classes in `folder`."""
+    vectors, classes, records = [], [], []
+    for description in sorted(folder.glob("*.json")):
+        if description.name in ("broken.json",):
+            continue
+        content = json.loads(description.read_text())
+        vectors.append(np.load(description.with_suffix(".npy")).astype(np.float64))
+        records += content["records"]
+        classes += [content["class"]] * len(content["records"])
+    matrix = np.concatenate(vectors)
+    return matrix / np.linalg.norm(matrix, axis=1, keepdims=True), np.array(classes), records
+
+
+def search(url: str, path: Path, k: int, exact: bool) -> dict:
+    """POST /v1/search with one file and nothing but the standard library."""
+    boundary = uuid.uuid4().hex
+    parts = []
+    for name, value in (("k", str(k)), ("exact", str(exact).lower())):
+        parts.append(f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode())
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="q"\r\n\r\n'.encode()
+    body = b"".join(parts) + head + path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
+    request = urllib.request.Request(
+        f"{url}/v1/search", data=body, headers={"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    )
+    if key := os.environ.get("MEDSEARCH_API_KEY"):
+        request.add_header("X-API-Key", key)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def vote(classes, similarities):
+    """Majority; ties by similarity sum, then by the nearest."""
+    counts, sums, first = Counter(classes), defaultdict(float), {}
+    for rank, (label, similarity) in enumerate(zip(classes, similarities, strict=True)):
+        sums[label] += similarity
+        first.setdefault(label, rank)
+    return min(counts, key=lambda label: (-counts[label], -sums[label], first[label])), counts
+
+
+def numpy_answer(index: int, matrix, classes, groups, owners, k: int):
+    """The k most similar other images by plain numpy: none with the same pixels, one per known patient."""
+    similarities = matrix @ matrix[index]
+    order = np.argsort(-similarities, kind="stable")
+    seen, picked = set(), []
+    own = owners[index]
+    for row in order:
+        if groups[row] == groups[index] or (own is not None and owners[row] == own):
+            continue
+        group = owners[row] if owners[row] is not None else groups[row]
+        if group in seen:
+            continue
+        seen.add(group)
+        picked.append(row)
+        if len(picked) == k + 1:
+            break
+    margin = similarities[picked[k - 1]] - similarities[picked[k]] if len(picked) > k else 1.0
+    picked = picked[:k]
+    return picked, similarities[picked], margin
 
 
 def main() -> int:
-    args = arguments()
-    vectors, records, labels = load(args.embeddings)
-    pixels = [pixel_digest(args.data / record["file"]) for record in records]
-    client = Client(args.url)
-    began, wrong, guesses = time.monotonic(), [], []
-    for i, record in enumerate(records):
-        guess, votes = expected(i, vectors, labels, pixels, args.k)
-        guesses.append(guess)
-        suggestion = client.search(args.data / record["file"], k=args.k)["suggestion"]
-        if (suggestion["class"], suggestion["votes"]) != (guess, votes):
-            wrong.append(f"{record['file']}: server {suggestion['class']} {suggestion['votes']}, numpy {guess} {votes}")
-    took = time.monotonic() - began
-    recalls = [np.mean([g == c for g, c in zip(guesses, labels, strict=True) if c == name]) for name in set(labels)]
-    print(f"{len(records)} images, k = {args.k}, {len(records) / took:.1f} searches/s one after the other")
-    print(f"balanced accuracy {np.mean(recalls):.3f} ({', '.join(sorted(set(labels)))})")
-    print("\n".join(wrong))
-    print(f"{len(records) - len(wrong)} passed, {len(wrong)} failed")
-    return 1 if wrong else 0
-
-
-def load(folder: Path) -> tuple[np.ndarray, list[dict], list[str]]:
-    """Unit vectors, their records and classes, over all classes."""
-    vectors, records, labels = [], [], []
-    for path in sorted(folder.glob("*.npy")):
-        described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        vectors.append(np.load(path).astype(np.float64))
-        records += described["records"]
-        labels += [described["class"]] * len(described["records"])
-    joined = np.concatenate(vectors)
-    return joined / np.linalg.norm(joined, axis=1, keepdims=True), records, labels
-
-
-def pixel_digest(path: Path) -> str:
-    """Equal for two files that show the same pixels."""
-    with Image.open(path) as image:
-        return hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
-
-
-def expected(i: int, vectors: np.ndarray, labels: list[str], pixels: list[str], k: int) -> tuple[str, dict[str, int]]:
-    """The majority of the k nearest others; ties by summed similarity, then by the nearest."""
-    similarity = vectors @ vectors[i]
-    others = [j for j in np.argsort(-similarity, kind="stable") if pixels[j] != pixels[i]][:k]
-    votes: dict[str, int] = defaultdict(int)
-    weights: dict[str, float] = defaultdict(float)
-    first: dict[str, int] = {}
-    for place, j in enumerate(others):
-        votes[labels[j]] += 1
-        weights[labels[j]] += similarity[j]
-        first.setdefault(labels[j], place)
-    return max(votes, key=lambda name: (votes[name], weights[name], -first[name])), dict(votes)
-
-
-def arguments() -> argparse.Namespace:
+    """Compares and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", required=True, help="address of the server")
-    parser.add_argument("--embeddings", required=True, type=Path, help="folder of <CLASS>.npy and <CLASS>.json")
-    parser.add_argument("--data", required=True, type=Path, help="folder of the images")
-    parser.add_argument("-k", type=int, default=10, help="neighbors, default %(default)s")
-    return parser.parse_args()
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--embeddings", type=Path, required=True)
+    parser.add_argument("-k", type=int, default=10)
+    parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    arguments = parser.parse_args()
+    matrix, classes, records = load(arguments.embeddings)
+    groups = [record["sha256"] for record in records]
+    owners = [record.get("patient_id") for record in records]
+    k = min(arguments.k, len(set(groups)) - 1)
+    wrong_lists, wrong_votes, ties, predictions, worst = [], [], 0, [], 0.0
+    for index, record in enumerate(records):
+        answer = search(arguments.url, arguments.data / record["file"], k, arguments.exact)
+        rows, similarities, margin = numpy_answer(index, matrix, classes, groups, owners, k)
+        theirs = [neighbor["record"]["file"] for neighbor in answer["neighbors"]]
+        ours = [records[row]["file"] for row in rows]
+        label, counts = vote(classes[rows], similarities)
+        for neighbor, similarity in zip(answer["neighbors"], similarities, strict=False):
+            worst = max(worst, abs(neighbor["similarity"] - similarity))
+        if theirs != ours:
+            gaps = np.abs(np.diff(similarities))
+            if set(theirs) == set(ours) and gaps.min(initial=1.0) < TIE or margin < TIE:
+                ties += 1
+            else:
+                wrong_lists.append(record["file"])
+        suggestion = answer["suggestion"]
+        if (suggestion["class"], suggestion["votes"]) != (label, dict(counts)) and theirs == ours:
+            wrong_votes.append(record["file"])
+        predictions.append(suggestion["class"])
+        print(f"\r{index + 1}/{len(records)}", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    predictions = np.array(predictions, dtype=object)
+    recalls = {str(label): float(np.mean(predictions[classes == label] == label)) for label in np.unique(classes)}
+    figures = {
+        "images": len(records),
+        "k": k,
+        "accuracy": round(float(np.mean(predictions == classes)), 4),
+        "balanced_accuracy": round(float(np.mean(list(recalls.values()))), 4),
+        "sensitivity": {label: round(value, 4) for label, value in recalls.items()},
+        "lists_that_differ": len(wrong_lists),
+        "lists_that_differ_by_ties_under_1e-4": ties,
+        "votes_that_differ": len(wrong_votes),
+        "largest_similarity_difference": float(f"{worst:.2e}"),
+    }
+    print(json.dumps(figures, indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    for name in wrong_lists + wrong_votes:
+        print("differs:", name, file=sys.stderr)
+    return 1 if wrong_lists or wrong_votes else 0
 
 
 if __name__ == "__main__":

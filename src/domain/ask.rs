@@ -108,10 +108,10 @@ impl Default for Ask {
 pub struct Query {
     /// The query's vector.
     pub embedding: Embedding,
-    /// Its patient.
-    pub patient: Option<Key>,
+    /// Its patient (several for a query by several images).
+    pub patients: Vec<Key>,
     /// Its study.
-    pub study: Option<Key>,
-    /// Its file bytes and pixels, several for a query by several images.
+    pub studies: Vec<Key>,
+    /// Its file bytes and pixels.
     pub same_pixels: Vec<Key>,
 }

@@ -1,0 +1,45 @@
+import { byId, el } from "./dom.js";
+import { label } from "./classes.js";
+import { getModel } from "./api.js";
+import { number, plural, retention } from "./words.js";
+
+/** The line in the header. */
+export function showArchiveLine(archive) {
+  byId("archive-line").replaceChildren(
+    el("span", {}, archive.name), " · ", plural(archive.images, "image"), " · ", plural(archive.classes.length, "class", "classes"));
+}
+
+/** Opens the facts about the archive. */
+export function openAbout(archive) {
+  const model = el("dd", {}, "…");
+  const row = (term, ...value) => value.some(Boolean) && el("div", {}, el("dt", {}, term), el("dd", {}, value));
+  const scope = Object.entries(archive.scope ?? {}).map(([name, value]) => `${name}: ${value}`).join(", ");
+  byId("about-body").replaceChildren(el("div", {},
+    archive.synthetic && el("p", { class: "remark" }, "SYNTHETIC images, made by a program."),
+    el("dl", { class: "facts" },
+      row("Name", archive.name),
+      row("Images", `${number(archive.images)}, of which ${number(archive.labelled)} labelled${archive.conflicts ? ` and ${number(archive.conflicts)} with conflicting labels` : ""}`),
+      row("Sources", archive.sources.length > 0 && archive.sources.join(", ")),
+      row("Licence", archive.licence ?? "not stated"),
+      row("Scope", scope),
+      row("Keeps", retention(archive.retention)),
+      row("Patients", archive.identity === "linked" ? "pseudonyms, linked for those allowed to see" : "pseudonyms only"),
+      row("Version", number(archive.version)),
+      row("Made", archive.created_at && new Date(archive.created_at).toLocaleString()),
+      el("div", {}, el("dt", {}, "Model"), model)),
+    el("h3", {}, "Classes"),
+    bars(archive)));
+  byId("about").showModal();
+  getModel().then(
+    (card) => { model.textContent = [card.architecture ?? card.name, card.dimension && `${card.dimension} dimensions`, card.weights?.licence && `weights ${card.weights.licence}`, card.device].filter(Boolean).join(", "); },
+    () => { model.textContent = "could not be asked"; });
+}
+
+function bars(archive) {
+  const most = Math.max(...archive.classes.map((each) => each.images), 1);
+  return el("ul", { class: "bars" }, archive.classes.map(({ name, images }) => {
+    const fill = el("span", { class: "fill plain" });
+    fill.style.width = `${(100 * images) / most}%`;
+    return el("li", {}, label(name), el("span", { class: "track" }, fill), el("span", { class: "count" }, number(images)));
+  }));
+}

@@ -1,0 +1,96 @@
+// Every request but those for images goes through `request`. XMLHttpRequest, because fetch can't tell how much was uploaded.
+
+const SEARCH_MS = 120_000;
+const READ_MS = 20_000;
+const KEY_NAME = "medsearch-key";
+
+/** A request that failed: `slug` is the problem type of the server, or one of `network`, `timeout`, `cancelled`. */
+export class Problem extends Error {
+  constructor(slug, { status = 0, detail = "", requestId = null, retryAfter = null } = {}) {
+    super(detail || slug);
+    Object.assign(this, { slug, status, detail, requestId, retryAfter });
+  }
+}
+
+let key = readKey();
+
+function readKey() {
+  try { return sessionStorage.getItem(KEY_NAME); } catch { return null; }
+}
+
+/** Uses this API key from now on; it lives in memory and, where allowed, in this tab's storage. */
+export function setKey(value) {
+  key = value;
+  try { sessionStorage.setItem(KEY_NAME, value); } catch { /* memory alone then */ }
+}
+
+/** The headers that identify the caller. */
+export const credentials = () => (key ? { "X-API-Key": key } : {});
+
+export const getArchive = () => request("GET", "/v1/archive").then(({ body }) => body);
+export const getModel = () => request("GET", "/v1/model").then(({ body }) => body);
+
+/**
+ * Searches with an uploaded file (`query.file`) or a case of the archive (`query.id`).
+ * `onUpload(part)` is called with 0..1; resolves to `{ body, requestId }`.
+ */
+export function search(query, options, { signal, onUpload }) {
+  const how = { signal, onUpload, timeout: SEARCH_MS };
+  if (query.file) return request("POST", "/v1/search", { ...how, body: asForm(query.file, options) });
+  return request("POST", "/v1/search/by-id", { ...how, json: { ids: [query.id], ...options } });
+}
+
+function asForm(file, options) {
+  const form = new FormData();
+  form.append("k", options.k);
+  form.append("vote", options.vote);
+  form.append("exact", options.exact);
+  form.append("exclude", options.exclude.join(",") || "none");
+  // Repeated, not joined: a class name may hold a comma.
+  for (const name of options.classes ?? []) form.append("classes", name);
+  // The name of the file stays here: it may name a patient.
+  form.append("image", file, "image");
+  return form;
+}
+
+function request(method, path, { body = null, json = null, signal, onUpload, timeout = READ_MS } = {}) {
+  return new Promise((resolve, reject) => {
+    const xhr = new XMLHttpRequest();
+    xhr.open(method, path);
+    xhr.timeout = timeout;
+    xhr.setRequestHeader("Accept", "application/json, application/problem+json");
+    for (const [name, value] of Object.entries(credentials())) xhr.setRequestHeader(name, value);
+    if (json) xhr.setRequestHeader("Content-Type", "application/json");
+    if (onUpload) {
+      xhr.upload.onprogress = (event) => event.lengthComputable && onUpload(event.loaded / event.total);
+      xhr.upload.onload = () => onUpload(1);
+    }
+    xhr.onload = () => finish(xhr, resolve, reject);
+    xhr.onerror = () => reject(new Problem("network"));
+    xhr.ontimeout = () => reject(new Problem("timeout"));
+    xhr.onabort = () => reject(new Problem("cancelled"));
+    signal?.addEventListener("abort", () => xhr.abort());
+    xhr.send(json ? JSON.stringify(json) : body);
+  });
+}
+
+function finish(xhr, resolve, reject) {
+  const requestId = xhr.getResponseHeader("X-Request-Id");
+  let body = null;
+  try { body = JSON.parse(xhr.responseText); } catch { /* a proxy's page, perhaps */ }
+  if (xhr.status >= 200 && xhr.status < 300 && body) return resolve({ body, requestId });
+  const slug = /\/problems\/([a-z-]+)$/.exec(body?.type ?? "")?.[1] ?? slugOfStatus(xhr.status);
+  reject(new Problem(slug, {
+    status: xhr.status,
+    detail: body?.detail ?? "",
+    requestId: body?.request_id ?? requestId,
+    retryAfter: xhr.getResponseHeader("Retry-After"),
+  }));
+}
+
+/** What a gateway in between most likely means by a bare status. */
+function slugOfStatus(status) {
+  const known = { 401: "unauthorized", 404: "not-found", 405: "method-not-allowed", 413: "too-large", 415: "unsupported-media",
+    429: "overloaded", 502: "unavailable", 503: "unavailable", 504: "deadline", 507: "storage-full" };
+  return known[status] ?? (status >= 500 ? "internal" : "invalid-request");
+}

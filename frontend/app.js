@@ -1,0 +1,175 @@
+import { openAbout, showArchiveLine } from "./about.js";
+import { Problem, getArchive, search, setKey } from "./api.js";
+import { label, setClasses } from "./classes.js";
+import { closeCompare, compareIsOpen, openCompare } from "./compare.js";
+import { announce, byId, el } from "./dom.js";
+import { caseImage, setRetention } from "./images.js";
+import { placeOptions, readOptions, setUpOptions } from "./options.js";
+import { recall, remember } from "./past.js";
+import { clearProblem, showProblem } from "./problems.js";
+import { hideProgress, showProgress } from "./progress.js";
+import { queryFromCase, queryFromFile } from "./query.js";
+import { showAnswer } from "./results.js";
+import { listenForImages } from "./upload.js";
+import { bytes, labelled, plural } from "./words.js";
+
+let archive = null;
+let shown = null; // the answer on the page
+let running = null; // the AbortController of the search under way
+
+/** Runs a search and shows its answer; a newer search ends an older one. */
+async function run(query, options = readOptions()) {
+  if (!archive) await open();
+  if (!archive) return;
+  running?.abort();
+  clearProblem();
+  const mine = running = new AbortController();
+  showProgress(query, () => mine.abort());
+  try {
+    if (query.file?.size > archive.limits.upload_bytes_max) throw new Problem("too-large", { detail: `the limit is ${bytes(archive.limits.upload_bytes_max)}` });
+    const result = await search(query, options, { signal: mine.signal, onUpload: (part) => running === mine && showProgress(query, null, part) });
+    shown = { query, options, result };
+    remember(shown);
+    present(shown, true);
+  } catch (problem) {
+    if (running !== mine) return; // a newer search has taken over
+    leaveCompareEntry();
+    fail(problem, () => run(query, options));
+  } finally {
+    if (running === mine) { running = null; hideProgress(); }
+  }
+}
+
+/** Shows an answer, new or from the browser's history. */
+function present(entry, isNew) {
+  shown = entry;
+  clearProblem();
+  showAnswer(entry, archive, compare);
+  const { neighbors, suggestion } = entry.result.body;
+  document.title = `${suggestion.reason} · medsearch`;
+  announce(`${plural(neighbors.length, "case")} found. ${suggestion.reason}.`);
+  byId("verdict-title").focus({ preventScroll: true });
+  if (isNew) scrollTo({ top: 0 });
+}
+
+function showStart() {
+  shown = null;
+  document.title = `${archive?.name ?? "Search"} · medsearch`;
+  clearProblem();
+  byId("answer").hidden = true;
+  byId("answer").replaceChildren();
+  byId("new-query").hidden = true;
+  byId("start").hidden = false;
+  placeOptions(byId("options-at-start"), false);
+}
+
+function compare(hits, start) {
+  history.pushState({ ...history.state, compare: true }, "");
+  openCompare({
+    entry: shown, hits, start,
+    onSearch: searchFrom,
+    onClose: (hit) => {
+      document.querySelector(`[data-id="${hit.id}"] .open`)?.focus();
+      if (!running) leaveCompareEntry();
+    },
+  });
+}
+
+function searchFrom(hit) {
+  run(queryFromCase(hit.id, hit.thumbnail, `Case from the archive, ${labelled(hit.class)}`));
+}
+
+/** Takes the compare view's entry off the browser's history, once the view is closed by other means than Back. */
+function leaveCompareEntry() {
+  if (history.state?.compare) history.back();
+}
+
+function onHistory({ state }) {
+  if (compareIsOpen()) return closeCompare();
+  const entry = recall(state);
+  if (entry && entry === shown) return;
+  running?.abort();
+  if (entry) present(entry, false);
+  else if (state?.from) searchLost(state.from);
+  else if (shown) showStart();
+}
+
+/** After a reload the answers are gone; one that began from a case of the archive can be had again. */
+function searchLost(id) {
+  run(queryFromCase(id, `/v1/images/${id}/thumbnail`, "Case from the archive"));
+}
+
+function fail(problem, again) {
+  if (!(problem instanceof Problem)) {
+    console.error(problem);
+    return showProblem(new Problem("unexpected"), null);
+  }
+  if (problem.slug === "cancelled") return announce("Search cancelled.");
+  if (problem.slug === "unauthorized") return askForKey(again, problem);
+  showProblem(problem, again);
+}
+
+function askForKey(again, problem) {
+  const dialog = byId("key");
+  byId("key-form").onsubmit = (event) => {
+    event.preventDefault();
+    setKey(byId("key-input").value.trim());
+    byId("key-input").value = "";
+    dialog.close("given");
+    again();
+  };
+  byId("key-cancel").onclick = () => dialog.close("cancelled");
+  dialog.onclose = () => { if (dialog.returnValue !== "given") showProblem(problem, again); };
+  dialog.returnValue = "";
+  dialog.showModal();
+}
+
+/** Asks the archive who it is and fills in the page. */
+async function open() {
+  try {
+    archive = await getArchive();
+  } catch (problem) {
+    return fail(problem, open);
+  }
+  setClasses(archive.classes.map(({ name }) => name));
+  setRetention(archive.retention);
+  setUpOptions(archive, () => run(shown.query));
+  showArchiveLine(archive);
+  byId("synthetic").hidden = !archive.synthetic;
+  byId("limit").textContent = ` up to ${bytes(archive.limits.upload_bytes_max)}`;
+  showSamples();
+  if (!shown) showStart();
+}
+
+function showSamples() {
+  const samples = archive.demo ? archive.samples : [];
+  byId("samples").hidden = samples.length === 0;
+  byId("start").classList.toggle("with-samples", samples.length > 0);
+  byId("sample-list").replaceChildren(...samples.map((sample, i) => el("li", {},
+    el("button", { type: "button", class: "open", "aria-label": `Search from sample ${i + 1}, ${labelled(sample.class)}`,
+      onclick: () => run(queryFromCase(sample.id, sample.thumbnail, `Sample ${i + 1}, ${labelled(sample.class)}`)) },
+    caseImage(sample.id, sample.thumbnail, `Sample ${i + 1}`)), label(sample.class))));
+}
+
+async function searchFile(file) {
+  if (compareIsOpen()) closeCompare();
+  run(await queryFromFile(file));
+}
+
+// What sticks below the header needs its height, which changes with the window and the notes in it.
+const header = document.querySelector(".top");
+new ResizeObserver(() => document.documentElement.style.setProperty("--top-height", `${header.offsetHeight}px`)).observe(header);
+
+listenForImages(searchFile, (problem) => fail(problem, null));
+addEventListener("popstate", onHistory);
+byId("about-open").addEventListener("click", () => archive && openAbout(archive));
+byId("about-close").addEventListener("click", () => byId("about").close());
+byId("home").addEventListener("click", (event) => {
+  event.preventDefault();
+  running?.abort();
+  if (shown) history.pushState(null, "");
+  showStart();
+});
+
+await open();
+if (archive && history.state?.from) searchLost(history.state.from);

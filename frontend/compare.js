@@ -1,0 +1,70 @@
+import { byId, el } from "./dom.js";
+import { label } from "./classes.js";
+import { caseImage } from "./images.js";
+import { queryImage, queryLine, windowFilter } from "./query.js";
+import { origin, person } from "./tile.js";
+import { makeView } from "./view.js";
+import { className, proof, similarity } from "./words.js";
+
+const dialog = () => byId("compare");
+
+/**
+ * Opens the compare view: the query beside one of `hits`, with the same zoom, position and light for both.
+ * `onSearch(hit)` searches again from the case on the right; `onClose(hit)` is told which one was last shown.
+ */
+export function openCompare({ entry, hits, start, onSearch, onClose }) {
+  const facts = entry.result.body.query.image;
+  let at = start;
+
+  const title = el("h2", { id: "compare-title" });
+  const about = el("div", { class: "pane-about", "aria-live": "polite" });
+  const querySlide = el("div", { class: "slide" }, queryImage(entry.query, facts, true));
+  const caseSlide = el("div", { class: "slide" });
+  const stages = [el("div", { class: "stage" }, querySlide), el("div", { class: "stage" }, caseSlide)];
+  const view = makeView(stages, [windowFilter(entry.query, facts), "none"]);
+  const step = (by) => { at = (at + by + hits.length) % hits.length; draw(); };
+
+  function draw() {
+    const hit = hits[at];
+    title.textContent = hit.rank ? `Case ${hit.rank} of ${hits.length}` : `Nearest ${className(hit.class)}`;
+    caseSlide.replaceChildren(caseImage(hit.id, hit.thumbnail, `${title.textContent}, ${className(hit.class)}`, 1536));
+    about.replaceChildren(
+      el("p", {}, label(hit.class), el("span", { class: "similarity" }, `similarity ${similarity(hit.similarity)}`)),
+      el("p", { class: "fine" }, [hit.class !== null && proof(hit.label_source), origin(hit), person(hit), hit.record?.file].filter(Boolean).join(" · ")));
+    view.apply();
+  }
+
+  const button = (text, onclick, more = {}) => el("button", { type: "button", onclick, ...more }, text);
+  dialog().replaceChildren(
+    el("div", { class: "compare-head" },
+      title,
+      el("p", { class: "compare-strip" }, el("strong", {}, "Research use only."), " Not for diagnosis."),
+      el("div", { class: "row" },
+        button("← Previous", () => step(-1), { class: "quiet", disabled: hits.length < 2 }),
+        button("Next →", () => step(1), { class: "quiet", disabled: hits.length < 2 }),
+        button("Close", () => dialog().close(), { class: "quiet", id: "compare-close" }))),
+    el("div", { class: "panes" },
+      el("figure", { class: "pane" }, stages[0], el("figcaption", {}, el("div", { class: "pane-about" },
+        el("p", {}, el("strong", {}, "Query")), el("p", { class: "fine" }, queryLine(entry.query, facts))))),
+      el("figure", { class: "pane" }, stages[1], el("figcaption", {},
+        about,
+        button("Search again from this case", () => { const hit = hits[at]; dialog().close(); onSearch(hit); }, { class: "primary", id: "search-again" })))),
+    view.controls);
+  draw();
+
+  dialog().onkeydown = (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (view.key(event)) return event.preventDefault();
+    if (event.target.type === "range" || event.shiftKey || hits.length < 2) return;
+    if (event.key === "ArrowRight") step(1);
+    else if (event.key === "ArrowLeft") step(-1);
+    else return;
+    event.preventDefault();
+  };
+  dialog().onclose = () => onClose(hits[at]);
+  dialog().showModal();
+  byId("compare-close").focus();
+}
+
+export const compareIsOpen = () => dialog().open;
+export const closeCompare = () => dialog().close();

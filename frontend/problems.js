@@ -1,0 +1,51 @@
+import { byId, el } from "./dom.js";
+
+// Problem type -> what happened, what to do. `retry` shows a button that sends the same query again.
+const WORDS = {
+  "invalid-request": ["The server did not accept the search", "Check the search options and try again."],
+  "invalid-image": ["This file can't be read as an image", "It seems damaged or cut short. Export or download it again, then drop the new copy."],
+  "unsupported-media": ["This is not an image the search can read", "Use a PNG, JPEG or DICOM file. Other formats, a PDF or a screenshot inside a document have to be exported as one of these first."],
+  "constant-image": ["The image is blank", "Every pixel has the same value, so there is nothing to compare. Check that the right file was exported."],
+  "too-large": ["The file is too large", "Export it at a lower resolution or as a single image, not as a series."],
+  "too-many-pixels": ["The image has too many pixels", "Scale it down before you drop it; the search looks at a reduced copy anyway."],
+  "missing-image": ["No image arrived", "Drop one image file, not a folder or a link."],
+  "several-images": ["One image at a time", "Drop or choose a single image."],
+  "unknown-class": ["The archive doesn't have that class", "The classes may have changed since this page was opened. Reload it and choose again."],
+  "not-found": ["That case is no longer in the archive", "It was removed or replaced. Go back, or start from another image."],
+  "pixels-not-kept": ["The archive doesn't keep this image", "Only its description and its position among the other cases are stored."],
+  "space-mismatch": ["The archive changed while you were here", "It now uses another model, so older results can't be compared. Reload the page."],
+  "wrong-dimension": ["The archive changed while you were here", "It now uses another model, so older results can't be compared. Reload the page."],
+  "unauthorized": ["The API key was not accepted", "Check the key, or ask whoever runs the server for one.", "retry"],
+  "forbidden-origin": ["The server does not answer under this address", "Open the page at the address the server was started with, such as http://127.0.0.1:8000."],
+  "method-not-allowed": ["Page and server don't fit together", "One of them was updated. Reload the page."],
+  "unexpected": ["Page and server don't fit together", "The server's answer is not what this page expects. Reload the page."],
+  "overloaded": ["The model is busy", "Others are searching right now. Wait a moment and try again.", "retry"],
+  "storage-full": ["The server's storage is full", "Tell whoever runs the server.", "retry"],
+  "unavailable": ["The server can't search right now", "It may be starting or being updated. Try again in a moment.", "retry"],
+  "deadline": ["The search took too long", "The server gave up before an answer was ready. Try again, or turn off exact search.", "retry"],
+  "version-ahead": ["The server is catching up", "The newest cases aren't searchable on it yet. Try again in a moment.", "retry"],
+  "internal": ["Something went wrong on the server", "Nothing was kept. Try again; if it stays, give the request number below to whoever runs the server.", "retry"],
+  "network": ["The server can't be reached", "Check that it is running and that this computer is connected, then try again.", "retry"],
+  "timeout": ["The server did not answer", "The connection is very slow or was lost. Try again.", "retry"],
+};
+
+/** Shows a problem in the page; `again` repeats what failed. */
+export function showProblem(problem, again) {
+  const [headline, advice, retry] = WORDS[problem.slug] ?? WORDS.internal;
+  const wait = Number(problem.retryAfter) > 0 ? ` The server suggests ${problem.retryAfter} s.` : "";
+  const dismiss = el("button", { type: "button", onclick: clearProblem }, "Dismiss");
+  const box = el("div", { class: "problem", tabindex: "-1", "data-problem": problem.slug },
+    el("h2", {}, headline),
+    el("p", {}, advice + wait),
+    el("p", { class: "row" }, retry && again && el("button", { type: "button", class: "primary", onclick: () => { clearProblem(); again(); } }, "Try again"), dismiss),
+    (problem.detail || problem.requestId) && el("p", { class: "fine" },
+      problem.detail && `Detail: ${problem.detail}. `,
+      problem.requestId && `Request ${problem.requestId}.`));
+  byId("problem").replaceChildren(box);
+  box.focus({ preventScroll: true });
+  scrollTo({ top: 0 });
+}
+
+export function clearProblem() {
+  byId("problem").replaceChildren();
+}

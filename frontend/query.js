@@ -1,0 +1,60 @@
+import { el } from "./dom.js";
+import { caseImage, note } from "./images.js";
+import { sniff } from "./upload.js";
+import { bytes, number } from "./words.js";
+
+// A query is { file, preview, format } for an upload or { id, thumbnail, title } for a case of the archive.
+
+/** A query from a file. The preview is an address inside this tab, null where browsers can't draw the format. */
+export async function queryFromFile(file) {
+  const format = await sniff(file);
+  const preview = format === "png" || format === "jpeg" ? URL.createObjectURL(file) : null;
+  return { file, preview, format };
+}
+
+export const queryFromCase = (id, thumbnail, title) => ({ id, thumbnail, title });
+
+/** Gives the preview's memory back. */
+export function forget(query) {
+  if (query.preview) URL.revokeObjectURL(query.preview);
+}
+
+/** The query's picture on black, `large` for the compare view. `facts` is the answer's `query.image`. */
+export function queryImage(query, facts, large = false) {
+  if (query.id) {
+    return caseImage(query.id, query.thumbnail, "Query image", large ? 1536 : null);
+  }
+  const well = el("div", { class: "well" });
+  if (!query.preview) return note(well, el("strong", {}, query.format === "dicom" ? "DICOM image" : "Image"),
+    facts && el("span", {}, size(facts)), el("span", {}, "Browsers can't draw this format. The search read it whole."));
+  const img = el("img", { src: query.preview, alt: "Query image", draggable: "false" });
+  img.addEventListener("error", () => note(well, "Browsers can't draw this file. The search may still be able to read it."));
+  img.style.filter = windowFilter(query, facts);
+  well.append(img);
+  return well;
+}
+
+/**
+ * A browser draws a 16-bit PNG from black 0 to white 65535, often nearly black. This filter draws it in the window that was
+ * searched: CSS gives contrast * brightness * v + (1 - contrast) / 2, which is solved for out = (v - low) / (high - low).
+ */
+export function windowFilter(query, facts) {
+  const { kind, low, high } = facts?.window ?? {};
+  if (query.format !== "png" || kind !== "percentile" || high <= low) return "none";
+  const contrast = 1 + (2 * low) / (high - low);
+  const brightness = 65535 / (high - low) / contrast;
+  return `brightness(${brightness}) contrast(${contrast})`;
+}
+
+/** One line about the query. */
+export function queryLine(query, facts) {
+  if (query.id) return query.title;
+  return [facts && `${facts.format.toUpperCase()}, ${size(facts)}`, bytes(query.file.size), windowLine(facts)].filter(Boolean).join(" · ");
+}
+
+const size = (facts) => `${number(facts.width)} × ${number(facts.height)} px`;
+
+function windowLine(facts) {
+  if (facts?.window?.kind !== "percentile") return null;
+  return `searched in the window ${number(facts.window.low)} to ${number(facts.window.high)}`;
+}

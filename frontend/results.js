@@ -1,0 +1,62 @@
+import { byId, el } from "./dom.js";
+import { mark } from "./classes.js";
+import { explain } from "./explain.js";
+import { placeOptions, writeOptions } from "./options.js";
+import { queryImage, queryLine } from "./query.js";
+import { dissents, tile } from "./tile.js";
+import { verdict } from "./verdict.js";
+import { className, plural } from "./words.js";
+
+/**
+ * Draws an answer: the query and the vote on one side, its neighbors on the other.
+ * `onCompare(hits, index)` opens the compare view on one of a list of cases.
+ */
+export function showAnswer(entry, archive, onCompare) {
+  const { body } = entry.result;
+  const { neighbors, nearest_per_class: perClass, suggestion } = body;
+  const tiles = (hits) => hits.map((hit, index) => tile(hit, suggestion, () => onCompare(hits, index)));
+
+  const optionsPlace = el("div", { class: "options-place" });
+  const grid = el("ol", { class: "grid", id: "neighbors" }, tiles(neighbors));
+  byId("answer").replaceChildren(
+    el("div", { class: "side" },
+      el("figure", { class: "query" },
+        queryImage(entry.query, body.query.image),
+        el("figcaption", {}, el("strong", {}, "Query"), " ", queryLine(entry.query, body.query.image))),
+      verdict(body),
+      optionsPlace),
+    el("div", { class: "found" },
+      el("div", { class: "found-head" },
+        el("h2", {}, plural(neighbors.length, "most similar case")),
+        filters(neighbors, suggestion, grid)),
+      grid,
+      perClass.length > 0 && el("section", { class: "per-class" },
+        el("h2", {}, "Nearest case of each class"),
+        el("ol", { class: "grid few" }, tiles(perClass))),
+      explain(entry.result, archive)));
+  writeOptions(entry.options);
+  placeOptions(optionsPlace, true);
+  byId("start").hidden = true;
+  byId("answer").hidden = false;
+  byId("new-query").hidden = false;
+}
+
+/** Buttons that show all cases, those of one class, or those that differ from the vote. */
+function filters(neighbors, suggestion, grid) {
+  const against = neighbors.filter((hit) => dissents(hit, suggestion));
+  const names = [...new Set(neighbors.map((hit) => hit.class))];
+  if (names.length < 2) return null;
+  const choices = [
+    ["All", null, neighbors],
+    against.length > 0 && ["Differ from the vote", null, against],
+    ...names.map((name) => [className(name), mark(name), neighbors.filter((hit) => hit.class === name)]),
+  ].filter(Boolean);
+  const buttons = choices.map(([text, icon, hits], i) => el("button", {
+    type: "button", class: "chip", "aria-pressed": String(i === 0), onclick: (event) => {
+      const kept = new Set(hits.map((hit) => hit.id));
+      for (const item of grid.children) item.hidden = !kept.has(item.dataset.id);
+      for (const button of buttons) button.setAttribute("aria-pressed", String(button === event.currentTarget));
+    },
+  }, icon, `${text} ${hits.length}`));
+  return el("div", { class: "chips", role: "group", "aria-label": "Show" }, buttons);
+}

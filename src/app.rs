@@ -1,0 +1,244 @@
+//! The composition root: settings and parts become a running server. `main` and the tests both start here.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use tokio::sync::watch;
+
+use crate::archive::{Archive, Secret, Writer, WriterSettings};
+use crate::embed::{BatchSettings, Embedder, load_backend};
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::{self, ApiKey, HttpSettings};
+use crate::imaging::{Decoder, DecoderSettings, Limits};
+use crate::index::IndexSettings;
+use crate::ingest::Ingest;
+use crate::metrics::Metrics;
+use crate::search::{Engine, Parts, Preparer, Served};
+
+/// Shortest API key that is accepted: shorter ones can be guessed.
+const API_KEY_BYTES_MIN: usize = 16;
+
+/// Everything that decides how a server runs.
+pub struct Settings {
+    /// The archive's URL.
+    pub archive: String,
+    /// The archive's secret.
+    pub secret: Secret,
+    /// Folder of the model; absent: the one the archive holds.
+    pub model: Option<PathBuf>,
+    /// `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+    /// Where to listen; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The API key, required beyond loopback.
+    pub api_key: Option<String>,
+    /// Largest upload.
+    pub upload_bytes_max: usize,
+    /// Largest picture.
+    pub pixels_max: u64,
+    /// Time for one request.
+    pub request_seconds_max: u64,
+    /// Requests at a time.
+    pub in_flight_max: usize,
+    /// Largest class that is scanned exactly; absent: the measured default.
+    pub exact_rows_max: Option<usize>,
+    /// Images in one batch of the model.
+    pub batch_max: usize,
+    /// Images waiting for the model.
+    pub queue_max: usize,
+    /// Decoders and searches at a time.
+    pub threads: usize,
+    /// Address space of a DICOM worker on top of the program itself.
+    pub worker_memory_bytes_max: u64,
+    /// Searches only.
+    pub read_only: bool,
+}
+
+impl Settings {
+    /// The defaults of `medsearch serve` for an archive, on any free port of loopback.
+    pub fn local(archive: impl Into<String>, secret: Secret) -> Self {
+        Self {
+            archive: archive.into(),
+            secret,
+            model: None,
+            device: "auto".to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            api_key: None,
+            upload_bytes_max: 64 << 20,
+            pixels_max: 64 << 20,
+            request_seconds_max: 30,
+            in_flight_max: 256,
+            exact_rows_max: None,
+            batch_max: 32,
+            queue_max: 256,
+            threads: std::thread::available_parallelism().map_or(2, usize::from),
+            worker_memory_bytes_max: 2 << 30,
+            read_only: false,
+        }
+    }
+}
+
+/// A server that listens and is ready.
+pub struct App {
+    address: SocketAddr,
+    server: actix_web::dev::Server,
+    /// Dropping it ends the task that follows the archive.
+    _written: watch::Sender<u64>,
+}
+
+impl App {
+    /// Loads the archive and the model and begins to listen.
+    ///
+    /// # Errors
+    /// `Unauthorized` for an address beyond loopback without a key; otherwise whatever keeps the parts from starting.
+    pub async fn build(settings: Settings) -> Result<Self> {
+        check_access(&settings)?;
+        let metrics = Arc::new(Metrics::new()?);
+        let archive = Archive::open(&settings.archive, settings.secret.clone()).await?;
+        let (engine, served) = open_engine(&archive, &settings).await?;
+        let (written, commits) = watch::channel(0);
+        let ingest = if settings.read_only {
+            None
+        } else {
+            let writer = Writer::spawn(archive, WriterSettings::default(), written.clone()).await?;
+            Some(Ingest::new(engine.clone(), writer))
+        };
+        tokio::spawn(served.follow(commits));
+
+        let listener = TcpListener::bind(settings.listen).map_err(|error| {
+            let message = format!("can't listen on `{}`: is another program using the port?", settings.listen);
+            Error::with_source(ErrorKind::Unavailable, message, error)
+        })?;
+        let address =
+            listener.local_addr().map_err(|error| Error::with_source(ErrorKind::Internal, "no local address", error))?;
+        let state = http::State {
+            engine,
+            ingest,
+            settings: HttpSettings {
+                upload_bytes_max: settings.upload_bytes_max,
+                pixels_max: settings.pixels_max,
+                request_seconds_max: settings.request_seconds_max,
+                in_flight_max: settings.in_flight_max,
+                api_key: settings.api_key.as_deref().map(ApiKey::new),
+                loopback: address.ip().is_loopback(),
+                port: address.port(),
+            },
+            metrics,
+        };
+        let server = http::server(state, listener)?;
+        Ok(Self { address, server, _written: written })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops it from outside: `stop(true)` finishes what is in flight.
+    pub fn handle(&self) -> ServerHandle {
+        self.server.handle()
+    }
+
+    /// Serves until it is stopped by SIGTERM, SIGINT or its handle.
+    pub async fn run_until_stopped(self) -> Result<()> {
+        let Self { server, _written, .. } = self;
+        server.await.map_err(|error| Error::with_source(ErrorKind::Internal, "the server ended with an error", error))
+    }
+
+    /// Builds and runs on a runtime of its own; `announce` gets the URL once the server listens.
+    pub fn run(settings: Settings, announce: impl FnOnce(&str)) -> Result<()> {
+        actix_web::rt::System::new().block_on(async {
+            let app = Self::build(settings).await?;
+            announce(&format!("http://{}", app.address()));
+            app.run_until_stopped().await
+        })
+    }
+}
+
+/// An engine over an archive, for the server and for commands that search.
+///
+/// # Errors
+/// Whatever keeps the archive, the index or the model from loading.
+pub async fn open_engine(archive: &Archive, settings: &Settings) -> Result<(Engine, Arc<Served>)> {
+    let index = IndexSettings::default().with_exact_rows_max(settings.exact_rows_max);
+    let served = Served::open(archive.clone(), index).await?;
+    let model = match &settings.model {
+        Some(dir) => ModelDir::Given(dir.clone()),
+        None => ModelDir::fetch(archive, &served).await?,
+    };
+    let embedder = Embedder::spawn(
+        load_backend(model.path(), &settings.device)?,
+        BatchSettings { batch_max: settings.batch_max, queue_max: settings.queue_max, ..BatchSettings::default() },
+    )?;
+    let decoder = Arc::new(Decoder::new(decoder_settings(settings)?));
+    let preparer = Preparer::new(decoder, embedder.card().input(), settings.threads);
+    let parts =
+        Parts { archive: archive.clone(), served: Arc::clone(&served), preparer, embedder, search_threads: settings.threads };
+    Ok((Engine::new(parts)?, served))
+}
+
+/// How files are decoded under these settings.
+pub fn decoder_settings(settings: &Settings) -> Result<DecoderSettings> {
+    let program = std::env::current_exe()
+        .map_err(|error| Error::with_source(ErrorKind::Internal, "the program's own path is unknown", error))?;
+    Ok(DecoderSettings {
+        limits: Limits { file_bytes_max: settings.upload_bytes_max, pixels_max: settings.pixels_max },
+        workers: settings.threads,
+        worker_memory_bytes_max: settings.worker_memory_bytes_max,
+        worker_seconds_max: 20,
+        program,
+    })
+}
+
+/// Beyond loopback nothing is served without a credential.
+fn check_access(settings: &Settings) -> Result<()> {
+    match &settings.api_key {
+        Some(key) if key.len() < API_KEY_BYTES_MIN => Err(Error::new(
+            ErrorKind::Unauthorized,
+            format!("the API key is shorter than {API_KEY_BYTES_MIN} characters"),
+        )),
+        Some(_) => Ok(()),
+        None if settings.listen.ip().is_loopback() => Ok(()),
+        None => Err(Error::new(
+            ErrorKind::Unauthorized,
+            format!("`{}` can be reached from other machines: give an API key (--api-key-file) or listen on 127.0.0.1", settings.listen),
+        )),
+    }
+}
+
+/// A model's folder: the user's own, or the archive's copy in a folder that goes away with this value.
+enum ModelDir {
+    Given(PathBuf),
+    Fetched(tempfile::TempDir),
+    Thumbnail,
+}
+
+impl ModelDir {
+    async fn fetch(archive: &Archive, served: &Served) -> Result<Self> {
+        let Some(model) = served.current().state.manifest.model.clone() else {
+            return Err(Error::new(
+                ErrorKind::InvalidRequest,
+                "the archive holds no model: give the one that made its vectors with --model",
+            ));
+        };
+        if model.is_thumbnail() {
+            return Ok(Self::Thumbnail);
+        }
+        let dir = tempfile::tempdir()
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "no temporary folder for the model", error))?;
+        archive.read_model(&model, dir.path()).await?;
+        Ok(Self::Fetched(dir))
+    }
+
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Given(dir) if dir.as_os_str() == "thumbnail" => None,
+            Self::Given(dir) => Some(dir),
+            Self::Fetched(dir) => Some(dir.path()),
+            Self::Thumbnail => None,
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! `medsearch bench`: both ways of embedding, every stage of a query, and each stage alone, in one run on one machine.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::settings::ArchiveArgs;
+use crate::app::{App, Settings, decoder_settings, open_engine};
+use crate::archive::Archive;
+use crate::domain::{Ask, Embedding, Query};
+use crate::error::{Error, ErrorKind, Result};
+use crate::imaging::{Decoder, preprocess, to_eight_bit};
+use crate::ingest::Dataset;
+
+/// Measure embedding and searching, stage by stage.
+///
+/// All figures of one run belong together: compare them with each other, not with those of another machine or day.
+#[derive(Args)]
+pub struct Bench {
+    #[command(flatten)]
+    archive: ArchiveArgs,
+    /// Folder or zip of images to embed and to ask with.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Folder of the model.
+    #[arg(long, value_name = "DIR", env = "MEDSEARCH_MODEL")]
+    model: PathBuf,
+    /// A Python interpreter with the packages of requirements.txt: the Python way is measured beside the Rust way.
+    #[arg(long, value_name = "FILE")]
+    python: Option<PathBuf>,
+    /// The script that is the Python way.
+    #[arg(long, value_name = "FILE", default_value = "scripts/calculate_embeddings.py")]
+    script: PathBuf,
+    /// Queries for the latency figures.
+    #[arg(long, default_value_t = 200)]
+    queries: usize,
+    /// Runs of each way of embedding, in turn.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Write the figures to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    images: usize,
+    processors: usize,
+    embed: EmbedReport,
+    query: QueryReport,
+}
+
+/// Whole processes, start and model loading included, over the same files.
+#[derive(Serialize)]
+struct EmbedReport {
+    rust_images_per_s: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    python_images_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rust_over_python: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Quantiles {
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+/// One client, one query after the other, over HTTP on loopback.
+#[derive(Serialize)]
+struct QueryReport {
+    queries: usize,
+    stages: std::collections::BTreeMap<&'static str, Quantiles>,
+    /// From the first byte sent to the last byte received.
+    client: Quantiles,
+    /// Share of the client's time that is not spent in the model.
+    not_model_share: f64,
+    /// Medians of the same work done alone, in a loop on one thread.
+    alone: Alone,
+    /// (client - model) / (decode + preprocess + exact search alone): 1.5 is the bound we hold ourselves to.
+    overhead_ratio: f64,
+}
+
+/// Normalisation is part of the exported network and so of the model's time.
+#[derive(Serialize)]
+struct Alone {
+    decode_ms: f64,
+    preprocess_ms: f64,
+    exact_search_ms: f64,
+}
+
+impl Bench {
+    /// Prints one JSON object.
+    pub fn run(self) -> Result<ExitCode> {
+        let images: Vec<Vec<u8>> = read_images(&self.data, self.queries)?;
+        let report = Report {
+            images: Dataset::open(&self.data)?.len(),
+            processors: super::processors(),
+            embed: self.embed()?,
+            query: self.query(&images)?,
+        };
+        let text = serde_json::to_string_pretty(&report)
+            .map_err(|error| Error::internal(format!("the report can't be written: {error}")))?;
+        println!("{text}");
+        if let Some(path) = &self.json {
+            std::fs::write(path, text + "\n")
+                .map_err(|error| Error::with_source(ErrorKind::Internal, "the report can't be written", error))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Both ways in turn, so that a slow minute of the machine hits both; medians.
+    fn embed(&self) -> Result<EmbedReport> {
+        let images = Dataset::open(&self.data)?.len() as f64;
+        let program = std::env::current_exe()
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "the program's own path is unknown", error))?;
+        let (mut rust, mut python) = (Vec::new(), Vec::new());
+        for _ in 0..self.rounds.max(1) {
+            let mut command = Command::new(&program);
+            command.arg("embed");
+            rust.push(self.timed(command)?);
+            if let Some(interpreter) = &self.python {
+                let mut command = Command::new(interpreter);
+                command.arg(&self.script);
+                python.push(self.timed(command)?);
+            }
+        }
+        let rust = images / median(&mut rust);
+        let python = (!python.is_empty()).then(|| images / median(&mut python));
+        Ok(EmbedReport {
+            rust_images_per_s: round(rust),
+            python_images_per_s: python.map(round),
+            rust_over_python: python.map(|python| round(rust / python)),
+        })
+    }
+
+    fn timed(&self, mut command: Command) -> Result<f64> {
+        let out = tempfile::tempdir()
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "no temporary folder", error))?;
+        command.arg("--data").arg(&self.data).arg("--out").arg(out.path()).arg("--model").arg(&self.model);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let started = Instant::now();
+        let status = command.status().map_err(|error| {
+            Error::with_source(ErrorKind::Unavailable, "one of the ways of embedding can't be started", error)
+        })?;
+        // 3: some images were left out, by both ways alike.
+        if !matches!(status.code(), Some(0 | 3)) {
+            return Err(Error::new(ErrorKind::Unavailable, format!("one of the ways of embedding ended with {status}")));
+        }
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    fn query(&self, images: &[Vec<u8>]) -> Result<QueryReport> {
+        let secret = self.archive.secret()?;
+        let settings = || Settings { model: Some(self.model.clone()), ..Settings::local(&self.archive.archive, secret.clone()) };
+        let alone = self.alone(images, &settings())?;
+        let (started, ready) = std::sync::mpsc::channel();
+        let server_settings = settings();
+        let server = std::thread::spawn(move || {
+            actix_free::serve(server_settings, started)
+        });
+        let address = ready.recv().map_err(|_| Error::new(ErrorKind::Unavailable, "the server did not start"))?;
+        let mut client = Vec::new();
+        let mut stages: std::collections::BTreeMap<&'static str, Vec<f64>> = Default::default();
+        for (turn, image) in images.iter().cycle().take(self.queries + WARM_UP).enumerate() {
+            let begun = Instant::now();
+            let answer = post_search(address.0, image)?;
+            let elapsed = begun.elapsed().as_secs_f64() * 1000.0;
+            if turn >= WARM_UP {
+                client.push(elapsed);
+                for stage in STAGES {
+                    let value = answer["timings_ms"][stage].as_f64().unwrap_or(f64::NAN);
+                    stages.entry(stage).or_default().push(value);
+                }
+            }
+        }
+        address.1.stop();
+        let _ = server.join();
+        let model: Vec<f64> = stages.get("model").cloned().unwrap_or_default();
+        let mut rest: Vec<f64> = client.iter().zip(&model).map(|(all, model)| all - model).collect();
+        let rest = median(&mut rest);
+        let not_model_share = rest / median(&mut client.clone());
+        let bound = alone.decode_ms + alone.preprocess_ms + alone.exact_search_ms;
+        Ok(QueryReport {
+            queries: client.len(),
+            stages: stages.into_iter().map(|(stage, values)| (stage, quantiles(values))).collect(),
+            client: quantiles(client),
+            not_model_share: round(not_model_share),
+            overhead_ratio: round(rest / bound),
+            alone,
+        })
+    }
+
+    /// The same stages called directly: no queue, no HTTP, no second thread.
+    fn alone(&self, images: &[Vec<u8>], settings: &Settings) -> Result<Alone> {
+        let (engine, embedder_input) = super::block_on(async {
+            let archive = Archive::open(&settings.archive, settings.secret.clone()).await?;
+            let (engine, served) = open_engine(&archive, settings).await?;
+            let input = engine.input_spec();
+            Ok(((engine, served), input))
+        })?;
+        let decoder = Decoder::new(decoder_settings(settings)?);
+        let snapshot = engine.1.current();
+        let ids = snapshot.snapshot.classes().iter().flat_map(|(class, _)| snapshot.snapshot.ids_of_class(class, images.len())).collect::<Vec<_>>();
+        let (mut decode, mut resize, mut search) = (Vec::new(), Vec::new(), Vec::new());
+        for turn in 0..self.queries + WARM_UP {
+            let image = &images[turn % images.len()];
+            let begun = Instant::now();
+            let decoded = decoder.decode(image)?;
+            let (raster8, _) = to_eight_bit(&decoded.raster)?;
+            decode.push(begun.elapsed().as_secs_f64() * 1000.0);
+            let begun = Instant::now();
+            std::hint::black_box(preprocess(&raster8, &embedder_input, None)?);
+            resize.push(begun.elapsed().as_secs_f64() * 1000.0);
+            let embedding: Embedding = snapshot.snapshot.get(ids[turn % ids.len()]).map(|(_, embedding)| embedding)
+                .ok_or_else(|| Error::internal("an id of the snapshot is not in it"))?;
+            let query = Query { embedding, patients: vec![], studies: vec![], same_pixels: vec![] };
+            let ask = Ask { exact: true, ..Ask::default() };
+            let begun = Instant::now();
+            std::hint::black_box(snapshot.snapshot.search(&query, &ask)?);
+            search.push(begun.elapsed().as_secs_f64() * 1000.0);
+        }
+        Ok(Alone {
+            decode_ms: round(median(&mut decode)),
+            preprocess_ms: round(median(&mut resize)),
+            exact_search_ms: round(median(&mut search)),
+        })
+    }
+}
+
+/// Queries before counting begins.
+const WARM_UP: usize = 20;
+const STAGES: [&str; 6] = ["decode", "preprocess", "queue", "model", "search", "total"];
+
+fn read_images(data: &Path, most: usize) -> Result<Vec<Vec<u8>>> {
+    let dataset = Dataset::open(data)?;
+    let images = dataset.items().iter().take(most.max(1)).map(|item| dataset.read(item)).collect::<Result<Vec<_>>>()?;
+    if images.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidRequest, format!("`{}` holds no images", data.display())));
+    }
+    Ok(images)
+}
+
+mod actix_free {
+    //! Starts the server on a thread of its own and hands its address and stop switch back.
+    use super::*;
+
+    /// Stops the server.
+    pub struct Stop(Box<dyn FnOnce() + Send>);
+
+    impl Stop {
+        pub fn stop(self) {
+            (self.0)();
+        }
+    }
+
+    pub fn serve(settings: Settings, started: std::sync::mpsc::Sender<(SocketAddr, Stop)>) -> Result<()> {
+        App::run_with(settings, move |address, stop| {
+            let _ = started.send((address, Stop(stop)));
+        })
+    }
+}
+
+/// One multipart POST on a connection of its own, by hand: the client must cost next to nothing.
+fn post_search(address: SocketAddr, image: &[u8]) -> Result<Value> {
+    let refuse = |error: std::io::Error| Error::with_source(ErrorKind::Unavailable, "a query failed", error);
+    let mut body = b"--medsearch\r\nContent-Disposition: form-data; name=\"image\"; filename=\"q\"\r\n\r\n".to_vec();
+    body.extend_from_slice(image);
+    body.extend_from_slice(b"\r\n--medsearch--\r\n");
+    let head = format!(
+        "POST /v1/search HTTP/1.1\r\nHost: {address}\r\nContent-Type: multipart/form-data; boundary=medsearch\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(address).map_err(refuse)?;
+    stream.set_nodelay(true).map_err(refuse)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60))).map_err(refuse)?;
+    stream.write_all(head.as_bytes()).map_err(refuse)?;
+    stream.write_all(&body).map_err(refuse)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).map_err(refuse)?;
+    let start = answer.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |at| at + 4);
+    if !answer.starts_with(b"HTTP/1.1 200") {
+        return Err(Error::new(ErrorKind::Unavailable, "a query was not answered with 200"));
+    }
+    serde_json::from_slice(&answer[start..])
+        .map_err(|error| Error::with_source(ErrorKind::Internal, "an answer is not JSON", error))
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn quantiles(mut values: Vec<f64>) -> Quantiles {
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| values.get(((values.len() - 1) as f64 * share).round() as usize).copied().unwrap_or(f64::NAN);
+    Quantiles { p50_ms: round(at(0.5)), p99_ms: round(at(0.99)) }
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,60 @@
+//! `medsearch verify` and `medsearch compact`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::EXIT_PARTIAL;
+use super::settings::ArchiveArgs;
+use crate::archive::{Archive, compact, verify};
+use crate::error::Result;
+
+/// Read everything in an archive and name what is damaged.
+#[derive(Args)]
+pub struct Verify {
+    #[command(flatten)]
+    archive: ArchiveArgs,
+}
+
+impl Verify {
+    /// Exit code 3 when something is damaged.
+    pub fn run(self) -> Result<ExitCode> {
+        let secret = self.archive.secret()?;
+        let report = super::block_on(async {
+            let archive = Archive::open(&self.archive.archive, secret).await?;
+            verify(&archive).await
+        })?;
+        for damage in &report.damaged {
+            println!("damaged: {damage}");
+        }
+        println!("version {}: {} objects, {} images, {} damaged", report.version, report.objects, report.images, report.damaged.len());
+        Ok(if report.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_PARTIAL) })
+    }
+}
+
+/// Merge small objects and delete what nothing refers to any more.
+#[derive(Args)]
+pub struct Compact {
+    #[command(flatten)]
+    archive: ArchiveArgs,
+    /// Age at which a superseded version is deleted, in seconds.
+    #[arg(long, default_value_t = 3600)]
+    manifest_seconds: u64,
+    /// Age at which an object that no version names is deleted, in seconds. Shorter than the longest upload or load, it may delete what is about to be named.
+    #[arg(long, default_value_t = 86_400)]
+    object_seconds: u64,
+}
+
+impl Compact {
+    /// Prints what was merged and deleted.
+    pub fn run(self) -> Result<ExitCode> {
+        let secret = self.archive.secret()?;
+        let report = super::block_on(async {
+            let archive = Archive::open(&self.archive.archive, secret).await?;
+            compact(&archive, Duration::from_secs(self.manifest_seconds), Duration::from_secs(self.object_seconds)).await
+        })?;
+        println!("version {}: {} manifests and {} objects deleted", report.version, report.manifests_deleted, report.objects_deleted);
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,115 @@
+//! The command line: one file a command, settings by flag, environment or file.
+
+mod bench;
+mod embed;
+mod export;
+mod index;
+mod maintain;
+mod openapi;
+mod search;
+mod serve;
+mod settings;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::imaging;
+use crate::telemetry;
+
+/// Exit code of a command that did its work but met images or objects it had to leave out.
+pub const EXIT_PARTIAL: u8 = 3;
+
+/// Medical image similarity search: find the most similar known cases to an X-ray or MRI.
+///
+/// Research use only, not for diagnosis.
+#[derive(Parser)]
+#[command(name = "medsearch", version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    /// TOML file with one table a command, for example `[serve]` with `listen = "127.0.0.1:8000"`; flags and environment win over it.
+    #[arg(long, global = true, value_name = "FILE", env = "MEDSEARCH_CONFIG")]
+    config: Option<PathBuf>,
+    /// What is logged, for example `info` or `medsearch=debug,warn`.
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL", env = "MEDSEARCH_LOG")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Turn a folder (or zip) of images into vectors: one `.npy` and one `.json` a class
+    Embed(embed::Embed),
+    /// Make an archive from such vectors
+    Index(index::Index),
+    /// Answer queries over an archive: the page, the API, metrics
+    Serve(serve::Serve),
+    /// Search an archive for one image
+    Search(search::Search),
+    /// Give an archive back as `.npy` and `.json`
+    Export(export::Export),
+    /// Read everything in an archive and name what is damaged
+    Verify(maintain::Verify),
+    /// Merge small objects and delete what nothing refers to any more
+    Compact(maintain::Compact),
+    /// Measure embedding and searching, stage by stage
+    Bench(bench::Bench),
+    /// Print the description of the HTTP API
+    Openapi,
+    /// Decode DICOM files sent on standard input (started by the other commands)
+    #[command(hide = true)]
+    DecodeWorker,
+}
+
+/// Runs one command; the exit code is 0, [`EXIT_PARTIAL`], 2 for a wrong command line, 1 for anything else.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match settings::with_file(Cli::command(), &arguments).and_then(|command| {
+        let matches = command.get_matches_from(&arguments);
+        Cli::from_arg_matches(&matches).map_err(|error| error.exit())
+    }) {
+        Ok(cli) => cli,
+        Err(error) => return fail(&error),
+    };
+    // The worker speaks its protocol on the standard streams and nothing else.
+    if matches!(cli.command, Command::DecodeWorker) {
+        return imaging::decode_worker_main();
+    }
+    if let Err(error) = telemetry::init(&cli.log) {
+        return fail(&error);
+    }
+    let outcome = match cli.command {
+        Command::Embed(command) => command.run(),
+        Command::Index(command) => command.run(),
+        Command::Serve(command) => command.run(),
+        Command::Search(command) => command.run(),
+        Command::Export(command) => command.run(),
+        Command::Verify(command) => command.run(),
+        Command::Compact(command) => command.run(),
+        Command::Bench(command) => command.run(),
+        Command::Openapi => openapi::run(),
+        Command::DecodeWorker => return ExitCode::SUCCESS,
+    };
+    outcome.unwrap_or_else(|error| fail(&error))
+}
+
+fn fail(error: &crate::error::Error) -> ExitCode {
+    eprintln!("medsearch: {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        eprintln!("  because: {inner}");
+        cause = inner.source();
+    }
+    ExitCode::FAILURE
+}
+
+/// A runtime for commands that talk to the archive.
+fn block_on<T>(future: impl Future<Output = crate::error::Result<T>>) -> crate::error::Result<T> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| crate::error::Error::with_source(crate::error::ErrorKind::Internal, "no async runtime", error))?
+        .block_on(future)
+}

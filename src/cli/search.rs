@@ -1,0 +1,92 @@
+//! `medsearch search`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::settings::ArchiveArgs;
+use crate::app::{Settings, open_engine};
+use crate::archive::Archive;
+use crate::domain::{Ask, Exclude};
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::answer_json;
+use crate::search::{Answer, Engine, Upload};
+
+/// Search an archive for one image.
+#[derive(Args)]
+pub struct Search {
+    #[command(flatten)]
+    archive: ArchiveArgs,
+    /// PNG, JPEG or DICOM file.
+    image: PathBuf,
+    /// Neighbors wanted, 1 to 100.
+    #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
+    k: u16,
+    /// Print the whole answer as the HTTP API gives it.
+    #[arg(long)]
+    json: bool,
+    /// Scan every row instead of walking a graph.
+    #[arg(long)]
+    exact: bool,
+    /// Also return images with the same pixels, study or patient.
+    #[arg(long)]
+    include_same: bool,
+    /// Folder of the model. Default: the model that the archive holds.
+    #[arg(long, value_name = "DIR", env = "MEDSEARCH_MODEL")]
+    model: Option<PathBuf>,
+    /// Where the model runs: `auto`, `cpu` or `cuda:N`.
+    #[arg(long, default_value = "auto", env = "MEDSEARCH_DEVICE")]
+    device: String,
+}
+
+impl Search {
+    /// Prints a table, or JSON.
+    pub fn run(self) -> Result<ExitCode> {
+        let bytes = std::fs::read(&self.image).map_err(|error| {
+            Error::with_source(ErrorKind::InvalidRequest, format!("`{}` can't be read", self.image.display()), error)
+        })?;
+        let secret = self.archive.secret()?;
+        let settings = Settings {
+            model: self.model.clone(),
+            device: self.device.clone(),
+            ..Settings::local(&self.archive.archive, secret.clone())
+        };
+        let exclude = if self.include_same {
+            Exclude { patient: false, study: false, pixels: false }
+        } else {
+            Exclude::default()
+        };
+        let ask = Ask { k: self.k.into(), exact: self.exact, exclude, ..Ask::default() };
+        let upload = Upload { bytes: bytes.into(), patient_id: None, issuer: None, study_uid: None };
+        let (engine, answer) = super::block_on(async {
+            let archive = Archive::open(&self.archive.archive, secret).await?;
+            let (engine, _) = open_engine(&archive, &settings).await?;
+            let deadline = Instant::now() + Duration::from_secs(settings.request_seconds_max);
+            let answer = engine.search_image(upload, ask, None, deadline).await?;
+            Ok((engine, answer))
+        })?;
+        if self.json {
+            println!("{}", answer_json(&engine, &answer)?);
+        } else {
+            print_table(&answer);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print_table(answer: &Answer) {
+    println!("{:>4}  {:>10}  {:<20} {}", "rank", "similarity", "class", "file or id");
+    for (rank, hit) in answer.ranking.hits.iter().enumerate() {
+        let class = hit.class().map_or("(no label)", |class| class.as_str());
+        let name = hit.record.file.clone().unwrap_or_else(|| hit.id().to_string());
+        println!("{:>4}  {:>10.4}  {:<20} {}", rank + 1, hit.similarity, class, name);
+    }
+    println!("\n{}. Research use only, not for diagnosis.", answer.verdict.reason);
+}
+
+/// Opens an engine for the measurements of `bench`.
+pub(super) async fn engine(archive: &Archive, settings: &Settings) -> Result<Engine> {
+    Ok(open_engine(archive, settings).await?.0)
+}

@@ -1,0 +1,124 @@
+//! Settings: flag, then environment, then file, then the built-in default. This folder alone reads the environment.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Command};
+
+use crate::archive::Secret;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Which archive, and the secret that makes its pseudonyms.
+#[derive(Args, Clone)]
+pub struct ArchiveArgs {
+    /// The archive: a folder or a `file://` URL.
+    #[arg(long, value_name = "URL", env = "MEDSEARCH_ARCHIVE")]
+    pub archive: String,
+    /// File with the archive's secret (made with mode 0600 when an archive is made).
+    /// Default: beside the archive's folder, with `.secret` at the end of its name.
+    #[arg(long, value_name = "FILE", env = "MEDSEARCH_SECRET_FILE")]
+    pub secret_file: Option<PathBuf>,
+}
+
+impl ArchiveArgs {
+    /// The secret of an archive that exists.
+    pub fn secret(&self) -> Result<Secret> {
+        Secret::load(&self.secret_path()?)
+    }
+
+    /// The secret of an archive that may be new.
+    pub fn secret_or_new(&self) -> Result<Secret> {
+        Secret::load_or_create(&self.secret_path()?)
+    }
+
+    fn secret_path(&self) -> Result<PathBuf> {
+        match &self.secret_file {
+            Some(path) => Ok(path.clone()),
+            None => Secret::default_path(&self.archive),
+        }
+    }
+}
+
+/// Makes the values of the configuration file the defaults of the command line, so that a flag or variable wins over them.
+///
+/// # Errors
+/// `InvalidRequest` when the file can't be read or names a command or setting that does not exist.
+pub fn with_file(command: Command, arguments: &[OsString]) -> Result<Command> {
+    match config_path(arguments) {
+        Some(path) => apply(command, &path),
+        None => Ok(command),
+    }
+}
+
+/// `--config` has to be found before the command line is parsed, since the file decides its defaults.
+fn config_path(arguments: &[OsString]) -> Option<PathBuf> {
+    let mut words = arguments.iter().map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        if word == "--config" {
+            return words.next().map(|path| path.into_owned().into());
+        }
+        if let Some(path) = word.strip_prefix("--config=") {
+            return Some(path.into());
+        }
+    }
+    std::env::var_os("MEDSEARCH_CONFIG").map(PathBuf::from)
+}
+
+fn apply(mut command: Command, path: &Path) -> Result<Command> {
+    let refuse = |why: String| Error::new(ErrorKind::InvalidRequest, format!("configuration `{}`: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+    let tables: toml::Table = text.parse().map_err(|error: toml::de::Error| refuse(error.message().to_owned()))?;
+    for (name, settings) in tables {
+        let toml::Value::Table(settings) = settings else {
+            return Err(refuse(format!("`{name}` is not a table: settings stand under `[serve]`, `[index]` and so on")));
+        };
+        let Some(subcommand) = command.find_subcommand(&name).cloned() else {
+            return Err(refuse(format!("there is no command `{name}`")));
+        };
+        for (key, value) in settings {
+            let id = key.replace('-', "_");
+            if !subcommand.get_arguments().any(|argument| argument.get_id() == id.as_str()) {
+                return Err(refuse(format!("`{name}` has no setting `{key}`")));
+            }
+            let value = match value {
+                toml::Value::String(text) => text,
+                other => other.to_string(),
+            };
+            command = command
+                .mut_subcommand(&name, |sub| sub.mut_arg(&id, |argument| argument.required(false).default_value(value)));
+        }
+    }
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Arg;
+
+    use super::*;
+
+    fn parsed(file: &str, line: &[&str]) -> Result<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("medsearch.toml");
+        std::fs::write(&path, file).unwrap();
+        let command = Command::new("medsearch")
+            .subcommand(Command::new("serve").arg(Arg::new("listen_on").long("listen-on").required(true)));
+        let matches = apply(command, &path)?.get_matches_from(line);
+        let (_, serve) = matches.subcommand().unwrap();
+        Ok(serve.get_one::<String>("listen_on").unwrap().clone())
+    }
+
+    #[test]
+    fn file_gives_defaults_and_flags_win() {
+        let file = "[serve]\nlisten-on = \"127.0.0.1:9\"\n";
+        assert_eq!(parsed(file, &["medsearch", "serve"]).unwrap(), "127.0.0.1:9");
+        assert_eq!(parsed(file, &["medsearch", "serve", "--listen-on", "x:1"]).unwrap(), "x:1");
+    }
+
+    #[test]
+    fn unknown_names_are_refused() {
+        for file in ["[server]\na = 1\n", "[serve]\nlisten = 1\n", "listen = 1\n", "[serve\n"] {
+            assert_eq!(parsed(file, &["medsearch", "serve"]).unwrap_err().kind(), ErrorKind::InvalidRequest, "{file}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! One image in, one receipt out.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use crate::archive::{Change, Identity, NewImage, NewPixels, Outcome, Retention, Writer};
+use crate::domain::{ClassLabel, ImageId, LabelSource, Record};
+use crate::error::{Error, ErrorKind, Result};
+use crate::imaging::{THUMBNAIL_PX, VIEW_PX_MAX, thumbnail_png, view_png};
+use crate::search::{Engine, Prepared, Upload, Whose};
+use crate::telemetry::run_blocking;
+
+/// What is said about a new image.
+#[derive(Debug, Clone, Default)]
+pub struct Labels {
+    /// Its class; without one it is found but never votes.
+    pub class: Option<ClassLabel>,
+    /// How the class was proven.
+    pub label_source: Option<LabelSource>,
+    /// Where it comes from.
+    pub source: Option<String>,
+    /// Projection; wins over the one in a DICOM file.
+    pub view: Option<String>,
+    /// Age in years; likewise.
+    pub age: Option<String>,
+    /// Sex; likewise.
+    pub sex: Option<String>,
+}
+
+/// The outcome of a write that is durable.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Receipt {
+    /// The image.
+    pub id: ImageId,
+    /// The archive version that holds the write.
+    pub version: u64,
+    /// The image was there already.
+    pub duplicate: bool,
+    /// Its class now.
+    pub class: Option<ClassLabel>,
+    /// The same pixels stand under another class: neither label votes.
+    pub label_conflict: bool,
+}
+
+/// Takes images into the archive that an [`Engine`] serves. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingest {
+    engine: Engine,
+    writer: Writer,
+}
+
+impl Ingest {
+    /// Writes through `writer` what `engine` has decoded and embedded.
+    pub fn new(engine: Engine, writer: Writer) -> Self {
+        Self { engine, writer }
+    }
+
+    /// Adds an image. The answer comes when it is durable; the same image again changes nothing.
+    ///
+    /// # Errors
+    /// What decoding and embedding refuse; `Overloaded`, `StorageFull`, `Unavailable` when it can't be stored: then nothing was.
+    pub async fn add(&self, upload: Upload, labels: Labels, deadline: Instant) -> Result<Receipt> {
+        let (prepared, embedded) = self.engine.prepare_and_embed(upload.bytes.clone(), deadline).await?;
+        let parts = self.engine.parts();
+        let archive = parts.archive.clone();
+        let retention = parts.served.current().state.manifest.archive.retention;
+        let provenance = parts.embedder.provenance();
+        let image = run_blocking(move || {
+            let facts = InterchangeFacts::of(&upload, &labels, &prepared);
+            let record = record(archive.identity(), &upload, labels, &prepared, facts)?;
+            let (thumbnail, pixels) = pictures(&prepared, retention)?;
+            Ok::<_, Error>(NewImage { record, vector: embedded.raw, thumbnail, pixels, provenance })
+        })
+        .await??;
+        let class = image.record.class.clone();
+        let id = image.record.id;
+        let committed = self.writer.submit(Change::Insert(Box::new(image))).await?;
+        let label_conflict = matches!(committed.outcome, Outcome::Conflict);
+        Ok(Receipt {
+            id: committed.id.unwrap_or(id),
+            version: committed.version,
+            duplicate: !matches!(committed.outcome, Outcome::Inserted),
+            class,
+            label_conflict,
+        })
+    }
+
+    /// Gives an image another class, or none.
+    ///
+    /// # Errors
+    /// `NotFound`; otherwise as [`Ingest::add`].
+    pub async fn relabel(
+        &self,
+        id: ImageId,
+        class: Option<ClassLabel>,
+        label_source: Option<LabelSource>,
+    ) -> Result<Receipt> {
+        let change = Change::Relabel { id, class: class.clone(), label_source };
+        let committed = self.writer.submit(change).await?;
+        Ok(Receipt { id, version: committed.version, duplicate: false, class, label_conflict: false })
+    }
+
+    /// Removes an image from every answer. Its bytes are collected by `compact`.
+    ///
+    /// # Errors
+    /// `NotFound`; otherwise as [`Ingest::add`].
+    pub async fn delete(&self, id: ImageId) -> Result<u64> {
+        Ok(self.writer.submit(Change::Delete { id }).await?.version)
+    }
+
+    /// Removes every image of a patient.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for an id that stands for no patient; otherwise as [`Ingest::add`].
+    pub async fn delete_patient(&self, patient_id: &str, issuer: Option<&str>) -> Result<(usize, u64)> {
+        let key = self.engine.parts().archive.identity().patient_key(issuer, patient_id).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidRequest, "`patient_id` is blank or a placeholder and stands for no patient")
+        })?;
+        let committed = self.writer.submit(Change::DeletePatient { key }).await?;
+        match committed.outcome {
+            Outcome::Deleted { images } => Ok((images, committed.version)),
+            _ => Ok((0, committed.version)),
+        }
+    }
+}
+
+/// The pictures that an archive keeps of an image, as its retention says.
+pub(super) fn pictures(
+    prepared: &Prepared,
+    retention: Retention,
+) -> Result<(Option<Vec<u8>>, Option<NewPixels>)> {
+    let thumbnail = thumbnail_png(&prepared.raster8, THUMBNAIL_PX)?;
+    let long_side_max = match retention {
+        Retention::Thumbnail => return Ok((Some(thumbnail), None)),
+        Retention::View => VIEW_PX_MAX,
+        Retention::Original => u32::MAX,
+    };
+    let view = view_png(&prepared.raster, long_side_max)?;
+    let pixels = NewPixels {
+        png: view.png,
+        width: view.width,
+        height: view.height,
+        inverted: view.inverted,
+        offset_levels: view.offset_levels,
+    };
+    Ok((Some(thumbnail), Some(pixels)))
+}
+
+/// The interchange record of an image that came over HTTP: what `export` gives back in an archive of mode `linked`.
+struct InterchangeFacts(Value);
+
+impl InterchangeFacts {
+    fn of(upload: &Upload, labels: &Labels, prepared: &Prepared) -> Self {
+        let dicom = &prepared.provenance;
+        let sha256 = hex::encode(prepared.sha256);
+        let mut map = Map::new();
+        let mut put = |key: &str, value: Option<&str>| {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                map.insert(key.to_owned(), Value::from(value));
+            }
+        };
+        put("id", Some(&sha256[..32]));
+        put("file", Some(&format!("upload/{sha256}.{}", prepared.facts.format)));
+        put("sha256", Some(&sha256));
+        put("patient_id", upload.patient_id.as_deref().or(dicom.patient_id.as_deref()));
+        put("issuer", if upload.patient_id.is_some() { upload.issuer.as_deref() } else { dicom.issuer.as_deref() });
+        put("study_uid", upload.study_uid.as_deref().or(dicom.study_uid.as_deref()));
+        put("series_uid", dicom.series_uid.as_deref());
+        put("sop_uid", dicom.sop_uid.as_deref());
+        put("source", labels.source.as_deref());
+        let label_source = labels.label_source.and_then(|source| serde_json::to_value(source).ok());
+        put("label_source", label_source.as_ref().and_then(Value::as_str));
+        put("view", labels.view.as_deref().or(dicom.view.as_deref()));
+        put("age", labels.age.as_deref().or(dicom.age.as_deref()));
+        put("sex", labels.sex.as_deref().or(dicom.sex.as_deref()));
+        let tags = tags(prepared);
+        if !tags.is_empty() {
+            map.insert("tags".to_owned(), serde_json::to_value(tags).unwrap_or_default());
+        }
+        Self(Value::Object(map))
+    }
+}
+
+fn tags(prepared: &Prepared) -> std::collections::BTreeMap<String, String> {
+    let dicom = &prepared.provenance;
+    [("modality", &dicom.modality), ("body_part", &dicom.body_part)]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)))
+        .collect()
+}
+
+fn record(
+    identity: &Identity,
+    upload: &Upload,
+    labels: Labels,
+    prepared: &Prepared,
+    facts: InterchangeFacts,
+) -> Result<Record> {
+    let whose = Whose::of(identity, upload, prepared);
+    let dicom = &prepared.provenance;
+    Ok(Record {
+        id: identity.image_id(whose.patient, &prepared.pixels),
+        class: labels.class,
+        label_source: labels.label_source,
+        patient: whose.patient,
+        study: whose.study,
+        series: whose.series,
+        sop: whose.sop,
+        file_key: whose.file_key,
+        pixel_key: Some(whose.pixel_key),
+        file: None,
+        source: labels.source,
+        view: labels.view.or_else(|| dicom.view.clone()),
+        age: labels.age.or_else(|| dicom.age.clone()),
+        sex: labels.sex.or_else(|| dicom.sex.clone()),
+        tags: tags(prepared),
+        window: Some(prepared.window),
+        thumbnail: None,
+        pixels: None,
+        aliases: vec![],
+        history: vec![],
+        ingested_at: Timestamp::now().to_string(),
+        sealed: identity.seal(&facts.0)?,
+    })
+}

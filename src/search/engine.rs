@@ -1,0 +1,350 @@
+//! One query through all its stages: decode, preprocess, embed, search, merge, vote.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::answer::{Answer, AskedQuery, EmbeddedImage, Overview, Saturation, Timings, Upload};
+use super::prepare::{Prepared, Preparer};
+use super::served::{Served, Version};
+use super::{local, merge, vote};
+use crate::archive::{Archive, Identity};
+use crate::domain::{Ask, ClassLabel, Coverage, Embedding, ImageId, Key, Query, Record, Region, SpaceId};
+use crate::embed::{Embedded, Embedder};
+use crate::error::{Error, ErrorKind, Result};
+use crate::imaging::render;
+use crate::telemetry::run_blocking;
+
+/// Sample queries that a demo archive offers.
+const SAMPLES: usize = 6;
+
+/// Most ids that one search may be made of.
+pub const QUERY_IDS_MAX: usize = 16;
+
+/// The parts an engine is made of.
+pub struct Parts {
+    /// The archive.
+    pub archive: Archive,
+    /// Its newest version, indexed.
+    pub served: Arc<Served>,
+    /// Bytes to model input.
+    pub preparer: Preparer,
+    /// Model input to vector.
+    pub embedder: Embedder,
+    /// Searches at a time.
+    pub search_threads: usize,
+}
+
+/// Answers queries over one archive. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    search_permits: Arc<tokio::sync::Semaphore>,
+}
+
+impl Engine {
+    /// An engine over `parts`.
+    ///
+    /// # Errors
+    /// `SpaceMismatch` when the model's space is not the archive's.
+    pub fn new(parts: Parts) -> Result<Self> {
+        let archive_space = parts.served.current().state.manifest.space.id();
+        let model_space = parts.embedder.card().space().id();
+        if archive_space != model_space {
+            return Err(Error::new(
+                ErrorKind::SpaceMismatch,
+                format!(
+                    "the archive's vectors are of space `{archive_space}`, the model `{}` makes vectors of space `{model_space}`: give the archive's model, or embed and index again with this one",
+                    parts.embedder.card().name
+                ),
+            ));
+        }
+        let search_permits = Arc::new(tokio::sync::Semaphore::new(parts.search_threads.max(1)));
+        Ok(Self(Arc::new(Inner { parts, search_permits })))
+    }
+
+    /// Finds the cases most similar to an image.
+    ///
+    /// # Errors
+    /// What decoding, embedding and searching refuse; `Deadline` when time is up.
+    pub async fn search_image(
+        &self,
+        upload: Upload,
+        ask: Ask,
+        region: Option<Region>,
+        deadline: Instant,
+    ) -> Result<Answer> {
+        let started = Instant::now();
+        let version = self.version_for(&ask, deadline).await?;
+        let prepared = self.0.parts.preparer.run(upload.bytes.clone(), region, deadline).await?;
+        let whose = self.whose(&upload, &prepared);
+        let facts = prepared.facts.clone();
+        let (decode, preprocess) = (prepared.decode, prepared.preprocess);
+        let embedded = self.0.parts.embedder.embed(prepared.input, deadline).await?;
+        let query = Query {
+            embedding: Embedding::from_raw(&embedded.raw, version.state.manifest.space.dimension)?,
+            patients: whose.patient.into_iter().collect(),
+            studies: whose.study.into_iter().collect(),
+            same_pixels: vec![whose.file_key, whose.pixel_key],
+        };
+        let mut answer = self.search(version, query, ask, deadline).await?;
+        answer.query = AskedQuery { image: Some(facts), region };
+        answer.timings = Timings {
+            decode_ms: ms(decode),
+            preprocess_ms: ms(preprocess),
+            queue_ms: ms(embedded.queue),
+            model_ms: ms(embedded.model),
+            search_ms: answer.timings.search_ms,
+            total_ms: ms(started.elapsed()),
+        };
+        Ok(answer)
+    }
+
+    /// Finds the cases most similar to images of the archive (to the mean of their directions when there are several).
+    ///
+    /// # Errors
+    /// `NotFound` for an id that is not there; otherwise as a search.
+    pub async fn search_ids(&self, ids: Vec<ImageId>, ask: Ask, deadline: Instant) -> Result<Answer> {
+        if ids.is_empty() || ids.len() > QUERY_IDS_MAX {
+            return Err(Error::new(ErrorKind::InvalidRequest, format!("`ids` needs 1 to {QUERY_IDS_MAX} image ids")));
+        }
+        let version = self.version_for(&ask, deadline).await?;
+        let mut query = Query { embedding: Embedding::placeholder(), patients: vec![], studies: vec![], same_pixels: vec![] };
+        let mut embeddings = Vec::with_capacity(ids.len());
+        for id in ids {
+            let (record, embedding) = version.snapshot.get(id).ok_or_else(|| not_found(id))?;
+            embeddings.push(embedding);
+            query.patients.extend(record.patient);
+            query.studies.extend(record.study);
+            query.same_pixels.push(record.file_key);
+            query.same_pixels.extend(record.pixel_key);
+            query.same_pixels.extend(record.aliases.iter().map(|alias| alias.file_key));
+        }
+        query.embedding = Embedding::mean(&embeddings)?;
+        self.search(version, query, ask, deadline).await
+    }
+
+    /// Finds the cases most similar to a vector of `space`.
+    ///
+    /// # Errors
+    /// `SpaceMismatch` for another space, `WrongDimension` or `InvalidRequest` for a vector that can't be one of it.
+    pub async fn search_vector(&self, raw: Vec<f32>, space: SpaceId, ask: Ask, deadline: Instant) -> Result<Answer> {
+        let version = self.version_for(&ask, deadline).await?;
+        let own = version.state.manifest.space.id();
+        if space != own {
+            return Err(Error::new(
+                ErrorKind::SpaceMismatch,
+                format!("the vector is of space `{space}`, this archive's is `{own}`: embed the image with this archive's model"),
+            ));
+        }
+        let embedding = Embedding::from_raw(&raw, version.state.manifest.space.dimension)?;
+        let query = Query { embedding, patients: vec![], studies: vec![], same_pixels: vec![] };
+        self.search(version, query, ask, deadline).await
+    }
+
+    /// The vector of an image, raw as the model gives it.
+    pub async fn embed_image(&self, bytes: Bytes, deadline: Instant) -> Result<EmbeddedImage> {
+        let (prepared, embedded) = self.prepare_and_embed(bytes, deadline).await?;
+        Ok(EmbeddedImage { sha256: prepared.sha256, raw: embedded.raw })
+    }
+
+    /// An image decoded and embedded, for whoever keeps it.
+    pub(crate) async fn prepare_and_embed(&self, bytes: Bytes, deadline: Instant) -> Result<(Prepared, Embedded)> {
+        let mut prepared = self.0.parts.preparer.run(bytes, None, deadline).await?;
+        let input = prepared.take_input();
+        let embedded = self.0.parts.embedder.embed(input, deadline).await?;
+        Ok((prepared, embedded))
+    }
+
+    async fn version_for(&self, ask: &Ask, deadline: Instant) -> Result<Arc<Version>> {
+        if let Some(min_version) = ask.min_version {
+            self.0.parts.served.at_least(min_version, deadline.into()).await?;
+        }
+        Ok(self.0.parts.served.current())
+    }
+
+    /// Index, merge, vote, on a blocking thread.
+    async fn search(&self, version: Arc<Version>, query: Query, ask: Ask, deadline: Instant) -> Result<Answer> {
+        let turn = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.0.search_permits).acquire_owned()).await;
+        let permit = turn
+            .map_err(|_| Error::new(ErrorKind::Deadline, "no search thread came free in time"))?
+            .map_err(|_| Error::new(ErrorKind::Unavailable, "the server is stopping"))?;
+        run_blocking(move || {
+            let _permit = permit;
+            let started = Instant::now();
+            // One machine holds every shard, so that one leg is the whole plan; merge is what will join several.
+            let ranking = merge::merge(vec![local::search(&version.snapshot, &query, &ask)?], ask.k);
+            let verdict = vote::vote(&ranking, ask.vote, ask.k);
+            let elapsed = ms(started.elapsed());
+            let shards = version.state.manifest.shards.len();
+            Ok(Answer {
+                query: AskedQuery::default(),
+                ranking,
+                verdict,
+                coverage: Coverage { shards, answered: shards, missing: vec![] },
+                version: version.state.manifest.version,
+                images: version.snapshot.images(),
+                space: version.state.manifest.space.id(),
+                timings: Timings { search_ms: elapsed, total_ms: elapsed, ..Timings::default() },
+                ask,
+            })
+        })
+        .await?
+    }
+
+    /// Pseudonyms of the query: what the request says wins over what a DICOM file says.
+    pub(crate) fn whose(&self, upload: &Upload, prepared: &Prepared) -> Whose {
+        Whose::of(self.0.parts.archive.identity(), upload, prepared)
+    }
+
+    /// What the archive holds, in the version that is served.
+    pub fn overview(&self) -> Overview {
+        let version = self.0.parts.served.current();
+        let manifest = &version.state.manifest;
+        let classes: Vec<(ClassLabel, usize)> =
+            version.snapshot.classes().iter().map(|(class, images)| (class.clone(), *images)).collect();
+        Overview {
+            name: manifest.archive.name.clone(),
+            version: manifest.version,
+            images: version.snapshot.images(),
+            labelled: classes.iter().map(|(_, images)| images).sum(),
+            conflicts: version.snapshot.conflicts(),
+            sources: version.snapshot.sources().keys().cloned().collect(),
+            space: manifest.space.clone(),
+            demo: manifest.archive.demo,
+            synthetic: manifest.archive.synthetic,
+            licence: manifest.archive.licence.clone(),
+            scope: serde_json::to_value(&manifest.archive.scope).unwrap_or_default(),
+            retention: manifest.archive.retention.to_string(),
+            identity: manifest.archive.identity.to_string(),
+            created_at: manifest.archive.created_at.clone(),
+            samples: if manifest.archive.demo { samples(&version, &classes) } else { vec![] },
+            classes,
+        }
+    }
+
+    /// An image's record.
+    pub fn record(&self, id: ImageId) -> Option<Arc<Record>> {
+        self.0.parts.served.current().state.record(id).cloned()
+    }
+
+    /// Whether an image's label is kept out of votes because the same pixels stand under another class.
+    pub fn label_conflict(&self, id: ImageId) -> bool {
+        let version = self.0.parts.served.current();
+        version.state.record(id).is_some_and(|record| version.label_conflict(record))
+    }
+
+    /// The model's card.
+    pub fn model_card(&self) -> serde_json::Value {
+        serde_json::to_value(self.0.parts.embedder.card().as_ref()).unwrap_or_default()
+    }
+
+    /// Where and how the model runs.
+    pub fn device(&self) -> String {
+        self.0.parts.embedder.provenance().device
+    }
+
+    /// The name of a key that is shown outside.
+    pub fn pseudonym(&self, key: Key) -> String {
+        self.0.parts.archive.identity().pseudonym(key)
+    }
+
+    /// An image's thumbnail, PNG.
+    ///
+    /// # Errors
+    /// `NotFound`, or `PixelsNotKept`.
+    pub async fn thumbnail(&self, id: ImageId) -> Result<Bytes> {
+        let record = self.record(id).ok_or_else(|| not_found(id))?;
+        let thumbnail = record.thumbnail.as_ref().ok_or_else(not_kept)?;
+        self.0.parts.archive.read_pack(thumbnail).await
+    }
+
+    /// An image to read: 8-bit PNG, through a window (centre, width in stored values) if one is given, at most `size` pixels long.
+    ///
+    /// # Errors
+    /// `NotFound`, or `PixelsNotKept`.
+    pub async fn rendered(&self, id: ImageId, window: Option<(f64, f64)>, size: Option<u32>) -> Result<Bytes> {
+        let record = self.record(id).ok_or_else(|| not_found(id))?;
+        let pixels = record.pixels.clone().ok_or_else(not_kept)?;
+        let png = self.0.parts.archive.read_pack(&pixels.pack).await?;
+        run_blocking(move || render(&png, &pixels, window, record.window, size).map(Bytes::from)).await?
+    }
+
+    /// The first version is loaded.
+    pub fn started(&self) -> bool {
+        true
+    }
+
+    /// Queries are answered.
+    pub fn ready(&self) -> bool {
+        true
+    }
+
+    /// How full the model's queue is.
+    pub fn saturation(&self) -> Saturation {
+        let embedder = &self.0.parts.embedder;
+        Saturation { queue_depth: embedder.queue_depth(), queue_max: embedder.queue_max() }
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+}
+
+/// Pseudonyms of one image.
+pub(crate) struct Whose {
+    pub patient: Option<Key>,
+    pub study: Option<Key>,
+    pub series: Option<Key>,
+    pub sop: Option<Key>,
+    pub file_key: Key,
+    pub pixel_key: Key,
+}
+
+impl Whose {
+    pub fn of(identity: &Identity, upload: &Upload, prepared: &Prepared) -> Self {
+        let dicom = &prepared.provenance;
+        let (issuer, patient_id) = match &upload.patient_id {
+            Some(patient_id) => (upload.issuer.as_deref(), Some(patient_id.as_str())),
+            None => (dicom.issuer.as_deref(), dicom.patient_id.as_deref()),
+        };
+        let study_uid = upload.study_uid.as_deref().or(dicom.study_uid.as_deref());
+        Self {
+            patient: patient_id.and_then(|id| identity.patient_key(issuer, id)),
+            study: study_uid.and_then(|uid| identity.study_key(uid)),
+            series: dicom.series_uid.as_deref().and_then(|uid| identity.series_key(uid)),
+            sop: dicom.sop_uid.as_deref().and_then(|uid| identity.sop_key(uid)),
+            file_key: identity.file_key(&prepared.sha256),
+            pixel_key: identity.pixel_key(&prepared.pixels),
+        }
+    }
+}
+
+/// Evenly spread over the classes, always the same ones for one version.
+fn samples(version: &Version, classes: &[(ClassLabel, usize)]) -> Vec<(ImageId, ClassLabel)> {
+    let mut per_class: Vec<_> = classes.iter().map(|(class, _)| version.ids_of_class(class, SAMPLES)).collect();
+    let mut picked = Vec::new();
+    while picked.len() < SAMPLES && per_class.iter().any(|ids| !ids.is_empty()) {
+        for ((class, _), ids) in classes.iter().zip(&mut per_class) {
+            if picked.len() < SAMPLES && let Some(id) = ids.pop() {
+                picked.push((id, class.clone()));
+            }
+        }
+    }
+    picked
+}
+
+fn not_found(id: ImageId) -> Error {
+    Error::new(ErrorKind::NotFound, format!("this archive has no image `{id}`"))
+}
+
+fn not_kept() -> Error {
+    Error::new(ErrorKind::PixelsNotKept, "this archive did not keep the pixels of this image")
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}

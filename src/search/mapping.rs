@@ -1,0 +1,52 @@
+//! From what the archive holds to what the index takes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::archive::{GraphEntry, State};
+use crate::index::{GraphInput, GraphParameters, SegmentInput, Snapshot, SnapshotInput};
+
+/// The input of a snapshot of `state`. Rows that `previous` has are only named, not copied; a graph without bytes is one that it has.
+pub fn snapshot_input(
+    state: &State,
+    graphs: Vec<(GraphEntry, Option<Bytes>)>,
+    previous: Option<&Snapshot>,
+) -> SnapshotInput {
+    let manifest = &state.manifest;
+    let segments = state.rows.iter().enumerate().map(|(at, rows)| {
+        let held = previous.is_some_and(|snapshot| snapshot.has_segment(&rows.name));
+        let segment = SegmentInput {
+            name: rows.name.clone(),
+            dimension: manifest.space.dimension,
+            records: if held { vec![] } else { rows.records.clone() },
+            vectors: if held { vec![] } else { (0..rows.rows()).flat_map(|row| rows.vector(row)).copied().collect() },
+        };
+        (Arc::new(segment), state.tombstones(at).to_vec())
+    });
+    let named: HashSet<&str> = state.rows.iter().map(|rows| rows.name.as_str()).collect();
+    let graphs = graphs.into_iter().filter(|(entry, _)| named.contains(entry.rows_object.as_str()));
+    SnapshotInput {
+        version: manifest.version,
+        dimension: manifest.space.dimension,
+        classes: manifest.classes.clone(),
+        segments: segments.collect(),
+        graphs: graphs.filter_map(|(entry, bytes)| graph_input(entry, bytes)).collect(),
+    }
+}
+
+/// Rows without a class have no graph: they are few, and scanned.
+fn graph_input(entry: GraphEntry, bytes: Option<Bytes>) -> Option<GraphInput> {
+    Some(GraphInput {
+        name: entry.object,
+        segment: entry.rows_object,
+        class: entry.class?,
+        parameters: GraphParameters {
+            connectivity: entry.parameters.connectivity,
+            expansion_add: entry.parameters.expansion_add,
+            expansion_search: entry.parameters.expansion_search,
+        },
+        bytes,
+    })
+}

@@ -1,0 +1,17 @@
+//! From an image to an answer. `engine` is the tour; `plan`, `merge` and `vote` are pure.
+
+mod answer;
+mod engine;
+mod local;
+mod mapping;
+pub mod merge;
+pub mod plan;
+mod prepare;
+mod served;
+pub mod vote;
+
+pub use answer::{Answer, AskedQuery, EmbeddedImage, ImageFacts, Overview, Saturation, Timings, Upload};
+pub use engine::{Engine, Parts, QUERY_IDS_MAX};
+pub(crate) use engine::Whose;
+pub use prepare::{Prepared, Preparer, prepare};
+pub use served::{Served, Version};

@@ -1,0 +1,129 @@
+//! The archive version that is being served, and how the next one takes its place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::mapping::snapshot_input;
+use crate::archive::{Archive, Manifest, State};
+use crate::domain::{ClassLabel, ImageId, Record};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::{IndexSettings, Snapshot};
+use crate::telemetry::run_blocking;
+
+/// How often the archive is asked for versions that another process wrote.
+const POLL: Duration = Duration::from_millis(1000);
+
+/// One version, loaded: what the archive says and the index over it.
+pub struct Version {
+    /// Records, tombstones, manifest.
+    pub state: Arc<State>,
+    /// The searchable form.
+    pub snapshot: Snapshot,
+}
+
+impl Version {
+    /// Up to `most` images of a class, in the order of the archive.
+    pub fn ids_of_class(&self, class: &ClassLabel, most: usize) -> Vec<ImageId> {
+        let records = self.state.live().map(|spot| self.state.at(spot));
+        records.filter(|record| record.class.as_ref() == Some(class)).map(|record| record.id).take(most).collect()
+    }
+
+    /// Whether an image has a class that does not vote, since the same pixels stand under another one.
+    pub fn label_conflict(&self, record: &Record) -> bool {
+        record.class.is_some() && !self.snapshot.votes(record)
+    }
+}
+
+/// The current [`Version`], replaced whole: a search sees one version from beginning to end.
+pub struct Served {
+    archive: Archive,
+    settings: IndexSettings,
+    current: ArcSwap<Version>,
+    version: watch::Sender<u64>,
+}
+
+impl Served {
+    /// Loads the newest version.
+    pub async fn open(archive: Archive, settings: IndexSettings) -> Result<Arc<Self>> {
+        let state = Arc::new(State::load(&archive).await?);
+        let version = Arc::new(index(&archive, state, None, &settings).await?);
+        let (sender, _) = watch::channel(version.state.manifest.version);
+        Ok(Arc::new(Self { archive, settings, current: ArcSwap::new(version), version: sender }))
+    }
+
+    /// What answers at this moment.
+    pub fn current(&self) -> Arc<Version> {
+        self.current.load_full()
+    }
+
+    /// Waits until at least `min_version` is served.
+    ///
+    /// # Errors
+    /// `VersionAhead` when `deadline` comes first.
+    pub async fn at_least(&self, min_version: u64, deadline: Instant) -> Result<()> {
+        let mut versions = self.version.subscribe();
+        match timeout_at(deadline, versions.wait_for(|&served| served >= min_version)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Error::new(
+                ErrorKind::VersionAhead,
+                format!("version {min_version} is not served here yet, the newest is {}", *self.version.borrow()),
+            )),
+        }
+    }
+
+    /// Follows the archive until `written` closes: at once after a commit of our own, within a second after another's.
+    /// A version that can't be loaded is logged and the last good one stays.
+    pub async fn follow(self: Arc<Self>, mut written: watch::Receiver<u64>) {
+        loop {
+            tokio::select! {
+                changed = written.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(POLL) => {}
+            }
+            if let Err(error) = self.refresh().await {
+                tracing::error!(error = %error, cause = ?std::error::Error::source(&error), "a newer archive version could not be loaded; still serving the last good one");
+            }
+        }
+    }
+
+    /// Loads what is new, if anything is.
+    pub async fn refresh(&self) -> Result<()> {
+        let current = self.current();
+        let Some(manifest) = self.archive.after(current.state.manifest.version).await? else { return Ok(()) };
+        let next = self.load(&current, manifest).await?;
+        let version = next.state.manifest.version;
+        self.current.store(Arc::new(next));
+        self.version.send_replace(version);
+        Ok(())
+    }
+
+    async fn load(&self, current: &Arc<Version>, manifest: Arc<Manifest>) -> Result<Version> {
+        let state = Arc::new(current.state.advance(&self.archive, manifest).await?);
+        index(&self.archive, state, Some(Arc::clone(current)), &self.settings).await
+    }
+}
+
+/// Builds the searchable form, reusing every segment and graph that the previous version has already.
+async fn index(
+    archive: &Archive,
+    state: Arc<State>,
+    previous: Option<Arc<Version>>,
+    settings: &IndexSettings,
+) -> Result<Version> {
+    let mut graphs = Vec::new();
+    for entry in &state.manifest.graphs {
+        let held = previous.as_ref().is_some_and(|version| version.snapshot.has_graph(&entry.object));
+        graphs.push((entry.clone(), if held { None } else { Some(archive.read_graph(entry).await?) }));
+    }
+    let settings = settings.clone();
+    run_blocking(move || {
+        let previous = previous.as_ref().map(|version| &version.snapshot);
+        let input = snapshot_input(&state, graphs, previous);
+        let snapshot = Snapshot::build(&input, previous, &settings)?;
+        Ok(Version { state, snapshot })
+    })
+    .await?
+}

@@ -1,0 +1,74 @@
+"""What a person does on the page, for the tests."""
+
+import base64
+import json
+
+TILES = "#neighbors .tile:not([hidden])"
+
+
+def upload(page, path):
+    page.set_input_files("#file", path)
+    page.wait_for_selector("#neighbors .tile")
+
+
+def search_case(page, case):
+    """Searches from a case of the archive, as a reload of such an answer does."""
+    page.evaluate("id => history.replaceState({ answer: 'lost', from: id }, '')", case)
+    page.reload()
+    page.wait_for_selector("#neighbors .tile")
+
+
+def send_files(page, kind, *files):
+    """Drops or pastes `(name, bytes)` files as a desktop would."""
+    page.evaluate(
+        """([kind, files]) => {
+            const transfer = new DataTransfer();
+            for (const [name, base64] of files) {
+                transfer.items.add(new File([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], name));
+            }
+            const init = { bubbles: true, cancelable: true };
+            if (kind === "paste") {
+                document.body.dispatchEvent(new ClipboardEvent("paste", { ...init, clipboardData: transfer }));
+            } else {
+                document.body.dispatchEvent(new DragEvent("dragover", { ...init, dataTransfer: transfer }));
+                document.body.dispatchEvent(new DragEvent("drop", { ...init, dataTransfer: transfer }));
+            }
+        }""",
+        [kind, [[name, base64.b64encode(content).decode()] for name, content in files]],
+    )
+
+
+def change_answer(page, change):
+    """Lets `change(answer)` edit the answers to searches by id before the page sees them."""
+
+    def handle(route):
+        response = route.fetch()
+        answer = response.json()
+        change(answer)
+        route.fulfill(response=response, json=answer)
+
+    page.route("**/v1/search/by-id", handle)
+
+
+def refuse(page, slug, status=400, pattern="**/v1/search*", **headers):
+    """Answers with a problem instead of asking the server."""
+    body = {
+        "type": f"/problems/{slug}",
+        "title": slug,
+        "status": status,
+        "detail": "made by a test",
+        "request_id": "r-1",
+    }
+    page.route(
+        pattern,
+        lambda route: route.fulfill(
+            status=status, headers={"content-type": "application/problem+json", **headers}, body=json.dumps(body)
+        ),
+    )
+
+
+def images_painted(page, selector):
+    """Waits until every image under a selector has pixels."""
+    page.wait_for_function(
+        "s => [...document.querySelectorAll(s)].every((i) => i.complete && i.naturalWidth > 0)", arg=f"{selector} img"
+    )

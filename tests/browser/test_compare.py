@@ -1,0 +1,98 @@
+"""Side by side, and on from there."""
+
+from steps import TILES, images_painted, search_case, upload
+
+SLIDES = "[...document.querySelectorAll('.slide')].map((slide) => slide.style.{})"
+
+
+def open_first(page):
+    page.focus(f"{TILES} .open")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#compare[open]")
+    images_painted(page, "#compare")
+
+
+def test_keys_step_zoom_and_close(page, image_path):
+    upload(page, image_path)
+    open_first(page)
+    assert page.inner_text("#compare-title").startswith("Case 1 of")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#compare-title").startswith("Case 2 of")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert page.inner_text("#compare-title").startswith(f"Case {page.locator(TILES).count()} of")
+
+    page.keyboard.press("+")
+    page.keyboard.press("Shift+ArrowLeft")
+    query, found = page.evaluate(SLIDES.format("transform"))
+    assert query == found and "scale(1.25)" in query and not query.startswith("translate(0%")
+    page.keyboard.press("0")
+    assert page.evaluate(SLIDES.format("transform"))[0].endswith("scale(1)")
+
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#compare", state="hidden")
+    assert page.evaluate("document.activeElement.closest('.tile').querySelector('.rank').textContent").endswith(
+        str(page.locator(TILES).count())
+    )
+
+
+def test_light_is_the_same_for_both(page, image_path):
+    upload(page, image_path)
+    open_first(page)
+    page.get_by_label("Brightness").fill("180")
+    page.get_by_label("Contrast").fill("140")
+    page.get_by_role("button", name="Invert").click()
+    query, found = page.evaluate(SLIDES.format("filter"))
+    assert query == found == "brightness(180%) contrast(140%) invert(1)"
+
+
+def test_wheel_and_drag_move_both(page, image_path):
+    upload(page, image_path)
+    open_first(page)
+    box = page.locator(".stage").nth(1).bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -400)
+    page.wait_for_function("() => document.querySelector('.zoom output').textContent !== '100 %'")
+    page.mouse.down()
+    page.mouse.move(x + 60, y + 20, steps=3)
+    page.mouse.up()
+    query, found = page.evaluate(SLIDES.format("transform"))
+    assert query == found and not query.startswith("translate(0%")
+
+
+def test_search_again_then_back_and_forward(page, image_path):
+    upload(page, image_path)
+    first = page.get_attribute(TILES, "data-id")
+    title = page.inner_text("#verdict-title")
+    open_first(page)
+    page.click("#search-again")
+    page.wait_for_function(
+        "() => document.querySelector('.query figcaption').textContent.includes('Case from the archive')"
+    )
+    assert page.locator(f'{TILES}[data-id="{first}"]').count() == 0
+    page.go_back()
+    page.wait_for_selector(f'{TILES}[data-id="{first}"]')
+    assert page.inner_text("#verdict-title") == title
+    images_painted(page, ".query")
+    page.go_forward()
+    page.wait_for_selector(f'{TILES}[data-id="{first}"]', state="detached")
+    page.go_back()
+    page.go_back()
+    page.wait_for_selector("#start", state="visible")
+
+
+def test_back_closes_the_comparison(page, image_path):
+    upload(page, image_path)
+    open_first(page)
+    page.go_back()
+    page.wait_for_selector("#compare", state="hidden")
+    assert page.locator(TILES).count() > 0
+
+
+def test_reload_keeps_an_answer_from_the_archive(page, case):
+    search_case(page, case)
+    first = page.get_attribute(TILES, "data-id")
+    page.reload()
+    page.wait_for_selector("#neighbors .tile")
+    assert page.get_attribute(TILES, "data-id") == first

@@ -1,0 +1,182 @@
+"""From an image to its neighbors."""
+
+import pytest
+
+from files import gradient_dicom
+from steps import TILES, change_answer, images_painted, search_case, send_files, upload
+
+
+def check_answer(page):
+    """An answer is complete: query, ranked neighbors with class and proof, a vote, and how it came about."""
+    tiles = page.locator(TILES)
+    assert 1 <= tiles.count() <= 10
+    images_painted(page, "#answer")
+    similarities = [float(text.split()[-1]) for text in page.locator(f"{TILES} .similarity").all_inner_texts()]
+    assert similarities == sorted(similarities, reverse=True)
+    for field in ("rank", "label", "proof", "origin"):
+        assert all(text.strip() for text in page.locator(f"{TILES} .{field}").all_inner_texts())
+    assert page.inner_text("#verdict-title").strip()
+    assert page.locator(".per-class .tile").count() >= 1
+    page.click(".explain summary")
+    assert "version" in page.inner_text(".explain")
+    assert page.locator(".explain .timings li").count() >= 2
+    assert "Not for diagnosis" in page.inner_text(".strip")
+
+
+def test_upload_with_the_picker(page, image_path):
+    with page.expect_file_chooser() as chooser:
+        page.click("#choose")
+    chooser.value.set_files(image_path)
+    page.wait_for_selector("#neighbors .tile")
+    assert page.get_attribute(".query img", "src").startswith("blob:")
+    check_answer(page)
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_upload_by_drop_and_paste(page, image_bytes, kind):
+    send_files(page, kind, ("image.png", image_bytes))
+    page.wait_for_selector("#neighbors .tile")
+    check_answer(page)
+
+
+def test_sample(page, archive):
+    if not archive["demo"]:
+        pytest.skip("not a demo archive")
+    assert page.locator("#sample-list li").count() == len(archive["samples"])
+    page.click("#sample-list li:first-child button")
+    page.wait_for_selector("#neighbors .tile")
+    check_answer(page)
+    assert page.locator(f'{TILES}[data-id="{archive["samples"][0]["id"]}"]').count() == 0
+
+
+def test_dicom_shows_its_size(page, tmp_path):
+    path = tmp_path / "IM0001"
+    path.write_bytes(gradient_dicom(96, 64))
+    upload(page, path)
+    assert "DICOM image" in page.inner_text(".query")
+    assert "96 × 64 px" in page.inner_text(".query")
+
+
+def test_file_name_stays_in_the_browser(page, image_bytes):
+    sent = []
+    page.on("request", lambda request: sent.append(request.post_data_buffer or b""))
+    send_files(page, "drop", ("Doe^Jane.png", image_bytes))
+    page.wait_for_selector("#neighbors .tile")
+    assert not any(b"Doe" in body for body in sent)
+
+
+def test_dissenting_cases_are_marked_and_filtered(page, case, archive):
+    other = archive["classes"][-1]["name"]
+
+    def let_the_last_dissent(answer):
+        hits, suggestion = answer["neighbors"], answer["suggestion"]
+        for hit in hits:
+            hit["class"] = archive["classes"][0]["name"]
+        hits[-1]["class"] = other
+        suggestion["class"] = archive["classes"][0]["name"]
+        suggestion["votes"] = {archive["classes"][0]["name"]: len(hits) - 1, other: 1}
+        suggestion["weights"] = suggestion["votes"]
+        suggestion["voters"] = [hit["id"] for hit in hits]
+        suggestion["status"] = "suggested"
+
+    change_answer(page, let_the_last_dissent)
+    search_case(page, case)
+    assert page.locator(f"{TILES}.dissents").count() == 1
+    page.click("text=/Differ from the vote 1/")
+    assert page.locator(TILES).count() == 1
+    assert "Differs from the vote" in page.inner_text(TILES)
+
+
+@pytest.mark.parametrize(
+    "status, words", [("inconclusive", "No clear answer"), ("out_of_distribution", "Unlike the images in this archive")]
+)
+def test_no_suggestion_in_plain_words(page, case, status, words):
+    change_answer(page, lambda answer: answer["suggestion"].update({"status": status, "class": None}))
+    search_case(page, case)
+    assert page.inner_text("#verdict-title") == words
+    assert page.locator(".dissents").count() == 0
+
+
+def test_what_is_missing_is_said(page, case):
+    def spoil(answer):
+        answer["coverage"] = {"shards": 4, "answered": 3, "missing": [2]}
+        first, second, *_ = answer["neighbors"]
+        first.update({"label_conflict": True, "thumbnail": None})
+        second.update({"class": None, "label_source": None})
+        answer["suggestion"]["voters"] = []
+
+    change_answer(page, spoil)
+    search_case(page, case)
+    assert "3 of 4 parts" in page.inner_text(".verdict")
+    assert "Label conflict" in page.inner_text(TILES)
+    assert "Image not kept" in page.inner_text(TILES)
+    assert "No label" in page.locator(TILES).nth(1).inner_text()
+
+
+def test_options(page, case, archive):
+    search_case(page, case)
+    only = archive["classes"][0]["name"]
+    page.click("#options summary")
+    page.fill("[name=k]", "3")
+    for box in page.locator("[name=classes]").all():
+        box.set_checked(box.get_attribute("value") == only)
+    page.uncheck("[name=exclude][value=study]")
+    page.check("[name=exact]")
+    with page.expect_request("**/v1/search/by-id") as sent:
+        page.click("#apply")
+    page.wait_for_function(f"() => document.querySelectorAll('{TILES}').length === 3")
+    body = sent.value.post_data_json
+    assert (body["k"], body["exact"], body["classes"], body["exclude"]) == (3, True, [only], ["patient", "pixels"])
+    assert {tile.get_attribute("data-class") for tile in page.locator(TILES).all()} == {only}
+
+
+def test_upload_progress_and_cancel(page, tmp_path, image_bytes):
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 400_000}
+    network.send("Network.emulateNetworkConditions", slow)
+    path = tmp_path / "long.png"
+    path.write_bytes(image_bytes + bytes(3_000_000))
+    page.set_input_files("#file", path)
+    page.wait_for_function("() => /Uploading, [1-9]/.test(document.getElementById('progress-text').textContent)")
+    page.click("#cancel")
+    page.wait_for_selector("#progress", state="hidden")
+    assert page.inner_text("#live") == "Search cancelled."
+    assert page.locator("#start").is_visible()
+
+
+@pytest.mark.may_fail
+def test_key_is_asked_for_and_sent_with_images(page, case):
+    def guard(route):
+        if route.request.headers.get("x-api-key") == "secret":
+            route.continue_()
+        else:
+            problem = {"type": "/problems/unauthorized", "status": 401}
+            route.fulfill(status=401, content_type="application/problem+json", json=problem)
+
+    page.route("**/v1/**", guard)
+    page.reload()
+    page.fill("#key-input", "secret")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#archive-line span")
+    search_case(page, case)
+    images_painted(page, "#answer")
+    assert page.locator(f"{TILES} img").first.get_attribute("src").startswith("blob:")
+
+
+def test_archive_facts(page, archive):
+    page.click("#about-open")
+    text = page.inner_text("#about")
+    assert all(each["name"] in text for each in archive["classes"])
+    assert archive["licence"] is None or archive["licence"] in text
+    page.keyboard.press("Escape")
+    assert page.locator("#synthetic").is_visible() == archive["synthetic"]
+
+
+def test_theme_is_remembered(open_page):
+    page = open_page(color_scheme="light")
+    theme = "document.documentElement.dataset.theme"
+    assert page.evaluate(theme) == "light"
+    page.click("#theme")
+    page.reload()
+    assert page.evaluate(theme) == "dark"

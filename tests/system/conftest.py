@@ -1,0 +1,188 @@
+"""The real program, started as a user would: archives made by `embed` and `index`, servers on free ports."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(os.environ.get("MEDSEARCH_PROGRAM", ROOT / "target/release/medsearch"))
+MODEL = ROOT / "models/efficientnet_lite0"
+SHARED = Path(os.environ.get("MEDSEARCH_SHARED", ROOT.parent / "shared"))
+sys.path.insert(0, str(ROOT / "scripts"))
+
+
+def medsearch(*arguments, check=True, **options):
+    """Runs one command of the program and returns what it printed."""
+    run = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, **options)
+    assert not check or run.returncode == 0, f"medsearch {arguments[0]} ended with {run.returncode}: {run.stderr[-2000:]}"
+    return run
+
+
+def script(name, *arguments, check=True, **options):
+    """Runs one of the project's Python scripts."""
+    run = subprocess.run(
+        [sys.executable, ROOT / "scripts" / name, *map(str, arguments)], capture_output=True, text=True, **options
+    )
+    assert not check or run.returncode == 0, f"{name} ended with {run.returncode}: {run.stderr[-2000:]}{run.stdout[-2000:]}"
+    return run
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A running `medsearch serve`."""
+
+    def __init__(self, archive: Path, *arguments, wrapper=(), environment=None, log=None):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = open(log, "ab") if log else subprocess.DEVNULL  # noqa: SIM115 (closed with the process)
+        command = [*wrapper, PROGRAM, "serve", "--archive", archive, "--listen", f"127.0.0.1:{self.port}", *arguments]
+        self.process = subprocess.Popen(
+            list(map(str, command)), stdout=self.log, stderr=self.log, env={**os.environ, **(environment or {})}
+        )
+        self.wait()
+
+    def wait(self, seconds=60):
+        """Until /readyz says so."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                if urllib.request.urlopen(f"{self.url}/readyz", timeout=2).status == 200:
+                    return
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended with {self.process.returncode}")
+            time.sleep(0.05)
+        raise AssertionError("the server did not become ready")
+
+    def kill(self):
+        """kill -9."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        """SIGTERM and wait."""
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def get(self, path):
+        """JSON of a GET."""
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return json.load(answer)
+
+    def post_image(self, path, image: bytes, timeout=60, **fields):
+        """(status, JSON) of a multipart POST with one image."""
+        boundary = uuid.uuid4().hex
+        body = b"".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+            for name, value in fields.items()
+        )
+        body += f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'.encode()
+        body += image + f"\r\n--{boundary}--\r\n".encode()
+        request = urllib.request.Request(
+            self.url + path, data=body, headers={"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as problem:
+            return problem.code, json.load(problem)
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The default model, exported."""
+    if not (MODEL / "model.json").exists():
+        script("export_model.py", "--model", "efficientnet_lite0", "--out", MODEL)
+    return MODEL
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Labelled chest X-rays that are no part of the project."""
+    if not (SHARED / "data/README.md").exists():
+        pytest.skip("the labelled X-rays of ../shared are not here")
+    return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory):
+    """A small folder of synthetic radiographs."""
+    folder = tmp_path_factory.mktemp("synthetic") / "data"
+    script("make_synthetic_xrays.py", "--out", folder, "--count", 40, "--seed", 5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def three_class(shared, model, tmp_path_factory):
+    """(data, embeddings of the Rust way, archive) of the 251 real images."""
+    folder = tmp_path_factory.mktemp("three-class")
+    data = shared / "cxr-three-class"
+    medsearch("embed", "--data", data, "--out", folder / "embeddings", "--model", model)
+    archive = folder / "archive"
+    medsearch("index", "--embeddings", folder / "embeddings", "--data", data, "--model", model, "--archive", archive)
+    return data, folder / "embeddings", archive
+
+
+@pytest.fixture
+def small_archive(synthetic, tmp_path):
+    """A fresh archive in thumbnail space: no model, starts at once."""
+    medsearch("embed", "--data", synthetic, "--out", tmp_path / "embeddings", "--model", "thumbnail")
+    medsearch("index", "--embeddings", tmp_path / "embeddings", "--data", synthetic, "--model", "thumbnail", "--archive", tmp_path / "archive")
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def serve():
+    """Starts servers and stops them after the test."""
+    servers = []
+
+    def start(archive, *arguments, **options):
+        servers.append(Server(archive, *arguments, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.kill()
+
+
+def png(seed: int, size=96) -> bytes:
+    """A distinct small grey PNG."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    noise = np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, "PNG")
+    return out.getvalue()
+
+
+def have(program: str) -> str:
+    """The path of a Debian program, or the test is skipped by name."""
+    path = shutil.which(program)
+    if not path:
+        pytest.skip(f"{program} is not installed")
+    return path

@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""Embed labelled images with PyTorch: OUT/<CLASS>.npy and OUT/<CLASS>.json.
+
+    scripts/calculate_embeddings.py --data data --out embeddings --model models/efficientnet_lite0
+
+Run again after an interruption it goes on where it stopped. Exit code 3: some images were broken
+and are listed in OUT/broken.json; the others are embedded.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from medsearch_py.card import CardError
+from medsearch_py.dataset import Dataset, DatasetError
+from medsearch_py.embed import run
+from medsearch_py.model import load_model
+
+SOME_BROKEN = 3
+USAGE = 2
+
+
+def main() -> int:
+    args = arguments()
+    try:
+        dataset = Dataset(args.data)
+        if dataset.unread:
+            print(f"{len(dataset.unread)} files lie too deep and are not read", file=sys.stderr)
+        model = load_model(args.model, args.device, args.threads)
+        broken = run(dataset, model, args.out, args.batch, args.workers, args.limit)
+    except (DatasetError, CardError) as error:
+        print(f"calculate_embeddings: {error}", file=sys.stderr)
+        return USAGE
+    if broken:
+        print(f"{len(broken)} broken images, listed in {args.out / 'broken.json'}", file=sys.stderr)
+    return SOME_BROKEN if broken else 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path, help="folder or zip with <CLASS>/ or <CLASS>/images/")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the embeddings")
+    parser.add_argument("--model", required=True, help="folder of an exported model, or `thumbnail`")
+    parser.add_argument("--batch", type=positive, default=32, help="images a batch, default %(default)s")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N, default %(default)s")
+    parser.add_argument("--workers", type=positive, default=len(os.sched_getaffinity(0)), help="decoding threads")
+    parser.add_argument("--threads", type=positive, help="model threads on the CPU, default all")
+    parser.add_argument("--limit", type=positive, help="only the first N images")
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

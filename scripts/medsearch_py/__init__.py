@@ -1,0 +1,1 @@
+"""Python side of medsearch: pixels, model export, embeddings and test data."""

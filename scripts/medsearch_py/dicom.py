@@ -1,0 +1,132 @@
+"""DICOM to a raster: stored values of frame 0, and what the header says about them."""
+
+import io
+import logging
+import re
+import warnings
+
+import numpy as np
+import pydicom
+from pydicom import uid
+from pydicom.pixels import apply_color_lut, pixel_array
+
+from .problems import BROKEN, UNSUPPORTED, ImageProblem
+from .raster import Raster, check_dimensions
+
+# pydicom's warnings quote values of the file; those may name a patient.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="pydicom")
+
+MAGIC = b"DICM"
+MAGIC_OFFSET = 128
+# Both ways of embedding read these and refuse the rest; None: pydicom reads it alone.
+TRANSFER_SYNTAXES = {
+    uid.ImplicitVRLittleEndian: None,
+    uid.ExplicitVRLittleEndian: None,
+    uid.DeflatedExplicitVRLittleEndian: None,
+    uid.ExplicitVRBigEndian: None,
+    uid.RLELossless: None,
+    uid.JPEGBaseline8Bit: "pillow",
+    uid.JPEGLossless: "gdcm",
+    uid.JPEGLosslessSV1: "gdcm",
+}
+# Record field -> DICOM keyword (PS3.6).
+FACTS = {
+    "patient_id": "PatientID",
+    "issuer": "IssuerOfPatientID",
+    "study_uid": "StudyInstanceUID",
+    "series_uid": "SeriesInstanceUID",
+    "sop_uid": "SOPInstanceUID",
+    "view": "ViewPosition",
+    "sex": "PatientSex",
+}
+TAGS = {"modality": "Modality", "body_part": "BodyPartExamined"}
+
+
+def decode(data: bytes) -> Raster:
+    """DICOM bytes -> Raster. Modality LUT Sequence and VOI windows are not applied."""
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        return _raster(dataset)
+    except ImageProblem:
+        raise
+    except Exception as error:  # pydicom and its plugins raise almost anything on broken files
+        raise ImageProblem(BROKEN, f"broken DICOM: {type(error).__name__}") from error
+
+
+def facts(dataset: pydicom.Dataset) -> dict:
+    """Identity, view and patient fields under the record's names; empty ones left out."""
+    found = {name: _text(dataset, keyword) for name, keyword in FACTS.items()}
+    found["age"] = "".join(re.findall(r"\d", _text(dataset, "PatientAge")))
+    tags = {name: _text(dataset, keyword) for name, keyword in TAGS.items()}
+    found["tags"] = {name: value for name, value in tags.items() if value}
+    return {name: value for name, value in found.items() if value}
+
+
+def _text(dataset: pydicom.Dataset, keyword: str) -> str:
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip().strip("\0")
+
+
+def _raster(dataset: pydicom.Dataset) -> Raster:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax not in TRANSFER_SYNTAXES:
+        raise ImageProblem(UNSUPPORTED, f"transfer syntax `{syntax}` is not read")
+    if "PixelData" not in dataset:
+        raise ImageProblem(UNSUPPORTED, "the DICOM file has no pixel data")
+    check_dimensions(int(dataset.Columns), int(dataset.Rows))
+    if dataset.BitsAllocated not in (8, 16) or dataset.SamplesPerPixel not in (1, 3):
+        raise ImageProblem(
+            UNSUPPORTED, f"{dataset.SamplesPerPixel} samples of {dataset.BitsAllocated} bits are not read"
+        )
+    values = pixel_array(dataset, index=0, decoding_plugin=TRANSFER_SYNTAXES[syntax] or "")
+    photometric = dataset.PhotometricInterpretation
+    if photometric == "PALETTE COLOR":
+        colours = apply_color_lut(values, dataset)[..., :3]
+        samples = (colours >> 8).astype(np.uint8) if colours.dtype.itemsize > 1 else colours
+        return Raster(np.ascontiguousarray(samples), "dicom", facts=facts(dataset))
+    if dataset.SamplesPerPixel == 3:
+        return Raster(np.ascontiguousarray(values), "dicom", facts=facts(dataset))
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ImageProblem(UNSUPPORTED, f"photometric interpretation `{photometric}` is not read")
+    return _grey(dataset, values)
+
+
+def _grey(dataset: pydicom.Dataset, values: np.ndarray) -> Raster:
+    signed = dataset.PixelRepresentation == 1
+    stored = _stored_bits(values, int(dataset.BitsStored), int(dataset.HighBit), signed)
+    slope = float(dataset.get("RescaleSlope") or 1)
+    intercept = float(dataset.get("RescaleIntercept") or 0)
+    return Raster(
+        stored,
+        "dicom",
+        # Signed 8-bit values don't fit 0..255 as they are, so they get a window too.
+        windowed=dataset.BitsStored > 8 or (slope, intercept) != (1, 0) or signed,
+        inverted=(dataset.PhotometricInterpretation == "MONOCHROME1") != (slope < 0),
+        padding=_padding(dataset, signed),
+        facts=facts(dataset),
+    )
+
+
+def _stored_bits(values: np.ndarray, stored: int, high: int, signed: bool) -> np.ndarray:
+    """The BitsStored bits that end at HighBit, sign extended: overlays may sit in the others."""
+    # Big-endian files come as big-endian arrays, which a view would read the wrong way round.
+    values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
+    allocated = values.dtype.itemsize * 8
+    kind = np.dtype(f"{'i' if signed else 'u'}{allocated // 8}")
+    if stored >= allocated:
+        return values.astype(kind, copy=False)
+    unsigned = values.view(f"u{allocated // 8}").astype(np.int32) >> (high + 1 - stored)
+    unsigned &= (1 << stored) - 1
+    if signed:
+        unsigned -= (unsigned >> (stored - 1)) << stored
+    return unsigned.astype(kind)
+
+
+def _padding(dataset: pydicom.Dataset, signed: bool) -> int | None:
+    value = dataset.get("PixelPaddingValue")
+    if not isinstance(value, int):
+        return None
+    # Written as US in a file of signed pixels, a negative value arrives as 2**16 more.
+    return value - (1 << 16) if signed and value > 32767 else value

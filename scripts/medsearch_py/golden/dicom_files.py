@@ -1,0 +1,197 @@
+"""DICOM: both greys, 8 to 16 bits, signed, palette, colour spaces, transfer syntaxes."""
+
+import io
+import tempfile
+from pathlib import Path
+
+import gdcm
+import numpy as np
+from PIL import Image
+from pydicom import dcmread, uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+
+from .picture import HEIGHT, WIDTH, colour, grey
+
+ROOT = "2.25.1001"
+
+
+def files() -> dict[str, bytes]:
+    """Name -> bytes."""
+    mono8, mono12, mono16 = grey(256), grey(4096), grey(65536)
+    signed = grey(4096) - 1024
+    pair = np.stack([grey(4096), grey(4096)[::-1]])
+    made = {
+        "mono2-8": _grey(mono8, 8, 8),
+        "mono1-8": _grey(mono8, 8, 8, "MONOCHROME1"),
+        "mono2-8-in-16": _grey(mono8, 16, 8),
+        "mono2-8-rescaled": _grey(mono8, 8, 8, RescaleSlope="2", RescaleIntercept="-100"),
+        "mono2-12": _grey(mono12, 16, 12),
+        "mono1-12": _grey(mono12, 16, 12, "MONOCHROME1"),
+        "mono2-12-overlay-bits": _grey(mono12 | ((mono12 % 3 == 0) << 13), 16, 12),
+        "mono2-16": _grey(mono16, 16, 16),
+        "mono1-16-negative-slope": _grey(mono16, 16, 16, "MONOCHROME1", RescaleSlope="-1", RescaleIntercept="65535"),
+        "mono2-12-signed": _grey(np.clip(signed, -2048, 2047), 16, 12, signed=True, RescaleIntercept="-1024"),
+        "mono2-16-signed": _grey(grey(65536) - 32768, 16, 16, signed=True),
+        "mono1-16-signed": _grey(signed, 16, 16, "MONOCHROME1", signed=True),
+        "mono2-16-padding": _grey(np.where(mono12 < 1500, 0, mono12), 16, 16, PixelPaddingValue=0),
+        "mono2-16-signed-padding": _grey(
+            np.where(signed < 200, -2000, signed), 16, 16, signed=True, PixelPaddingValue=-2000
+        ),
+        "mono2-12-frames": _grey(pair, 16, 12, NumberOfFrames=2),
+        "constant": _grey(np.full((HEIGHT, WIDTH), 900), 16, 12),
+        "rgb": _colour(colour(256), "RGB", 0),
+        "rgb-planar": _colour(colour(256), "RGB", 1),
+        "ybr-full": _colour(_ybr(colour(256)), "YBR_FULL", 0),
+        "palette-8": _palette(grey(256), 8),
+        "palette-16": _palette(grey(256), 16),
+    }
+    written = {f"{name}.dcm": _write(dataset, uid.ExplicitVRLittleEndian) for name, dataset in made.items()}
+    written["mono2-12-implicit.dcm"] = _write(made["mono2-12"], uid.ImplicitVRLittleEndian)
+    written["mono2-12-deflated.dcm"] = _write(made["mono2-12"], uid.DeflatedExplicitVRLittleEndian)
+    written["mono2-12-big-endian.dcm"] = _big_endian(mono12)
+    for name in ("mono2-8", "mono2-12", "rgb"):
+        written[f"{name}-rle.dcm"] = _rle(made[name])
+    for name, syntax in (("57", uid.JPEGLossless), ("70", uid.JPEGLosslessSV1)):
+        written[f"mono2-16-jpeg-lossless-{name}.dcm"] = _lossless(written["mono2-16.dcm"], syntax)
+        written[f"mono1-12-jpeg-lossless-{name}.dcm"] = _lossless(written["mono1-12.dcm"], syntax)
+    written["mono2-8-jpeg.dcm"] = _jpeg(made["mono2-8"], "MONOCHROME2")
+    written["mono1-8-jpeg.dcm"] = _jpeg(made["mono2-8"], "MONOCHROME1")
+    written["ybr-422-jpeg.dcm"] = _jpeg(made["rgb"], "YBR_FULL_422")
+    written["truncated.dcm"] = written["mono2-16.dcm"][: len(written["mono2-16.dcm"]) // 2]
+    return written
+
+
+def _common(height: int, width: int) -> Dataset:
+    dataset = Dataset()
+    dataset.SOPClassUID = uid.DigitalXRayImageStorageForPresentation
+    dataset.SOPInstanceUID = f"{ROOT}.3"
+    dataset.StudyInstanceUID = f"{ROOT}.1"
+    dataset.SeriesInstanceUID = f"{ROOT}.2"
+    dataset.PatientID = "GOLDEN-1"
+    dataset.IssuerOfPatientID = "TEST"
+    dataset.PatientAge = "045Y"
+    dataset.PatientSex = "F"
+    dataset.Modality = "DX"
+    dataset.BodyPartExamined = "CHEST"
+    dataset.ViewPosition = "PA"
+    dataset.Rows, dataset.Columns = height, width
+    return dataset
+
+
+def _grey(
+    values: np.ndarray,
+    allocated: int,
+    stored: int,
+    photometric: str = "MONOCHROME2",
+    signed: bool = False,
+    **elements,
+) -> Dataset:
+    dataset = _common(*values.shape[-2:])
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = photometric
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = allocated, stored, stored - 1
+    dataset.PixelRepresentation = int(signed)
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    if "RescaleIntercept" in elements and "RescaleSlope" not in elements:
+        dataset.RescaleSlope = "1"
+    kind = f"<{'i' if signed else 'u'}{allocated // 8}"
+    dataset.PixelData = values.astype(kind).tobytes()
+    dataset["PixelData"].VR = "OW" if allocated > 8 else "OB"
+    return dataset
+
+
+def _colour(values: np.ndarray, photometric: str, planar: int) -> Dataset:
+    dataset = _common(*values.shape[:2])
+    dataset.SamplesPerPixel = 3
+    dataset.PhotometricInterpretation = photometric
+    dataset.PlanarConfiguration = planar
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelRepresentation = 0
+    ordered = values.transpose(2, 0, 1) if planar else values
+    dataset.PixelData = ordered.astype(np.uint8).tobytes()
+    dataset["PixelData"].VR = "OB"
+    return dataset
+
+
+def _ybr(values: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(values.astype(np.uint8)).convert("YCbCr"))
+
+
+def _palette(values: np.ndarray, entry_bits: int) -> Dataset:
+    dataset = _grey(values, 8, 8, "PALETTE COLOR")
+    at = np.arange(256)
+    for name, entries in (("Red", at), ("Green", 255 - at), ("Blue", at * 7 % 256)):
+        setattr(dataset, f"{name}PaletteColorLookupTableDescriptor", [256, 0, entry_bits])
+        wide = entries * 257 if entry_bits == 16 else entries
+        data = wide.astype("<u2" if entry_bits == 16 else np.uint8).tobytes()
+        setattr(dataset, f"{name}PaletteColorLookupTableData", data)
+    return dataset
+
+
+def _write(dataset: Dataset, syntax: str) -> bytes:
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = syntax
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.ImplementationClassUID = ROOT
+    dataset.file_meta = meta
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _big_endian(values: np.ndarray) -> bytes:
+    dataset = _grey(values, 16, 12)
+    dataset.PixelData = values.astype(">u2").tobytes()
+    return _write(dataset, uid.ExplicitVRBigEndian)
+
+
+def _copy(data: bytes) -> Dataset:
+    return dcmread(io.BytesIO(data))
+
+
+def _rle(dataset: Dataset) -> bytes:
+    copied = _copy(_write(dataset, uid.ExplicitVRLittleEndian))
+    copied.compress(uid.RLELossless, generate_instance_uid=False)
+    file = io.BytesIO()
+    copied.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def _jpeg(dataset: Dataset, photometric: str) -> bytes:
+    copied = _copy(_write(dataset, uid.ExplicitVRLittleEndian))
+    samples = np.frombuffer(copied.PixelData, np.uint8).reshape(HEIGHT, WIDTH, -1)
+    file = io.BytesIO()
+    image = Image.fromarray(samples.squeeze())
+    image.save(file, "JPEG", quality=95, subsampling="4:2:2" if image.mode == "RGB" else -1)
+    copied.PhotometricInterpretation = photometric
+    copied.PixelData = encapsulate([file.getvalue()])
+    copied["PixelData"].VR = "OB"
+    copied["PixelData"].is_undefined_length = True
+    copied.LossyImageCompression = "01"
+    return _write(copied, uid.JPEGBaseline8Bit)
+
+
+def _lossless(data: bytes, syntax: str) -> bytes:
+    """JPEG lossless through GDCM, which alone can write it."""
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder) / "before.dcm", Path(folder) / "after.dcm"
+        before.write_bytes(data)
+        reader = gdcm.ImageReader()
+        reader.SetFileName(str(before))
+        if not reader.Read():
+            raise RuntimeError("gdcm can't read its input")
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(syntax))))
+        change.SetInput(reader.GetImage())
+        if not change.Change():
+            raise RuntimeError("gdcm can't write JPEG lossless")
+        writer = gdcm.ImageWriter()
+        writer.SetFileName(str(after))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        if not writer.Write():
+            raise RuntimeError("gdcm can't write its output")
+        return after.read_bytes()

@@ -1,0 +1,76 @@
+"""A decoded image before windowing, its limits and its two identities."""
+
+import hashlib
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .problems import BROKEN, TOO_LARGE, TOO_MANY_PIXELS, ImageProblem
+
+FILE_BYTES_MAX = 64 << 20
+PIXELS_MAX = 64 << 20
+SIDE_MAX = 32_767
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Native samples: [H, W] grey or [H, W, 3] RGB; uint8, uint16 or int16.
+
+    windowed: grey values need the percentile window (more than 8 bits, or a rescale).
+    inverted: the 8-bit values are turned over once (MONOCHROME1, negative slope).
+    padding: stored value that is left out of the window's count, or None.
+    facts: what the file says about itself (DICOM only), under the record's field names.
+    """
+
+    samples: np.ndarray
+    format: str
+    windowed: bool = False
+    inverted: bool = False
+    padding: int | None = None
+    facts: dict = field(default_factory=dict)
+
+    @property
+    def height(self) -> int:
+        return self.samples.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.samples.shape[1]
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.samples.ndim == 2 else self.samples.shape[2]
+
+    @property
+    def bits(self) -> int:
+        """Bits of one stored sample: 8 or 16."""
+        return self.samples.dtype.itemsize * 8
+
+
+def file_digest(data: bytes) -> str:
+    """sha256 of the file, in hex; its first 32 digits are the image's id."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def pixel_digest(raster: Raster) -> str:
+    """sha256 of the decoded samples: the same pixels in another file have the same digest."""
+    header = struct.pack("<IIBB", raster.width, raster.height, raster.channels, raster.bits)
+    little_endian = raster.samples.astype(raster.samples.dtype.newbyteorder("<"), copy=False)
+    digest = hashlib.sha256(b"medsearch/raster/1\n" + header)
+    digest.update(np.ascontiguousarray(little_endian).data)
+    return digest.hexdigest()
+
+
+def check_file_size(size: int) -> None:
+    """Refuse a file above the limit, before it is read or decoded."""
+    if size > FILE_BYTES_MAX:
+        raise ImageProblem(TOO_LARGE, f"file of {size} bytes is above {FILE_BYTES_MAX}")
+
+
+def check_dimensions(width: int, height: int) -> None:
+    """Refuse sizes outside the limits, from the header, before anything is decoded."""
+    if width < 1 or height < 1:
+        raise ImageProblem(BROKEN, f"image of {width}x{height} has no pixels")
+    if max(width, height) > SIDE_MAX or width * height > PIXELS_MAX:
+        raise ImageProblem(TOO_MANY_PIXELS, f"image of {width}x{height} is above the limit")

@@ -11,7 +11,7 @@ serve_and() {
     [ -d .local/demo ] || fail "there is no demo archive yet: scripts/demo --synthetic --no-serve"
     folder=$(find .local/demo -path ".local/demo/$1/efficientnet_lite0" -print -quit)
     [ -d "$folder/archive" ] || fail "there is no demo archive of $1 yet: run scripts/demo with --no-serve"
-    port=$("$PYTHON_VENV" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    port=$(free_port)
     rm -rf "$folder/served" "$folder/served.secret"
     cp -r "$folder/archive" "$folder/served" # tests write to it
     cp "$folder/archive.secret" "$folder/served.secret"
@@ -39,3 +39,5 @@ serve_and() {
     return "$status"
 }
 
+
+free_port() { "$PYTHON_VENV" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }

@@ -14,13 +14,29 @@ fail() {
     printf 'error: %s\n' "$*" >&2
     exit "$SAID"
 }
-trap 'unexpected $? "${BASH_SOURCE[0]}" $LINENO "$BASH_COMMAND"' ERR
+say_errors() { trap 'unexpected $? "${BASH_SOURCE[0]}" $LINENO "$BASH_COMMAND"' ERR; }
+say_errors
 unexpected() {
     [ "$1" = "$SAID" ] || printf 'error: %s, line %s: "%s" ended with %s\n' "${2#"$ROOT"/}" "$3" "$4" "$1" >&2
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 seconds() { # 75 -> 1 min 15 s
     if (($1 < 60)); then printf '%d s' "$1"; else printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); fi
+}
+# guarded FUNCTION: runs it in a shell of its own, where the first command that fails ends it, and leaves its exit code in
+# STATUS. (As part of a condition, `if FUNCTION`, the first failure would go unnoticed.)
+guarded() {
+    trap - ERR
+    set +e
+    (
+        say_errors
+        set -e
+        "$1"
+    )
+    # shellcheck disable=SC2034 # for the caller
+    STATUS=$?
+    set -e
+    say_errors
 }
 # A short name for what is given: files by content, other words by themselves.
 digest() {
@@ -44,7 +60,7 @@ step_add() {
 }
 
 steps_run() {
-    local i n=${#STEPS[@]} name stamp key began status
+    local i n=${#STEPS[@]} name stamp key began
     mkdir -p "$LOCAL/stamps"
     for ((i = 0; i < n; i++)); do
         name=${STEPS[i]}
@@ -61,18 +77,11 @@ steps_run() {
         fi
         say "step $((i + 1)) of $n: ${STEP_WHAT[i]}${STEP_NOTE[i]:+ (${STEP_NOTE[i]})}"
         began=$SECONDS
-        # A subshell outside any condition, or `set -e` would not hold inside it.
-        set +e
-        (
-            set -e
-            "$name"
-        )
-        status=$?
-        set -e
-        if ((status != 0)); then
+        guarded "$name"
+        if ((STATUS != 0)); then
             printf 'stopped at step %d of %d (%s): once the cause above is gone, run again: finished steps are kept\n' \
                 $((i + 1)) "$n" "${STEP_WHAT[i]}" >&2
-            exit "$status"
+            exit "$STATUS"
         fi
         [ -z "$key" ] || printf '%s\n' "$key" >"$stamp"
         say "        $(seconds $((SECONDS - began)))"

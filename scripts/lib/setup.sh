@@ -6,7 +6,7 @@ RUST=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 # PyTorch's own index of CPU builds: a tenth of the size of the wheel on PyPI, which comes with CUDA.
 TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 
-setup_steps() {
+setup_steps() { # [no-build]
     step_add check_tools "check what is needed"
     step_add python_torch "Python environment in .venv with PyTorch $TORCH" \
         "fetches 0.2 GB, or 3 GB where only PyPI is reached; 1 to 5 minutes"
@@ -16,10 +16,12 @@ setup_steps() {
     else
         step_add use_libtorch "libtorch as LIBTORCH says: $LIBTORCH"
     fi
-    if [ -x "$MEDSEARCH" ]; then
-        step_add build "build medsearch" "seconds, or a minute where the code has changed"
+    if [ "${1:-}" = no-build ]; then
+        return
+    elif [ -x "$MEDSEARCH" ]; then
+        step_add build_medsearch "build medsearch" "seconds, or a minute where the code has changed"
     else
-        step_add build "build medsearch" "fetches 60 MB of crates; 6 to 10 minutes on 2 cores"
+        step_add build_medsearch "build medsearch" "fetches 60 MB of crates; 6 to 10 minutes on 2 cores"
     fi
 }
 
@@ -135,7 +137,7 @@ libtorch_into() {
     say "        $(find "$dest/lib" -mindepth 1 ! -name libtorch.so -printf '%f ')"
 }
 
-build() {
+build_medsearch() {
     # The release profile is the only one used here, so that dependencies compile once.
     cargo build --release --locked || fail "cargo could not build medsearch: its message above says why"
 }

@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+"""Load a local server with a mix of requests for some minutes; watch memory, open files and every answer.
+
+Fails on an answer that should not be, on an acknowledged write that is gone or came twice, and on memory or open
+files that keep growing.
+"""
+
+import argparse
+import io
+import random
+import statistics
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from medsearch_py.client import Answer, Client
+
+SAMPLE_EVERY_S = 5.0
+GROWTH_MAX_SHARE = 0.15
+GROWTH_MAX_MB = 64
+OPEN_FILES_GROWTH_MAX = 16
+# How often each kind of request comes, in shares.
+MIX = {"search": 80, "add": 9, "relabel": 4, "delete": 4, "nonsense": 3}
+
+
+@dataclass
+class Shared:
+    """What the threads know together."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    counts: Counter = field(default_factory=Counter)
+    latencies_ms: list[float] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    added: dict[str, str | None] = field(default_factory=dict)
+    deleted: set[str] = field(default_factory=set)
+
+    def problem(self, text: str) -> None:
+        """Note that something is not as promised."""
+        with self.lock:
+            self.problems.append(text)
+
+
+class User(threading.Thread):
+    """One client that asks one thing after another until the time is over."""
+
+    def __init__(self, url: str, images: list[bytes], classes: list[str], until: float, shared: Shared, seed: int):
+        super().__init__(daemon=True)
+        self.client = Client(url)
+        self.images, self.classes, self.until, self.shared = images, classes, until, shared
+        self.random = random.Random(seed)
+        self.own: list[str] = []
+
+    def run(self) -> None:
+        while time.monotonic() < self.until:
+            kind = self.random.choices(list(MIX), MIX.values())[0]
+            began = time.monotonic()
+            try:
+                answer = getattr(self, kind)()
+            except Exception as error:
+                self.shared.problem(f"{kind}: {type(error).__name__}: {error}")
+                continue
+            with self.shared.lock:
+                self.shared.counts[f"{kind} {answer.status if answer else '-'}"] += 1
+                if kind == "search":
+                    self.shared.latencies_ms.append((time.monotonic() - began) * 1000)
+            if answer and answer.status in (429, 503):
+                time.sleep(min(float(answer.headers.get("retry-after", 1)), 2))
+
+    def expect(self, answer: Answer, *statuses: int) -> Answer:
+        # Busy is an honest answer; anything else has to be what was asked for.
+        if answer.status not in (*statuses, 429, 503):
+            self.shared.problem(f"status {answer.status} instead of {statuses}: {answer.body[:200]!r}")
+        return answer
+
+    def search(self) -> Answer:
+        answer = self.expect(self.client.ask_form("/v1/search", self.random.choice(self.images)), 200)
+        if answer.status == 200:
+            neighbors = answer.json()["neighbors"]
+            if not neighbors or any(a["similarity"] < b["similarity"] for a, b in pairwise(neighbors)):
+                self.shared.problem("neighbors are missing or out of order")
+        return answer
+
+    def add(self) -> Answer:
+        label = self.random.choice(self.classes)
+        image = picture(self.random.randrange(1 << 62))
+        answer = self.expect(self.client.ask_form("/v1/images", image, fields=[("class", label)]), 201)
+        if answer.status == 201:
+            self.own.append(answer.json()["id"])
+            with self.shared.lock:
+                self.shared.added[self.own[-1]] = label
+        return answer
+
+    def relabel(self) -> Answer | None:
+        if not self.own:
+            return None
+        image, label = self.random.choice(self.own), self.random.choice(self.classes)
+        change = {"class": label, "label_source": "reader"}
+        answer = self.expect(self.client.ask_json("PATCH", f"/v1/images/{image}", change), 200)
+        if answer.status == 200:
+            with self.shared.lock:
+                self.shared.added[image] = label
+        return answer
+
+    def delete(self) -> Answer | None:
+        if not self.own:
+            return None
+        image = self.own.pop(self.random.randrange(len(self.own)))
+        answer = self.expect(self.client.ask("DELETE", f"/v1/images/{image}"), 200)
+        if answer.status == 200:
+            with self.shared.lock:
+                self.shared.deleted.add(image)
+                del self.shared.added[image]
+        else:
+            self.own.append(image)
+        return answer
+
+    def nonsense(self) -> Answer:
+        whole = self.random.choice(self.images)
+        body = self.random.choice([b"", b"no image", whole[: len(whole) // 2], bytes(1000)])
+        answer = self.client.ask_form("/v1/search", body)
+        if not 400 <= answer.status < 500:
+            self.shared.problem(f"status {answer.status} for nonsense")
+        return answer
+
+
+def picture(seed: int) -> bytes:
+    """A picture that no other seed gives."""
+    noise = np.random.default_rng(seed).integers(0, 256, (64, 64), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize((256, 256)).save(file, "PNG")
+    return file.getvalue()
+
+
+def state_of(process: int) -> tuple[float, int]:
+    """Resident megabytes and open files of a process."""
+    status = Path(f"/proc/{process}/status").read_text()
+    resident_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+    return resident_kb / 1024, len(list(Path(f"/proc/{process}/fd").iterdir()))
+
+
+def check_writes(client: Client, shared: Shared) -> None:
+    """Everything acknowledged is there as last written; everything deleted is not."""
+    for image, label in shared.added.items():
+        answer = client.ask("GET", f"/v1/images/{image}")
+        if answer.status != 200 or answer.json()["class"] != label:
+            shared.problem(f"an acknowledged image answers {answer.status}, or has another class than it was given")
+    for image in shared.deleted:
+        if (status := client.ask("GET", f"/v1/images/{image}").status) != 404:
+            shared.problem(f"a deleted image answers {status}")
+
+
+def main() -> int:
+    args = arguments()
+    images = [path.read_bytes() for path in sorted(args.images.rglob("*.png"))[:: max(1, args.every)]]
+    client, shared = Client(args.url), Shared()
+    before = client.ask("GET", "/v1/archive").expect(200)
+    classes = [entry["name"] for entry in before["classes"]]
+    until = time.monotonic() + args.minutes * 60
+    users = [User(args.url, images, classes, until, shared, seed) for seed in range(args.threads)]
+    for user in users:
+        user.start()
+    samples = []
+    print("minute  requests  p50 ms  p99 ms  memory MB  open files  problems")
+    while any(user.is_alive() for user in users):
+        time.sleep(SAMPLE_EVERY_S)
+        samples.append(state_of(args.process))
+        with shared.lock:
+            recent = sorted(shared.latencies_ms[-1000:]) or [0.0]
+            row = (args.minutes - (until - time.monotonic()) / 60, sum(shared.counts.values()))
+            p50, p99 = statistics.median(recent), recent[int(len(recent) * 0.99)]
+            print(
+                f"{row[0]:6.1f}  {row[1]:8}  {p50:6.0f}  {p99:6.0f}  {samples[-1][0]:9.0f}  {samples[-1][1]:10}"
+                f"  {len(shared.problems):8}",
+                flush=True,
+            )
+    check_writes(client, shared)
+    after = client.ask("GET", "/v1/archive").expect(200)
+    if after["images"] != before["images"] + len(shared.added):
+        shared.problem(f"{after['images']} images instead of {before['images'] + len(shared.added)}")
+    # The first quarter warms caches up; from then on nothing may keep growing.
+    settled, end = samples[len(samples) // 4], samples[-1]
+    if end[0] > settled[0] * (1 + GROWTH_MAX_SHARE) + GROWTH_MAX_MB:
+        shared.problem(f"memory went from {settled[0]:.0f} to {end[0]:.0f} MB")
+    if end[1] > settled[1] + OPEN_FILES_GROWTH_MAX:
+        shared.problem(f"open files went from {settled[1]} to {end[1]}")
+    print("\n".join(f"{count:8} {kind}" for kind, count in sorted(shared.counts.items())))
+    print("\n".join(f"problem: {text}" for text in shared.problems[:20]))
+    print(f"{sum(shared.counts.values())} passed, {len(shared.problems)} failed")
+    return 1 if shared.problems else 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", required=True, help="address of the server, on this machine")
+    parser.add_argument("--process", required=True, type=int, help="process id of the server")
+    parser.add_argument("--images", required=True, type=Path, help="folder of PNG images to search for")
+    parser.add_argument("--every", type=int, default=4, help="use every Nth image, default %(default)s")
+    parser.add_argument("--minutes", type=float, default=10.0, help="default %(default)s")
+    parser.add_argument("--threads", type=int, default=4, help="clients at a time, default %(default)s")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

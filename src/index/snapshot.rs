@@ -259,6 +259,11 @@ impl Snapshot {
         Ok(ranking)
     }
 
+    /// Whether the rows object of this name is loaded: the next snapshot needs its name only.
+    pub fn has_segment(&self, name: &str) -> bool {
+        self.segment(name).is_some()
+    }
+
     fn segment(&self, name: &str) -> Option<&LiveSegment> {
         self.segments.iter().find(|live| live.segment.name() == name)
     }
@@ -327,10 +332,10 @@ impl LiveSegment {
                 selected[segment.list_of(row)] -= 1;
             }
         };
-        if let Some(patient) = query.patient.filter(|_| ask.exclude.patient) {
+        for &patient in query.patients.iter().filter(|_| ask.exclude.patient) {
             segment.patients().rows(patient).for_each(&mut exclude);
         }
-        if let Some(study) = query.study.filter(|_| ask.exclude.study) {
+        for &study in query.studies.iter().filter(|_| ask.exclude.study) {
             segment.studies().rows(study).for_each(&mut exclude);
         }
         for &key in query.same_pixels.iter().filter(|_| ask.exclude.pixels) {

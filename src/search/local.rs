@@ -164,8 +164,8 @@ mod tests {
         fn query(&self) -> Query {
             Query {
                 embedding: Embedding::from_raw(&self.vector.map(f32::from), DIMENSION).unwrap(),
-                patient: (self.patient > 0).then(|| key(PATIENT + u32::from(self.patient))),
-                study: (self.study > 0).then(|| key(STUDY + u32::from(self.study))),
+                patients: (self.patient > 0).then(|| key(PATIENT + u32::from(self.patient))).into_iter().collect(),
+                studies: (self.study > 0).then(|| key(STUDY + u32::from(self.study))).into_iter().collect(),
                 same_pixels: self.same.iter().map(|&number| key(number)).collect(),
             }
         }
@@ -250,8 +250,8 @@ mod tests {
                 .as_ref()
                 .is_some_and(|only| source.is_none_or(|source| !only.contains(source)))
                 || source.is_some_and(|source| ask.exclude_sources.contains(source))
-                || ask.exclude.patient && query.patient.is_some() && record.patient == query.patient
-                || ask.exclude.study && query.study.is_some() && record.study == query.study
+                || ask.exclude.patient && record.patient.is_some_and(|patient| query.patients.contains(&patient))
+                || ask.exclude.study && record.study.is_some_and(|study| query.studies.contains(&study))
                 || ask.exclude.pixels && query.same_pixels.iter().any(|&key| same(key))
             {
                 continue;
@@ -300,8 +300,8 @@ mod tests {
     fn conflicts_by_oracle(input: &SnapshotInput) -> usize {
         let query = Query {
             embedding: Embedding::from_raw(&[1.0, 0.0, 0.0], DIMENSION).unwrap(),
-            patient: None,
-            study: None,
+            patients: Vec::new(),
+            studies: Vec::new(),
             same_pixels: Vec::new(),
         };
         // Each image for itself, so that no group hides one.
@@ -450,8 +450,8 @@ mod tests {
         let (record, embedding) = snapshot.get(input.segments[0].0.records[row].id).unwrap();
         Query {
             embedding,
-            patient: record.patient,
-            study: None,
+            patients: record.patient.into_iter().collect(),
+            studies: Vec::new(),
             same_pixels: vec![record.file_key],
         }
     }

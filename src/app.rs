@@ -3,7 +3,6 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use tokio::sync::watch;
@@ -17,9 +16,6 @@ use crate::index::IndexSettings;
 use crate::ingest::Ingest;
 use crate::metrics::Metrics;
 use crate::search::{Engine, Parts, Preparer, Served};
-
-/// Shortest API key that is accepted: shorter ones can be guessed.
-const API_KEY_BYTES_MIN: usize = 16;
 
 /// Everything that decides how a server runs.
 pub struct Settings {
@@ -114,21 +110,16 @@ impl App {
         })?;
         let address =
             listener.local_addr().map_err(|error| Error::with_source(ErrorKind::Internal, "no local address", error))?;
-        let state = http::State {
-            engine,
-            ingest,
-            settings: HttpSettings {
-                upload_bytes_max: settings.upload_bytes_max,
-                pixels_max: settings.pixels_max,
-                request_seconds_max: settings.request_seconds_max,
-                in_flight_max: settings.in_flight_max,
-                api_key: settings.api_key.as_deref().map(ApiKey::new),
-                loopback: address.ip().is_loopback(),
-                port: address.port(),
-            },
-            metrics,
+        let settings = HttpSettings {
+            upload_bytes_max: settings.upload_bytes_max,
+            pixels_max: settings.pixels_max,
+            request_seconds_max: settings.request_seconds_max as f64,
+            in_flight_max: settings.in_flight_max,
+            api_key: settings.api_key.as_deref().map(ApiKey::new).transpose()?,
+            loopback: address.ip().is_loopback(),
+            port: address.port(),
         };
-        let server = http::server(state, listener)?;
+        let server = http::server(listener, http::State::new(engine, ingest, settings, metrics))?;
         Ok(Self { address, server, _written: written })
     }
 
@@ -148,13 +139,27 @@ impl App {
         server.await.map_err(|error| Error::with_source(ErrorKind::Internal, "the server ended with an error", error))
     }
 
-    /// Builds and runs on a runtime of its own; `announce` gets the URL once the server listens.
-    pub fn run(settings: Settings, announce: impl FnOnce(&str)) -> Result<()> {
+    /// Builds and runs on a runtime of its own; `started` gets the address, and a switch that stops the server, once it listens.
+    ///
+    /// # Errors
+    /// As [`App::build`] and [`App::run_until_stopped`].
+    pub fn run(settings: Settings, started: impl FnOnce(SocketAddr, Stop)) -> Result<()> {
         actix_web::rt::System::new().block_on(async {
             let app = Self::build(settings).await?;
-            announce(&format!("http://{}", app.address()));
+            started(app.address(), Stop(app.handle()));
             app.run_until_stopped().await
         })
+    }
+}
+
+/// Stops a server from another thread.
+pub struct Stop(ServerHandle);
+
+impl Stop {
+    /// Stops it; what is in flight is finished first.
+    pub fn stop(self) {
+        // The request is sent when the future is made; nobody has to wait for the end here.
+        drop(self.0.stop(true));
     }
 }
 
@@ -175,8 +180,14 @@ pub async fn open_engine(archive: &Archive, settings: &Settings) -> Result<(Engi
     )?;
     let decoder = Arc::new(Decoder::new(decoder_settings(settings)?));
     let preparer = Preparer::new(decoder, embedder.card().input(), settings.threads);
-    let parts =
-        Parts { archive: archive.clone(), served: Arc::clone(&served), preparer, embedder, search_threads: settings.threads };
+    let parts = Parts {
+        archive: archive.clone(),
+        served: Arc::clone(&served),
+        preparer,
+        embedder,
+        queue_max: settings.queue_max,
+        search_threads: settings.threads,
+    };
     Ok((Engine::new(parts)?, served))
 }
 
@@ -196,10 +207,6 @@ pub fn decoder_settings(settings: &Settings) -> Result<DecoderSettings> {
 /// Beyond loopback nothing is served without a credential.
 fn check_access(settings: &Settings) -> Result<()> {
     match &settings.api_key {
-        Some(key) if key.len() < API_KEY_BYTES_MIN => Err(Error::new(
-            ErrorKind::Unauthorized,
-            format!("the API key is shorter than {API_KEY_BYTES_MIN} characters"),
-        )),
         Some(_) => Ok(()),
         None if settings.listen.ip().is_loopback() => Ok(()),
         None => Err(Error::new(

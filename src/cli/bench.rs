@@ -11,12 +11,15 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::settings::ArchiveArgs;
-use crate::app::{App, Settings, decoder_settings, open_engine};
+use crate::app::{App, Settings, decoder_settings};
 use crate::archive::Archive;
-use crate::domain::{Ask, Embedding, Query};
+use crate::domain::{Ask, ImageId, Query};
+use crate::embed::ModelCard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{Decoder, preprocess, to_eight_bit};
+use crate::index::IndexSettings;
 use crate::ingest::Dataset;
+use crate::search::{self, Served};
 
 /// Measure embedding and searching, stage by stage.
 ///
@@ -100,7 +103,7 @@ impl Bench {
     pub fn run(self) -> Result<ExitCode> {
         let images: Vec<Vec<u8>> = read_images(&self.data, self.queries)?;
         let report = Report {
-            images: Dataset::open(&self.data)?.len(),
+            images: Dataset::open(&self.data)?.entries().len(),
             processors: super::processors(),
             embed: self.embed()?,
             query: self.query(&images)?,
@@ -117,7 +120,7 @@ impl Bench {
 
     /// Both ways in turn, so that a slow minute of the machine hits both; medians.
     fn embed(&self) -> Result<EmbedReport> {
-        let images = Dataset::open(&self.data)?.len() as f64;
+        let images = Dataset::open(&self.data)?.entries().len() as f64;
         let program = std::env::current_exe()
             .map_err(|error| Error::with_source(ErrorKind::Internal, "the program's own path is unknown", error))?;
         let (mut rust, mut python) = (Vec::new(), Vec::new());
@@ -163,14 +166,17 @@ impl Bench {
         let (started, ready) = std::sync::mpsc::channel();
         let server_settings = settings();
         let server = std::thread::spawn(move || {
-            actix_free::serve(server_settings, started)
+            App::run(server_settings, |address, stop| {
+                // The receiver is gone only when the bench itself has ended.
+                let _ = started.send((address, stop));
+            })
         });
-        let address = ready.recv().map_err(|_| Error::new(ErrorKind::Unavailable, "the server did not start"))?;
+        let (address, stop) = ready.recv().map_err(|_| Error::new(ErrorKind::Unavailable, "the server did not start"))?;
         let mut client = Vec::new();
         let mut stages: std::collections::BTreeMap<&'static str, Vec<f64>> = Default::default();
         for (turn, image) in images.iter().cycle().take(self.queries + WARM_UP).enumerate() {
             let begun = Instant::now();
-            let answer = post_search(address.0, image)?;
+            let answer = post_search(address, image)?;
             let elapsed = begun.elapsed().as_secs_f64() * 1000.0;
             if turn >= WARM_UP {
                 client.push(elapsed);
@@ -180,7 +186,7 @@ impl Bench {
                 }
             }
         }
-        address.1.stop();
+        stop.stop();
         let _ = server.join();
         let model: Vec<f64> = stages.get("model").cloned().unwrap_or_default();
         let mut rest: Vec<f64> = client.iter().zip(&model).map(|(all, model)| all - model).collect();
@@ -199,15 +205,13 @@ impl Bench {
 
     /// The same stages called directly: no queue, no HTTP, no second thread.
     fn alone(&self, images: &[Vec<u8>], settings: &Settings) -> Result<Alone> {
-        let (engine, embedder_input) = super::block_on(async {
+        let version = super::block_on(async {
             let archive = Archive::open(&settings.archive, settings.secret.clone()).await?;
-            let (engine, served) = open_engine(&archive, settings).await?;
-            let input = engine.input_spec();
-            Ok(((engine, served), input))
+            Ok(Served::open(archive, IndexSettings::default()).await?.current())
         })?;
+        let input = ModelCard::load(&self.model)?.input();
         let decoder = Decoder::new(decoder_settings(settings)?);
-        let snapshot = engine.1.current();
-        let ids = snapshot.snapshot.classes().iter().flat_map(|(class, _)| snapshot.snapshot.ids_of_class(class, images.len())).collect::<Vec<_>>();
+        let ids: Vec<ImageId> = version.state.live().map(|spot| version.state.at(spot).id).collect();
         let (mut decode, mut resize, mut search) = (Vec::new(), Vec::new(), Vec::new());
         for turn in 0..self.queries + WARM_UP {
             let image = &images[turn % images.len()];
@@ -216,14 +220,14 @@ impl Bench {
             let (raster8, _) = to_eight_bit(&decoded.raster)?;
             decode.push(begun.elapsed().as_secs_f64() * 1000.0);
             let begun = Instant::now();
-            std::hint::black_box(preprocess(&raster8, &embedder_input, None)?);
+            std::hint::black_box(preprocess(&raster8, &input, None)?);
             resize.push(begun.elapsed().as_secs_f64() * 1000.0);
-            let embedding: Embedding = snapshot.snapshot.get(ids[turn % ids.len()]).map(|(_, embedding)| embedding)
-                .ok_or_else(|| Error::internal("an id of the snapshot is not in it"))?;
+            let found = version.snapshot.get(ids[turn % ids.len()]);
+            let (_, embedding) = found.ok_or_else(|| Error::internal("an id of the version is not in its index"))?;
             let query = Query { embedding, patients: vec![], studies: vec![], same_pixels: vec![] };
             let ask = Ask { exact: true, ..Ask::default() };
             let begun = Instant::now();
-            std::hint::black_box(snapshot.snapshot.search(&query, &ask)?);
+            std::hint::black_box(search::local::search(&version.snapshot, &query, &ask)?);
             search.push(begun.elapsed().as_secs_f64() * 1000.0);
         }
         Ok(Alone {
@@ -240,31 +244,11 @@ const STAGES: [&str; 6] = ["decode", "preprocess", "queue", "model", "search", "
 
 fn read_images(data: &Path, most: usize) -> Result<Vec<Vec<u8>>> {
     let dataset = Dataset::open(data)?;
-    let images = dataset.items().iter().take(most.max(1)).map(|item| dataset.read(item)).collect::<Result<Vec<_>>>()?;
+    let images = dataset.entries().iter().take(most.max(1)).map(|entry| dataset.read(&entry.file)).collect::<Result<Vec<_>>>()?;
     if images.is_empty() {
         return Err(Error::new(ErrorKind::InvalidRequest, format!("`{}` holds no images", data.display())));
     }
     Ok(images)
-}
-
-mod actix_free {
-    //! Starts the server on a thread of its own and hands its address and stop switch back.
-    use super::*;
-
-    /// Stops the server.
-    pub struct Stop(Box<dyn FnOnce() + Send>);
-
-    impl Stop {
-        pub fn stop(self) {
-            (self.0)();
-        }
-    }
-
-    pub fn serve(settings: Settings, started: std::sync::mpsc::Sender<(SocketAddr, Stop)>) -> Result<()> {
-        App::run_with(settings, move |address, stop| {
-            let _ = started.send((address, Stop(stop)));
-        })
-    }
 }
 
 /// One multipart POST on a connection of its own, by hand: the client must cost next to nothing.

@@ -10,7 +10,7 @@ use super::index::decoder;
 use crate::embed::load_backend;
 use crate::error::Result;
 use crate::ingest::bulk::{self, BulkSettings};
-use crate::ingest::{Dataset, facts};
+use crate::ingest::Dataset;
 use crate::search::prepare;
 
 /// Turn a folder (or zip) of images into vectors: one `.npy` and one `.json` a class.
@@ -55,7 +55,7 @@ impl Embed {
         let input = backend.card().input();
         let decode = |bytes: &[u8]| {
             let prepared = prepare(&decoder, &input, bytes, None)?;
-            Ok((prepared.input, facts(prepared.provenance)))
+            Ok((prepared.input, prepared.image.provenance))
         };
         let settings = BulkSettings {
             batch: self.batch.into(),

@@ -77,7 +77,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if matches!(cli.command, Command::DecodeWorker) {
         return imaging::decode_worker_main();
     }
-    if let Err(error) = telemetry::init(&cli.log) {
+    if let Err(error) = telemetry::start(&cli.log) {
         return fail(&error);
     }
     let outcome = match cli.command {
@@ -103,6 +103,11 @@ fn fail(error: &crate::error::Error) -> ExitCode {
         cause = inner.source();
     }
     ExitCode::FAILURE
+}
+
+/// Processors that this process may use.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// A runtime for commands that talk to the archive.

@@ -12,7 +12,7 @@ use crate::archive::Archive;
 use crate::domain::{Ask, Exclude};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::answer_json;
-use crate::search::{Answer, Engine, Upload};
+use crate::search::{Answer, Upload};
 
 /// Search an archive for one image.
 #[derive(Args)]
@@ -86,7 +86,3 @@ fn print_table(answer: &Answer) {
     println!("\n{}. Research use only, not for diagnosis.", answer.verdict.reason);
 }
 
-/// Opens an engine for the measurements of `bench`.
-pub(super) async fn engine(archive: &Archive, settings: &Settings) -> Result<Engine> {
-    Ok(open_engine(archive, settings).await?.0)
-}

@@ -84,7 +84,7 @@ impl Serve {
             worker_memory_bytes_max: self.worker_memory_bytes_max,
             read_only: self.read_only,
         };
-        App::run(settings, announce)?;
+        App::run(settings, |address, _| announce(address))?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -97,6 +97,6 @@ impl Serve {
     }
 }
 
-fn announce(url: &str) {
-    eprintln!("medsearch: serving at {url} (research use only, not for diagnosis)");
+fn announce(address: SocketAddr) {
+    eprintln!("medsearch: serving at http://{address} (research use only, not for diagnosis)");
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rayon::prelude::*;
@@ -24,6 +25,8 @@ use crate::search::prepare;
 
 /// Images decoded together: bounds memory, keeps every thread busy.
 const CHUNK: usize = 64;
+/// Time between lines of progress where there is no terminal.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// What to build, out of what.
 pub struct BuildSettings {
@@ -119,7 +122,7 @@ pub async fn build(
 
     let mut report = BuildReport::default();
     let mut bulk = archive.bulk().await?;
-    let mut progress = Progress::new(classes.iter().map(|class| class.vectors.rows).sum());
+    let mut progress = Progress::new(classes.iter().map(|class| class.vectors.rows).sum(), PROGRESS_EVERY);
     let now = Timestamp::now().to_string();
     for class in &classes {
         let rows: Vec<usize> = (0..class.vectors.rows).collect();
@@ -186,11 +189,11 @@ impl Source<'_> {
                 height: 1,
                 fit: crate::imaging::Fit::Squeeze,
             });
-            let prepared = prepare(self.decoder, &input, &bytes, None)?;
-            record.id = identity.image_id(record.patient, &prepared.pixels);
-            record.pixel_key = Some(identity.pixel_key(&prepared.pixels));
-            record.window = Some(prepared.window);
-            (thumbnail, pixels) = pictures(&prepared, self.retention)?;
+            let image = prepare(self.decoder, &input, &bytes, None)?.image;
+            record.id = identity.image_id(record.patient, &image.pixels);
+            record.pixel_key = Some(identity.pixel_key(&image.pixels));
+            record.window = Some(image.window);
+            (thumbnail, pixels) = pictures(&image, self.retention)?;
         }
         Ok(NewImage {
             record,

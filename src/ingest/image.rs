@@ -8,9 +8,14 @@ use serde_json::{Map, Value};
 use crate::archive::{Change, Identity, NewImage, NewPixels, Outcome, Retention, Writer};
 use crate::domain::{ClassLabel, ImageId, LabelSource, Record};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::{THUMBNAIL_PX, VIEW_PX_MAX, thumbnail_png, view_png};
-use crate::search::{Engine, Prepared, Upload, Whose};
+use crate::imaging::{thumbnail_png, view_png};
+use crate::search::{Engine, PreparedImage, Upload, Whose};
 use crate::telemetry::run_blocking;
+
+/// Long side of a thumbnail, in pixels.
+const THUMBNAIL_PX: u32 = 256;
+/// Long side of a picture that is kept for reading, in pixels.
+const VIEW_PX_MAX: u32 = 1536;
 
 /// What is said about a new image.
 #[derive(Debug, Clone, Default)]
@@ -62,18 +67,18 @@ impl Ingest {
     /// # Errors
     /// What decoding and embedding refuse; `Overloaded`, `StorageFull`, `Unavailable` when it can't be stored: then nothing was.
     pub async fn add(&self, upload: Upload, labels: Labels, deadline: Instant) -> Result<Receipt> {
-        let (prepared, embedded) = self.engine.prepare_and_embed(upload.bytes.clone(), deadline).await?;
+        let (image, embedded) = self.engine.prepare_and_embed(upload.bytes.clone(), deadline).await?;
         let parts = self.engine.parts();
         let archive = parts.archive.clone();
         let retention = parts.served.current().state.manifest.archive.retention;
-        let provenance = parts.embedder.provenance();
+        let provenance = parts.embedder.provenance().clone();
         let image = run_blocking(move || {
-            let facts = InterchangeFacts::of(&upload, &labels, &prepared);
-            let record = record(archive.identity(), &upload, labels, &prepared, facts)?;
-            let (thumbnail, pixels) = pictures(&prepared, retention)?;
-            Ok::<_, Error>(NewImage { record, vector: embedded.raw, thumbnail, pixels, provenance })
+            let facts = InterchangeFacts::of(&upload, &labels, &image);
+            let record = record(archive.identity(), &upload, labels, &image, facts)?;
+            let (thumbnail, pixels) = pictures(&image, retention)?;
+            Ok(NewImage { record, vector: embedded.raw, thumbnail, pixels, provenance })
         })
-        .await??;
+        .await?;
         let class = image.record.class.clone();
         let id = image.record.id;
         let committed = self.writer.submit(Change::Insert(Box::new(image))).await?;
@@ -128,16 +133,16 @@ impl Ingest {
 
 /// The pictures that an archive keeps of an image, as its retention says.
 pub(super) fn pictures(
-    prepared: &Prepared,
+    image: &PreparedImage,
     retention: Retention,
 ) -> Result<(Option<Vec<u8>>, Option<NewPixels>)> {
-    let thumbnail = thumbnail_png(&prepared.raster8, THUMBNAIL_PX)?;
+    let thumbnail = thumbnail_png(&image.raster8, THUMBNAIL_PX)?;
     let long_side_max = match retention {
         Retention::Thumbnail => return Ok((Some(thumbnail), None)),
         Retention::View => VIEW_PX_MAX,
         Retention::Original => u32::MAX,
     };
-    let view = view_png(&prepared.raster, long_side_max)?;
+    let view = view_png(&image.raster, long_side_max)?;
     let pixels = NewPixels {
         png: view.png,
         width: view.width,
@@ -152,9 +157,9 @@ pub(super) fn pictures(
 struct InterchangeFacts(Value);
 
 impl InterchangeFacts {
-    fn of(upload: &Upload, labels: &Labels, prepared: &Prepared) -> Self {
-        let dicom = &prepared.provenance;
-        let sha256 = hex::encode(prepared.sha256);
+    fn of(upload: &Upload, labels: &Labels, image: &PreparedImage) -> Self {
+        let dicom = &image.provenance;
+        let sha256 = hex::encode(image.sha256);
         let mut map = Map::new();
         let mut put = |key: &str, value: Option<&str>| {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -162,7 +167,7 @@ impl InterchangeFacts {
             }
         };
         put("id", Some(&sha256[..32]));
-        put("file", Some(&format!("upload/{sha256}.{}", prepared.facts.format)));
+        put("file", Some(&format!("upload/{sha256}.{}", image.facts.format)));
         put("sha256", Some(&sha256));
         put("patient_id", upload.patient_id.as_deref().or(dicom.patient_id.as_deref()));
         put("issuer", if upload.patient_id.is_some() { upload.issuer.as_deref() } else { dicom.issuer.as_deref() });
@@ -175,7 +180,7 @@ impl InterchangeFacts {
         put("view", labels.view.as_deref().or(dicom.view.as_deref()));
         put("age", labels.age.as_deref().or(dicom.age.as_deref()));
         put("sex", labels.sex.as_deref().or(dicom.sex.as_deref()));
-        let tags = tags(prepared);
+        let tags = tags(image);
         if !tags.is_empty() {
             map.insert("tags".to_owned(), serde_json::to_value(tags).unwrap_or_default());
         }
@@ -183,8 +188,8 @@ impl InterchangeFacts {
     }
 }
 
-fn tags(prepared: &Prepared) -> std::collections::BTreeMap<String, String> {
-    let dicom = &prepared.provenance;
+fn tags(image: &PreparedImage) -> std::collections::BTreeMap<String, String> {
+    let dicom = &image.provenance;
     [("modality", &dicom.modality), ("body_part", &dicom.body_part)]
         .into_iter()
         .filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)))
@@ -195,13 +200,13 @@ fn record(
     identity: &Identity,
     upload: &Upload,
     labels: Labels,
-    prepared: &Prepared,
+    image: &PreparedImage,
     facts: InterchangeFacts,
 ) -> Result<Record> {
-    let whose = Whose::of(identity, upload, prepared);
-    let dicom = &prepared.provenance;
+    let whose = Whose::of(identity, upload, image);
+    let dicom = &image.provenance;
     Ok(Record {
-        id: identity.image_id(whose.patient, &prepared.pixels),
+        id: identity.image_id(whose.patient, &image.pixels),
         class: labels.class,
         label_source: labels.label_source,
         patient: whose.patient,
@@ -215,8 +220,8 @@ fn record(
         view: labels.view.or_else(|| dicom.view.clone()),
         age: labels.age.or_else(|| dicom.age.clone()),
         sex: labels.sex.or_else(|| dicom.sex.clone()),
-        tags: tags(prepared),
-        window: Some(prepared.window),
+        tags: tags(image),
+        window: Some(image.window),
         thumbnail: None,
         pixels: None,
         aliases: vec![],

@@ -12,11 +12,3 @@ mod progress;
 
 pub use dataset::Dataset;
 pub use image::{Ingest, Labels, Receipt};
-
-use crate::imaging::Provenance;
-
-/// What a DICOM header says, in the form that the metadata of a data set is merged with.
-pub fn facts(provenance: Provenance) -> metadata::ImageFacts {
-    let Provenance { patient_id, issuer, study_uid, series_uid, sop_uid, view, age, sex, modality, body_part } = provenance;
-    metadata::ImageFacts { patient_id, issuer, study_uid, series_uid, sop_uid, view, age, sex, modality, body_part }
-}

@@ -6,18 +6,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::answer::{Answer, AskedQuery, EmbeddedImage, Overview, Saturation, Timings, Upload};
-use super::prepare::{Prepared, Preparer};
+use super::prepare::{Prepared, PreparedImage, Preparer};
 use super::served::{Served, Version};
 use super::{local, merge, vote};
 use crate::archive::{Archive, Identity};
-use crate::domain::{Ask, ClassLabel, Coverage, Embedding, ImageId, Key, Query, Record, Region, SpaceId};
+use crate::domain::{Ask, Coverage, Embedding, ImageId, Key, Query, Record, Region, SpaceId};
 use crate::embed::{Embedded, Embedder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::render;
 use crate::telemetry::run_blocking;
-
-/// Sample queries that a demo archive offers.
-const SAMPLES: usize = 6;
 
 /// Most ids that one search may be made of.
 pub const QUERY_IDS_MAX: usize = 16;
@@ -32,6 +29,8 @@ pub struct Parts {
     pub preparer: Preparer,
     /// Model input to vector.
     pub embedder: Embedder,
+    /// Most images that wait for the model.
+    pub queue_max: usize,
     /// Searches at a time.
     pub search_threads: usize,
 }
@@ -80,10 +79,9 @@ impl Engine {
         let started = Instant::now();
         let version = self.version_for(&ask, deadline).await?;
         let prepared = self.0.parts.preparer.run(upload.bytes.clone(), region, deadline).await?;
-        let whose = self.whose(&upload, &prepared);
-        let facts = prepared.facts.clone();
-        let (decode, preprocess) = (prepared.decode, prepared.preprocess);
-        let embedded = self.0.parts.embedder.embed(prepared.input, deadline).await?;
+        let Prepared { input, image, decode, preprocess } = prepared;
+        let whose = Whose::of(self.0.parts.archive.identity(), &upload, &image);
+        let embedded = self.0.parts.embedder.embed(input, deadline).await?;
         let query = Query {
             embedding: Embedding::from_raw(&embedded.raw, version.state.manifest.space.dimension)?,
             patients: whose.patient.into_iter().collect(),
@@ -91,7 +89,7 @@ impl Engine {
             same_pixels: vec![whose.file_key, whose.pixel_key],
         };
         let mut answer = self.search(version, query, ask, deadline).await?;
-        answer.query = AskedQuery { image: Some(facts), region };
+        answer.query = AskedQuery { image: Some(image.facts), region };
         answer.timings = Timings {
             decode_ms: ms(decode),
             preprocess_ms: ms(preprocess),
@@ -112,18 +110,18 @@ impl Engine {
             return Err(Error::new(ErrorKind::InvalidRequest, format!("`ids` needs 1 to {QUERY_IDS_MAX} image ids")));
         }
         let version = self.version_for(&ask, deadline).await?;
-        let mut query = Query { embedding: Embedding::placeholder(), patients: vec![], studies: vec![], same_pixels: vec![] };
         let mut embeddings = Vec::with_capacity(ids.len());
+        let (mut patients, mut studies, mut same_pixels) = (vec![], vec![], vec![]);
         for id in ids {
             let (record, embedding) = version.snapshot.get(id).ok_or_else(|| not_found(id))?;
             embeddings.push(embedding);
-            query.patients.extend(record.patient);
-            query.studies.extend(record.study);
-            query.same_pixels.push(record.file_key);
-            query.same_pixels.extend(record.pixel_key);
-            query.same_pixels.extend(record.aliases.iter().map(|alias| alias.file_key));
+            patients.extend(record.patient);
+            studies.extend(record.study);
+            same_pixels.push(record.file_key);
+            same_pixels.extend(record.pixel_key);
+            same_pixels.extend(record.aliases.iter().map(|alias| alias.file_key));
         }
-        query.embedding = Embedding::mean(&embeddings)?;
+        let query = Query { embedding: Embedding::mean(&embeddings)?, patients, studies, same_pixels };
         self.search(version, query, ask, deadline).await
     }
 
@@ -147,16 +145,15 @@ impl Engine {
 
     /// The vector of an image, raw as the model gives it.
     pub async fn embed_image(&self, bytes: Bytes, deadline: Instant) -> Result<EmbeddedImage> {
-        let (prepared, embedded) = self.prepare_and_embed(bytes, deadline).await?;
-        Ok(EmbeddedImage { sha256: prepared.sha256, raw: embedded.raw })
+        let (image, embedded) = self.prepare_and_embed(bytes, deadline).await?;
+        Ok(EmbeddedImage { sha256: image.sha256, raw: embedded.raw })
     }
 
     /// An image decoded and embedded, for whoever keeps it.
-    pub(crate) async fn prepare_and_embed(&self, bytes: Bytes, deadline: Instant) -> Result<(Prepared, Embedded)> {
-        let mut prepared = self.0.parts.preparer.run(bytes, None, deadline).await?;
-        let input = prepared.take_input();
-        let embedded = self.0.parts.embedder.embed(input, deadline).await?;
-        Ok((prepared, embedded))
+    pub(crate) async fn prepare_and_embed(&self, bytes: Bytes, deadline: Instant) -> Result<(PreparedImage, Embedded)> {
+        let prepared = self.0.parts.preparer.run(bytes, None, deadline).await?;
+        let embedded = self.0.parts.embedder.embed(prepared.input, deadline).await?;
+        Ok((prepared.image, embedded))
     }
 
     async fn version_for(&self, ask: &Ask, deadline: Instant) -> Result<Arc<Version>> {
@@ -192,38 +189,12 @@ impl Engine {
                 ask,
             })
         })
-        .await?
-    }
-
-    /// Pseudonyms of the query: what the request says wins over what a DICOM file says.
-    pub(crate) fn whose(&self, upload: &Upload, prepared: &Prepared) -> Whose {
-        Whose::of(self.0.parts.archive.identity(), upload, prepared)
+        .await
     }
 
     /// What the archive holds, in the version that is served.
     pub fn overview(&self) -> Overview {
-        let version = self.0.parts.served.current();
-        let manifest = &version.state.manifest;
-        let classes: Vec<(ClassLabel, usize)> =
-            version.snapshot.classes().iter().map(|(class, images)| (class.clone(), *images)).collect();
-        Overview {
-            name: manifest.archive.name.clone(),
-            version: manifest.version,
-            images: version.snapshot.images(),
-            labelled: classes.iter().map(|(_, images)| images).sum(),
-            conflicts: version.snapshot.conflicts(),
-            sources: version.snapshot.sources().keys().cloned().collect(),
-            space: manifest.space.clone(),
-            demo: manifest.archive.demo,
-            synthetic: manifest.archive.synthetic,
-            licence: manifest.archive.licence.clone(),
-            scope: serde_json::to_value(&manifest.archive.scope).unwrap_or_default(),
-            retention: manifest.archive.retention.to_string(),
-            identity: manifest.archive.identity.to_string(),
-            created_at: manifest.archive.created_at.clone(),
-            samples: if manifest.archive.demo { samples(&version, &classes) } else { vec![] },
-            classes,
-        }
+        self.0.parts.served.current().overview.clone()
     }
 
     /// An image's record.
@@ -239,12 +210,12 @@ impl Engine {
 
     /// The model's card.
     pub fn model_card(&self) -> serde_json::Value {
-        serde_json::to_value(self.0.parts.embedder.card().as_ref()).unwrap_or_default()
+        serde_json::to_value(self.0.parts.embedder.card()).unwrap_or_default()
     }
 
     /// Where and how the model runs.
     pub fn device(&self) -> String {
-        self.0.parts.embedder.provenance().device
+        self.0.parts.embedder.provenance().device.clone()
     }
 
     /// The name of a key that is shown outside.
@@ -270,7 +241,7 @@ impl Engine {
         let record = self.record(id).ok_or_else(|| not_found(id))?;
         let pixels = record.pixels.clone().ok_or_else(not_kept)?;
         let png = self.0.parts.archive.read_pack(&pixels.pack).await?;
-        run_blocking(move || render(&png, &pixels, window, record.window, size).map(Bytes::from)).await?
+        run_blocking(move || render(&png, &pixels, window, record.window, size).map(Bytes::from)).await
     }
 
     /// The first version is loaded.
@@ -285,8 +256,7 @@ impl Engine {
 
     /// How full the model's queue is.
     pub fn saturation(&self) -> Saturation {
-        let embedder = &self.0.parts.embedder;
-        Saturation { queue_depth: embedder.queue_depth(), queue_max: embedder.queue_max() }
+        Saturation { queue_depth: self.0.parts.embedder.queue_depth(), queue_max: self.0.parts.queue_max }
     }
 
     pub(crate) fn parts(&self) -> &Parts {
@@ -294,7 +264,7 @@ impl Engine {
     }
 }
 
-/// Pseudonyms of one image.
+/// Pseudonyms of one image: what the request says wins over what a DICOM file says.
 pub(crate) struct Whose {
     pub patient: Option<Key>,
     pub study: Option<Key>,
@@ -305,8 +275,8 @@ pub(crate) struct Whose {
 }
 
 impl Whose {
-    pub fn of(identity: &Identity, upload: &Upload, prepared: &Prepared) -> Self {
-        let dicom = &prepared.provenance;
+    pub fn of(identity: &Identity, upload: &Upload, image: &PreparedImage) -> Self {
+        let dicom = &image.provenance;
         let (issuer, patient_id) = match &upload.patient_id {
             Some(patient_id) => (upload.issuer.as_deref(), Some(patient_id.as_str())),
             None => (dicom.issuer.as_deref(), dicom.patient_id.as_deref()),
@@ -317,24 +287,10 @@ impl Whose {
             study: study_uid.and_then(|uid| identity.study_key(uid)),
             series: dicom.series_uid.as_deref().and_then(|uid| identity.series_key(uid)),
             sop: dicom.sop_uid.as_deref().and_then(|uid| identity.sop_key(uid)),
-            file_key: identity.file_key(&prepared.sha256),
-            pixel_key: identity.pixel_key(&prepared.pixels),
+            file_key: identity.file_key(&image.sha256),
+            pixel_key: identity.pixel_key(&image.pixels),
         }
     }
-}
-
-/// Evenly spread over the classes, always the same ones for one version.
-fn samples(version: &Version, classes: &[(ClassLabel, usize)]) -> Vec<(ImageId, ClassLabel)> {
-    let mut per_class: Vec<_> = classes.iter().map(|(class, _)| version.ids_of_class(class, SAMPLES)).collect();
-    let mut picked = Vec::new();
-    while picked.len() < SAMPLES && per_class.iter().any(|ids| !ids.is_empty()) {
-        for ((class, _), ids) in classes.iter().zip(&mut per_class) {
-            if picked.len() < SAMPLES && let Some(id) = ids.pop() {
-                picked.push((id, class.clone()));
-            }
-        }
-    }
-    picked
 }
 
 fn not_found(id: ImageId) -> Error {

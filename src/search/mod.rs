@@ -2,7 +2,7 @@
 
 mod answer;
 mod engine;
-mod local;
+pub mod local;
 mod mapping;
 pub mod merge;
 pub mod plan;
@@ -13,5 +13,5 @@ pub mod vote;
 pub use answer::{Answer, AskedQuery, EmbeddedImage, ImageFacts, Overview, Saturation, Timings, Upload};
 pub use engine::{Engine, Parts, QUERY_IDS_MAX};
 pub(crate) use engine::Whose;
-pub use prepare::{Prepared, Preparer, prepare};
+pub use prepare::{Prepared, PreparedImage, Preparer, prepare};
 pub use served::{Served, Version};

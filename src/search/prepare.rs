@@ -15,12 +15,22 @@ use crate::telemetry::run_blocking;
 
 /// A decoded image, ready for the model.
 pub struct Prepared {
+    /// What the model takes.
+    pub input: ModelInput,
+    /// Everything else that is known by now.
+    pub image: PreparedImage,
+    /// Time to decode and window.
+    pub decode: Duration,
+    /// Time to resize.
+    pub preprocess: Duration,
+}
+
+/// A decoded image.
+pub struct PreparedImage {
     /// SHA-256 of the file.
     pub sha256: [u8; 32],
     /// Digest of the decoded pixels.
     pub pixels: [u8; 32],
-    /// What the model takes.
-    pub input: ModelInput,
     /// What is said about the image.
     pub facts: ImageFacts,
     /// What a DICOM file says about itself.
@@ -31,10 +41,6 @@ pub struct Prepared {
     pub raster8: Raster8,
     /// How they became 8 bit.
     pub window: Window,
-    /// Time to decode and window.
-    pub decode: Duration,
-    /// Time to resize.
-    pub preprocess: Duration,
 }
 
 /// Decodes and preprocesses images on a bounded number of threads.
@@ -68,7 +74,7 @@ impl Preparer {
             let _permit = permit;
             prepare(&decoder, &input, &bytes, region)
         })
-        .await?
+        .await
     }
 }
 
@@ -84,10 +90,9 @@ pub fn prepare(decoder: &Decoder, input: &InputSpec, bytes: &[u8], region: Optio
     let started = Instant::now();
     let model_input = preprocess(&raster8, input, region)?;
     let preprocess = started.elapsed();
-    Ok(Prepared {
+    let image = PreparedImage {
         sha256: Sha256::digest(bytes).into(),
         pixels: decoded.raster.digest(),
-        input: model_input,
         facts: ImageFacts {
             width: decoded.raster.width(),
             height: decoded.raster.height(),
@@ -98,7 +103,6 @@ pub fn prepare(decoder: &Decoder, input: &InputSpec, bytes: &[u8], region: Optio
         raster: decoded.raster,
         raster8,
         window,
-        decode,
-        preprocess,
-    })
+    };
+    Ok(Prepared { input: model_input, image, decode, preprocess })
 }

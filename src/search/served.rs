@@ -1,5 +1,6 @@
 //! The archive version that is being served, and how the next one takes its place.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::answer::Overview;
 use super::mapping::snapshot_input;
 use crate::archive::{Archive, Manifest, State};
 use crate::domain::{ClassLabel, ImageId, Record};
@@ -23,15 +25,11 @@ pub struct Version {
     pub state: Arc<State>,
     /// The searchable form.
     pub snapshot: Snapshot,
+    /// What people are told about it.
+    pub overview: Overview,
 }
 
 impl Version {
-    /// Up to `most` images of a class, in the order of the archive.
-    pub fn ids_of_class(&self, class: &ClassLabel, most: usize) -> Vec<ImageId> {
-        let records = self.state.live().map(|spot| self.state.at(spot));
-        records.filter(|record| record.class.as_ref() == Some(class)).map(|record| record.id).take(most).collect()
-    }
-
     /// Whether an image has a class that does not vote, since the same pixels stand under another one.
     pub fn label_conflict(&self, record: &Record) -> bool {
         record.class.is_some() && !self.snapshot.votes(record)
@@ -123,7 +121,49 @@ async fn index(
         let previous = previous.as_ref().map(|version| &version.snapshot);
         let input = snapshot_input(&state, graphs, previous);
         let snapshot = Snapshot::build(&input, previous, &settings)?;
-        Ok(Version { state, snapshot })
+        let overview = overview(&state, &snapshot);
+        Ok(Version { state, snapshot, overview })
     })
-    .await?
+    .await
+}
+
+/// Sample queries that a demo archive offers.
+const SAMPLES: usize = 6;
+
+fn overview(state: &State, snapshot: &Snapshot) -> Overview {
+    let manifest = &state.manifest;
+    let classes: Vec<(ClassLabel, usize)> =
+        snapshot.classes().iter().map(|(class, images)| (class.clone(), *images)).collect();
+    Overview {
+        name: manifest.archive.name.clone(),
+        version: manifest.version,
+        images: snapshot.images(),
+        labelled: classes.iter().map(|(_, images)| images).sum(),
+        conflicts: snapshot.conflicts(),
+        sources: snapshot.sources().keys().cloned().collect(),
+        space: manifest.space.clone(),
+        demo: manifest.archive.demo,
+        synthetic: manifest.archive.synthetic,
+        licence: manifest.archive.licence.clone(),
+        scope: serde_json::to_value(&manifest.archive.scope).unwrap_or_default(),
+        retention: manifest.archive.retention.to_string(),
+        identity: manifest.archive.identity.to_string(),
+        created_at: manifest.archive.created_at.clone(),
+        samples: if manifest.archive.demo { samples(state, &classes) } else { vec![] },
+        classes,
+    }
+}
+
+/// The first images of each class in turn: always the same ones for one version.
+fn samples(state: &State, classes: &[(ClassLabel, usize)]) -> Vec<(ImageId, ClassLabel)> {
+    let mut of_class: BTreeMap<&ClassLabel, Vec<ImageId>> = classes.iter().map(|(class, _)| (class, vec![])).collect();
+    for record in state.live().map(|spot| state.at(spot)) {
+        if let Some(ids) = record.class.as_ref().and_then(|class| of_class.get_mut(class))
+            && ids.len() < SAMPLES
+        {
+            ids.push(record.id);
+        }
+    }
+    let turns = (0..SAMPLES).flat_map(|turn| of_class.iter().map(move |(class, ids)| (*class, ids.get(turn))));
+    turns.filter_map(|(class, id)| Some((*id?, class.clone()))).take(SAMPLES).collect()
 }

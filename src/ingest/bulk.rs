@@ -39,6 +39,8 @@ pub struct BulkSettings {
     pub resume: bool,
     /// Images in a durable part; a part is also closed after ten seconds.
     pub part_images: usize,
+    /// Seconds between two progress lines where stderr is no terminal.
+    pub progress_seconds: u64,
 }
 
 impl BulkSettings {
@@ -51,6 +53,7 @@ impl BulkSettings {
             decode_threads,
             resume: true,
             part_images: 512,
+            progress_seconds: 10,
         }
     }
 }
@@ -233,7 +236,7 @@ impl<'a> Run<'a> {
             backend,
             settings,
             parts,
-            progress: Progress::new(images),
+            progress: Progress::new(images, Duration::from_secs(settings.progress_seconds)),
             waiting: Vec::new(),
             part: OpenPart::new(),
             done: std::iter::repeat_with(|| None).take(images).collect(),

@@ -5,9 +5,6 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-/// Time between two lines where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
-
 /// Progress on stderr. Images known from an earlier run count, but not for the rate.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
@@ -16,10 +13,12 @@ pub(super) struct Progress {
     known: usize,
     begun: Instant,
     last_line: Instant,
+    line_every: Duration,
 }
 
 impl Progress {
-    pub fn new(total: usize) -> Self {
+    /// `line_every`: time between two lines where there is no terminal.
+    pub fn new(total: usize, line_every: Duration) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images  {per_sec}  {eta} left")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -33,6 +32,7 @@ impl Progress {
             known: 0,
             begun: now,
             last_line: now,
+            line_every,
         }
     }
 
@@ -52,7 +52,7 @@ impl Progress {
         self.done += images;
         if let Some(bar) = &self.bar {
             bar.inc(images as u64);
-        } else if self.last_line.elapsed() >= LINE_EVERY {
+        } else if self.last_line.elapsed() >= self.line_every {
             self.last_line = Instant::now();
             eprintln!(
                 "{}",

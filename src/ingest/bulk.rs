@@ -39,7 +39,7 @@ pub struct BulkSettings {
     pub resume: bool,
     /// Images in a durable part; a part is also closed after ten seconds.
     pub part_images: usize,
-    /// Seconds between lines of progress where there is no terminal.
+    /// Seconds between two progress lines where stderr is no terminal.
     pub progress_seconds: u64,
 }
 

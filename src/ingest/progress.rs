@@ -17,7 +17,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// A line every `line_every` where there is no terminal.
+    /// `line_every`: time between two lines where there is no terminal.
     pub fn new(total: usize, line_every: Duration) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images  {per_sec}  {eta} left")

@@ -1,1 +1,10 @@
-fn main() {}
+//! The service as its users meet it: over HTTP, on a port of its own.
+
+mod files;
+mod guard;
+mod harness;
+mod openapi;
+mod pages;
+mod problems;
+mod uploads;
+mod wrong_inputs;

@@ -1,0 +1,142 @@
+//! `GET /openapi.json`, `/docs`: the description of the API and a page to browse and try it, both without any other host.
+
+use std::sync::{Arc, LazyLock};
+
+use actix_web::HttpResponse;
+use actix_web::http::header;
+use actix_web::web::Path;
+use utoipa::OpenApi as _;
+use utoipa::openapi::path::PathItem;
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{HeaderBuilder, InfoBuilder, LicenseBuilder, Object, OpenApi, RefOr, Response, Type};
+use utoipa_swagger_ui::Config;
+
+use super::Api;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The browser page sets styles on its elements; its scripts are files of this server like everywhere.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+     connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
+
+static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
+    openapi()
+        .to_json()
+        .expect("a description made of strings and numbers is JSON")
+});
+
+/// The description of the API, made of what the endpoints say about themselves.
+pub fn openapi() -> OpenApi {
+    let mut api = Api::openapi();
+    api.info = InfoBuilder::new()
+        .title("medsearch")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "Medical image similarity search: the most similar known cases of an image, and what they suggest. \
+             Research use only, not for diagnosis.",
+        ))
+        .license(Some(LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build()))
+        .build();
+    api.tags = Some(vec![
+        TagBuilder::new()
+            .name("search")
+            .description(Some("Find similar cases"))
+            .build(),
+        TagBuilder::new()
+            .name("archive")
+            .description(Some("What is searched, and how it changes"))
+            .build(),
+    ]);
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    let header = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
+    let components = api.components.get_or_insert_default();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    components.add_security_scheme("api_key", SecurityScheme::ApiKey(header));
+    let no_scopes = || std::iter::empty::<String>();
+    api.security = Some(vec![
+        SecurityRequirement::new("bearer", no_scopes()),
+        SecurityRequirement::new("api_key", no_scopes()),
+        // A server on loopback without a key asks for none.
+        SecurityRequirement::default(),
+    ]);
+    for item in api.paths.paths.values_mut() {
+        for (status, response) in responses_of(item) {
+            add_headers(status, response);
+        }
+    }
+    api
+}
+
+fn responses_of(item: &mut PathItem) -> impl Iterator<Item = (&String, &mut Response)> {
+    let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
+    operations
+        .into_iter()
+        .flatten()
+        .flat_map(|operation| &mut operation.responses.responses)
+        .filter_map(|(status, response)| match response {
+            RefOr::T(response) => Some((status, response)),
+            RefOr::Ref(_) => None,
+        })
+}
+
+/// The headers that do not depend on the endpoint.
+fn add_headers(status: &str, response: &mut Response) {
+    let header = |of: Type, description: &str| {
+        HeaderBuilder::new()
+            .schema(Some(Object::with_type(of)))
+            .description(Some(description))
+            .build()
+    };
+    response.headers.insert(
+        "X-Request-Id".into(),
+        header(Type::String, "The request in the server's log").into(),
+    );
+    if matches!(status, "429" | "503") {
+        response
+            .headers
+            .insert("Retry-After".into(), header(Type::Integer, "Seconds to wait").into());
+    }
+}
+
+/// The description as JSON.
+pub async fn description() -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "application/json"))
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .body(DESCRIPTION.as_str())
+}
+
+/// The page's files are named relative to it.
+pub async fn redirect() -> HttpResponse {
+    HttpResponse::PermanentRedirect()
+        .insert_header((header::LOCATION, "/docs/"))
+        .finish()
+}
+
+/// A file of the page.
+pub async fn browser(name: Path<String>) -> Result<HttpResponse> {
+    static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
+        // The validator would be another host.
+        Arc::new(
+            Config::from("/openapi.json")
+                .use_base_layout()
+                .validator_url("none")
+                .try_it_out_enabled(true),
+        )
+    });
+    let file = utoipa_swagger_ui::serve(&name, Arc::clone(&CONFIG))
+        .map_err(|error| Error::internal(format!("the page for the API: {error}")))?
+        .ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such file"))?;
+    let content_type = if file.content_type.starts_with("text/") {
+        format!("{}; charset=utf-8", file.content_type)
+    } else {
+        file.content_type
+    };
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, content_type))
+        .insert_header((header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .body(file.bytes.into_owned()))
+}

@@ -1,0 +1,251 @@
+//! The service: HTTP in, domain values through, JSON out.
+//!
+//! A request passes `observe` (id, limit, log, metrics, problems), then `guard` (origin, key), then its endpoint. One endpoint, or one
+//! resource, is one file; `wire` holds the shapes, `upload` reads forms, `problem` turns errors into answers.
+
+mod archive;
+mod docs;
+mod embeddings;
+mod frontend;
+mod guard;
+mod images;
+mod observe;
+mod ops;
+mod patients;
+mod pixels;
+mod problem;
+mod search;
+mod upload;
+mod wire;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpServer, Resource, web};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use utoipa::OpenApi;
+
+pub use docs::openapi;
+pub use guard::ApiKey;
+pub use problem::Problem;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ingest::Ingest;
+use crate::metrics::Metrics;
+use crate::search::Engine;
+
+/// Most bytes of a JSON body: a vector of some 30,000 components.
+const JSON_BYTES_MAX: usize = 1 << 20;
+/// Uploads of the largest size that may be in memory at once; smaller ones count by their length.
+const UPLOADS_IN_MEMORY_MAX: usize = 8;
+/// Unit in which upload memory is counted.
+const MEMORY_UNIT_BYTES: usize = 1024;
+/// After an early answer (413, 401) the rest of the body is read and thrown away for so long, that the client sees the answer
+/// and not a reset connection.
+const LINGER: Duration = Duration::from_secs(10);
+/// Longest time for the head of a request.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// Longest time that running requests are waited for at the end.
+const SHUTDOWN_SECONDS_MAX: u64 = 30;
+
+/// What an operator decides about the service.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// Most bytes of an uploaded file.
+    pub upload_bytes_max: usize,
+    /// Most pixels of an image, as the decoder has it: shown to clients.
+    pub pixels_max: u64,
+    /// Seconds for a request once its body is here.
+    pub request_seconds_max: f64,
+    /// Requests answered at the same time; more get 429.
+    pub in_flight_max: usize,
+    /// The key that requests must carry; none is only for loopback.
+    pub api_key: Option<ApiKey>,
+    /// The server listens on the loopback interface only.
+    pub loopback: bool,
+    /// The port it listens on.
+    pub port: u16,
+}
+
+/// What every endpoint works with.
+#[derive(Clone)]
+pub struct State {
+    /// Searches and reads.
+    pub engine: Engine,
+    /// Writes; none when the server is read-only.
+    pub ingest: Option<Ingest>,
+    /// What the operator decided.
+    pub settings: HttpSettings,
+    /// Where everything is counted.
+    pub metrics: Arc<Metrics>,
+    in_flight: Arc<Semaphore>,
+    upload_memory: Arc<Semaphore>,
+}
+
+impl State {
+    /// Joins the parts.
+    pub fn new(engine: Engine, ingest: Option<Ingest>, settings: HttpSettings, metrics: Arc<Metrics>) -> Self {
+        let body_bytes_max = settings.upload_bytes_max.saturating_add(upload::FORM_BYTES_MAX);
+        let units = (body_bytes_max / MEMORY_UNIT_BYTES + 1).saturating_mul(UPLOADS_IN_MEMORY_MAX);
+        Self {
+            in_flight: Arc::new(Semaphore::new(settings.in_flight_max)),
+            upload_memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            engine,
+            ingest,
+            settings,
+            metrics,
+        }
+    }
+
+    /// When a request that has arrived by now has to be answered.
+    fn deadline(&self) -> Instant {
+        Instant::now() + Duration::from_secs_f64(self.settings.request_seconds_max)
+    }
+
+    /// A place among the requests in flight.
+    fn admit(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.in_flight).try_acquire_owned();
+        permit.map_err(|_| Error::new(ErrorKind::Overloaded, "too many requests at the same time"))
+    }
+
+    /// Memory for an upload.
+    fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes / MEMORY_UNIT_BYTES + 1).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.upload_memory).try_acquire_many_owned(units);
+        permit.map_err(|_| Error::new(ErrorKind::Overloaded, "too many uploads at the same time"))
+    }
+
+    fn requests_in_flight(&self) -> usize {
+        self.settings
+            .in_flight_max
+            .saturating_sub(self.in_flight.available_permits())
+    }
+
+    fn policy(&self) -> guard::Policy {
+        guard::Policy {
+            key: self.settings.api_key.clone(),
+            loopback: self.settings.loopback,
+            port: self.settings.port,
+        }
+    }
+
+    /// The writing side.
+    fn writer(&self) -> Result<&Ingest> {
+        self.ingest
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorKind::MethodNotAllowed, "this server is read-only"))
+    }
+}
+
+/// The API, each route once: `SERVED` lists it, `routes` serves it, `Api` describes it.
+macro_rules! api {
+    ($($path:literal: $($method:ident $module:ident::$handler:ident),+;)+) => {
+        /// Paths of the API with their methods.
+        #[doc(hidden)]
+        pub const SERVED: &[(&str, &[&str])] = &[$(($path, &[$(stringify!($method)),+])),+];
+
+        fn routes(config: &mut web::ServiceConfig) {
+            $(config.service(web::resource($path)$(.route(web::$method().to($module::$handler)))+);)+
+        }
+
+        #[derive(OpenApi)]
+        #[openapi(paths($($($module::$handler),+),+), components(schemas(problem::Problem)))]
+        struct Api;
+    };
+}
+api! {
+    "/v1/search": post search::by_image;
+    "/v1/search/by-id": post search::by_id;
+    "/v1/search/by-vector": post search::by_vector;
+    "/v1/embeddings": post embeddings::embed;
+    "/v1/images": post images::add;
+    "/v1/images/{id}": get images::show, patch images::relabel, delete images::delete;
+    "/v1/images/{id}/thumbnail": get pixels::thumbnail;
+    "/v1/images/{id}/rendered": get pixels::rendered;
+    "/v1/patients/delete": post patients::delete;
+    "/v1/archive": get archive::show;
+    "/v1/classes": get archive::classes;
+    "/v1/model": get archive::model;
+}
+
+/// Every route of the public port.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config.app_data(web::JsonConfig::default().limit(JSON_BYTES_MAX));
+    routes(config);
+    config
+        .service(page("/", frontend::index))
+        .service(page("/assets/{name}", frontend::asset))
+        .service(page("/openapi.json", docs::description))
+        .service(page("/docs", docs::redirect))
+        .service(page("/docs/{name:.*}", docs::browser));
+    configure_operations(config);
+}
+
+/// Probes and metrics, on the public port and alone on the operations port.
+pub fn configure_operations(config: &mut web::ServiceConfig) {
+    config
+        .service(page("/livez", ops::livez))
+        .service(page("/readyz", ops::readyz))
+        .service(page("/startupz", ops::startupz))
+        .service(page("/metrics", ops::metrics));
+}
+
+/// Something to look at: GET and HEAD.
+fn page<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: actix_web::Handler<Args> + Clone,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: actix_web::Responder + 'static,
+{
+    web::resource(path)
+        .route(web::get().to(handler.clone()))
+        .route(web::head().to(handler))
+}
+
+/// The public server on a socket that is bound already; runs until it is stopped.
+///
+/// # Errors
+/// `Unavailable` when the socket can't be used.
+pub fn server(listener: TcpListener, state: State) -> Result<Server> {
+    let state = web::Data::new(state);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .configure(configure)
+            .wrap(from_fn(guard::guard))
+            .wrap(from_fn(observe::observe))
+    });
+    let server = server
+        .client_disconnect_timeout(LINGER)
+        .client_request_timeout(HEAD_TIME_MAX)
+        .shutdown_timeout(SHUTDOWN_SECONDS_MAX)
+        .listen(listener);
+    server.map(HttpServer::run).map_err(unusable)
+}
+
+/// Probes and metrics without a key, for a port that only the orchestrator reaches.
+///
+/// # Errors
+/// `Unavailable` when the socket can't be used.
+pub fn operations_server(listener: TcpListener, state: State) -> Result<Server> {
+    let state = web::Data::new(state);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .configure(configure_operations)
+            .wrap(from_fn(observe::observe))
+    });
+    server
+        .workers(1)
+        .disable_signals()
+        .listen(listener)
+        .map(HttpServer::run)
+        .map_err(unusable)
+}
+
+fn unusable(error: std::io::Error) -> Error {
+    Error::with_source(ErrorKind::Unavailable, "can't listen on the socket", error)
+}

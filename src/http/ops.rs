@@ -1,0 +1,51 @@
+//! `GET /livez`, `/readyz`, `/startupz`, `/metrics`: for whoever runs the server.
+
+use actix_web::HttpResponse;
+use actix_web::http::header;
+use actix_web::web::Data;
+
+use super::State;
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::ArchiveFigures;
+
+/// The event loop turns.
+pub async fn livez() -> &'static str {
+    "alive\n"
+}
+
+/// Requests may be sent here.
+pub async fn readyz(state: Data<State>) -> Result<&'static str> {
+    when(state.engine.ready(), "ready\n", "not ready")
+}
+
+/// The first load is over.
+pub async fn startupz(state: Data<State>) -> Result<&'static str> {
+    when(state.engine.started(), "started\n", "still loading the archive")
+}
+
+fn when(good: bool, yes: &'static str, no: &str) -> Result<&'static str> {
+    if good {
+        Ok(yes)
+    } else {
+        Err(Error::new(ErrorKind::Unavailable, no))
+    }
+}
+
+/// Every time series, in the text format of Prometheus.
+pub async fn metrics(state: Data<State>) -> Result<HttpResponse> {
+    let saturation = state.engine.saturation();
+    state
+        .metrics
+        .load(state.requests_in_flight(), saturation.queue_depth, saturation.queue_max);
+    let archive = state.engine.overview();
+    state.metrics.archive(&ArchiveFigures {
+        version: archive.version,
+        images: archive.images,
+        classes: &archive.classes,
+        conflicts: archive.conflicts,
+    });
+    let text = state.metrics.text()?;
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
+        .body(text))
+}

@@ -1,0 +1,27 @@
+//! `POST /v1/patients/delete`: all images of a patient. A POST, so that the id is in no URL.
+
+use actix_web::web::{Data, Json};
+
+use super::wire::{DeletedPatient, PatientToDelete};
+use super::{State, problem};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Delete all images of a patient.
+#[utoipa::path(
+    post,
+    path = "/v1/patients/delete",
+    tag = "archive",
+    operation_id = "deletePatient",
+    request_body = PatientToDelete,
+    responses((status = 200, description = "They are found no more", body = DeletedPatient), problem::DeletingPatient)
+)]
+pub async fn delete(state: Data<State>, patient: Json<PatientToDelete>) -> Result<Json<DeletedPatient>> {
+    if patient.patient_id.trim().is_empty() {
+        return Err(Error::new(ErrorKind::InvalidRequest, "`patient_id` is empty"));
+    }
+    let (deleted, version) = state
+        .writer()?
+        .delete_patient(&patient.patient_id, patient.issuer.as_deref())
+        .await?;
+    Ok(Json(DeletedPatient { deleted, version }))
+}

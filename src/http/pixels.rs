@@ -1,0 +1,49 @@
+//! `GET /v1/images/{id}/thumbnail`, `/rendered`: pictures to look at.
+
+use actix_web::HttpResponse;
+use actix_web::http::header;
+use actix_web::web::{Data, Path, Query};
+use bytes::Bytes;
+
+use super::wire::RenderQuery;
+use super::{State, problem};
+use crate::error::Result;
+
+/// A small picture of an image.
+#[utoipa::path(
+    get,
+    path = "/v1/images/{id}/thumbnail",
+    tag = "archive",
+    operation_id = "getThumbnail",
+    params(("id" = String, Path, description = "The image, 36 hex digits")),
+    responses((status = 200, description = "PNG, longest side at most 256", body = Vec<u8>, content_type = "image/png"), problem::Showing)
+)]
+pub async fn thumbnail(state: Data<State>, id: Path<String>) -> Result<HttpResponse> {
+    Ok(picture(state.engine.thumbnail(id.parse()?).await?))
+}
+
+/// A picture of an image, large enough to read, with another window if asked for.
+#[utoipa::path(
+    get,
+    path = "/v1/images/{id}/rendered",
+    tag = "archive",
+    operation_id = "getRendered",
+    params(("id" = String, Path, description = "The image, 36 hex digits"), RenderQuery),
+    responses((status = 200, description = "PNG of 8 bit", body = Vec<u8>, content_type = "image/png"), problem::Showing)
+)]
+pub async fn rendered(state: Data<State>, id: Path<String>, query: Query<RenderQuery>) -> Result<HttpResponse> {
+    Ok(picture(
+        state
+            .engine
+            .rendered(id.parse()?, query.window()?, query.size()?)
+            .await?,
+    ))
+}
+
+/// Patients' pixels stay in no cache.
+fn picture(png: Bytes) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "image/png"))
+        .insert_header((header::CACHE_CONTROL, "private, no-store"))
+        .body(png)
+}

@@ -1,0 +1,113 @@
+//! `POST /v1/search`, `/v1/search/by-id`, `/v1/search/by-vector`: the most similar cases.
+
+use std::time::Duration;
+
+use actix_web::web::{Data, Json};
+
+use super::upload::Form;
+use super::wire::{ById, ByVector, Names, SearchForm, SearchFormFields, SearchResponse};
+use super::{State, problem};
+use crate::error::Result;
+use crate::metrics::Stage;
+use crate::search::Answer;
+
+/// Find the cases most similar to an uploaded image.
+///
+/// The answer holds the neighbors first and what their labels suggest second. The image is searched and not kept.
+#[utoipa::path(
+    post,
+    path = "/v1/search",
+    tag = "search",
+    operation_id = "searchByImage",
+    request_body(content = SearchFormFields, content_type = "multipart/form-data"),
+    responses(
+        (status = 200, description = "The most similar cases", body = SearchResponse),
+        problem::SearchingByImage
+    )
+)]
+pub async fn by_image(state: Data<State>, form: Form<SearchForm>) -> Result<Json<SearchResponse>> {
+    let deadline = state.deadline();
+    let SearchForm {
+        upload,
+        region,
+        mut options,
+    } = form.value;
+    options.split_lists(&state.engine.overview());
+    let answer = state
+        .engine
+        .search_image(upload, options.ask()?, region, deadline)
+        .await?;
+    Ok(show(&state, &answer))
+}
+
+/// Find the cases most similar to images of the archive.
+///
+/// Several ids are averaged. The images themselves and others of their patients are left out unless `exclude` says otherwise.
+#[utoipa::path(
+    post,
+    path = "/v1/search/by-id",
+    tag = "search",
+    operation_id = "searchById",
+    request_body = ById,
+    responses((status = 200, description = "The most similar cases", body = SearchResponse), problem::SearchingById)
+)]
+pub async fn by_id(state: Data<State>, request: Json<ById>) -> Result<Json<SearchResponse>> {
+    let deadline = state.deadline();
+    let ids = request.ids()?;
+    let answer = state
+        .engine
+        .search_ids(ids, request.into_inner().options.ask()?, deadline)
+        .await?;
+    Ok(show(&state, &answer))
+}
+
+/// Find the cases most similar to a vector.
+#[utoipa::path(
+    post,
+    path = "/v1/search/by-vector",
+    tag = "search",
+    operation_id = "searchByVector",
+    request_body = ByVector,
+    responses((status = 200, description = "The most similar cases", body = SearchResponse), problem::SearchingByVector)
+)]
+pub async fn by_vector(state: Data<State>, request: Json<ByVector>) -> Result<Json<SearchResponse>> {
+    let deadline = state.deadline();
+    let space = request.space()?;
+    let ByVector { vector, options, .. } = request.into_inner();
+    let answer = state
+        .engine
+        .search_vector(vector, space, options.ask()?, deadline)
+        .await?;
+    Ok(show(&state, &answer))
+}
+
+fn show(state: &State, answer: &Answer) -> Json<SearchResponse> {
+    count(state, answer);
+    let names = Names {
+        pseudonym: &|key| state.engine.pseudonym(key),
+        label_conflict: &|id| state.engine.label_conflict(id),
+    };
+    Json(SearchResponse::new(answer, &names))
+}
+
+fn count(state: &State, answer: &Answer) {
+    let timings = &answer.timings;
+    let mut stages = vec![(Stage::Search, timings.search_ms)];
+    if answer.query.image.is_some() {
+        stages.extend([
+            (Stage::Decode, timings.decode_ms),
+            (Stage::Preprocess, timings.preprocess_ms),
+            (Stage::Queue, timings.queue_ms),
+            (Stage::Model, timings.model_ms),
+        ]);
+    }
+    for (stage, ms) in stages {
+        state
+            .metrics
+            .stage(stage, Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default());
+    }
+    for (class, path) in &answer.ranking.path {
+        state.metrics.search_path(class, *path);
+    }
+    state.metrics.suggestion(answer.verdict.status);
+}

@@ -1,0 +1,524 @@
+//! Shapes of everything about the archive and its images.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::answer::RecordFacts;
+use super::{LabelSource, Names, Window, rendered_path, thumbnail_path};
+use crate::domain::{self, ClassLabel, K_MAX, Record};
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::HttpSettings;
+use crate::http::upload::{FromParts, Parts};
+use crate::ingest::{Labels, Receipt};
+use crate::search::{Overview, Upload};
+
+/// The archive that is served.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ArchiveInfo {
+    /// Its name.
+    pub name: String,
+    /// Number of the manifest that is served.
+    pub version: u64,
+    /// All images.
+    pub images: usize,
+    /// Images with a class.
+    pub labelled: usize,
+    /// Images whose pixels have several classes.
+    pub conflicts: usize,
+    /// Its classes.
+    pub classes: Vec<ClassCount>,
+    /// Where its images come from.
+    pub sources: Vec<String>,
+    /// The space of its vectors.
+    pub space: SpaceInfo,
+    /// It is here to be tried out.
+    pub demo: bool,
+    /// Its images were made by a program.
+    pub synthetic: bool,
+    /// Under what licence its images are.
+    #[schema(required)]
+    pub licence: Option<String>,
+    /// What images it is meant for: modality, body part, view.
+    #[schema(value_type = Object)]
+    pub scope: serde_json::Value,
+    /// What is kept of pixels: `original`, `view` or `thumbnail`.
+    #[schema(example = "view")]
+    pub retention: String,
+    /// Whether pseudonyms can be turned back by those allowed to: `linked` or `anonymous`.
+    #[schema(example = "anonymous")]
+    pub identity: String,
+    /// RFC 3339 time at which it was made.
+    pub created_at: String,
+    /// Images to try; empty unless it is a demo.
+    pub samples: Vec<Sample>,
+    /// What a request may hold.
+    pub limits: Limits,
+    /// Whether requests need a key.
+    pub authentication: Authentication,
+    /// Whether images can be added, changed and deleted.
+    pub writable: bool,
+}
+
+/// A class.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ClassCount {
+    /// Its name.
+    pub name: String,
+    /// Its images.
+    pub images: usize,
+}
+
+/// The classes of the archive.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Classes {
+    /// By name.
+    pub classes: Vec<ClassCount>,
+}
+
+/// Everything that decides what a vector means.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SpaceInfo {
+    /// Its short name.
+    pub id: String,
+    /// SHA-256 over the network's tensors.
+    pub weights_sha256: String,
+    /// The layers whose activations are pooled.
+    pub layers: Vec<String>,
+    /// How they are pooled.
+    pub pooling: String,
+    /// Which views of an image are averaged or joined.
+    pub views: Vec<String>,
+    /// Components of a vector.
+    pub dimension: usize,
+    /// How pixels become the model's input.
+    pub pixel_pipeline: String,
+}
+
+/// An image to try.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Sample {
+    /// The image.
+    pub id: String,
+    /// Its class.
+    pub class: String,
+    /// Path of the small picture.
+    pub thumbnail: String,
+    /// Path of the large picture.
+    pub rendered: String,
+}
+
+/// What a request may hold.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Limits {
+    /// Most bytes of a file.
+    pub upload_bytes_max: usize,
+    /// Most pixels of an image.
+    pub pixels_max: u64,
+    /// Most neighbors.
+    pub k_max: usize,
+}
+
+/// Whether requests need a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Authentication {
+    /// The server listens on this machine only.
+    None,
+    /// `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+    ApiKey,
+}
+
+impl ArchiveInfo {
+    /// The archive as it is shown.
+    pub fn new(archive: Overview, settings: &HttpSettings, writable: bool) -> Self {
+        let space = archive.space;
+        Self {
+            name: archive.name,
+            version: archive.version,
+            images: archive.images,
+            labelled: archive.labelled,
+            conflicts: archive.conflicts,
+            classes: Classes::new(&archive.classes).classes,
+            sources: archive.sources,
+            space: SpaceInfo {
+                id: space.id().to_string(),
+                weights_sha256: space.weights_sha256,
+                layers: space.layers,
+                pooling: space.pooling,
+                views: space.views,
+                dimension: space.dimension,
+                pixel_pipeline: space.pixel_pipeline,
+            },
+            demo: archive.demo,
+            synthetic: archive.synthetic,
+            licence: archive.licence,
+            scope: archive.scope,
+            retention: archive.retention,
+            identity: archive.identity,
+            created_at: archive.created_at,
+            samples: archive
+                .samples
+                .into_iter()
+                .map(|(id, class)| Sample {
+                    id: id.to_string(),
+                    class: class.to_string(),
+                    thumbnail: thumbnail_path(id),
+                    rendered: rendered_path(id),
+                })
+                .collect(),
+            limits: Limits {
+                upload_bytes_max: settings.upload_bytes_max,
+                pixels_max: settings.pixels_max,
+                k_max: K_MAX,
+            },
+            authentication: match settings.api_key {
+                Some(_) => Authentication::ApiKey,
+                None => Authentication::None,
+            },
+            writable,
+        }
+    }
+}
+
+impl Classes {
+    /// Classes with their counts.
+    pub fn new(classes: &[(ClassLabel, usize)]) -> Self {
+        let count = |(class, images): &(ClassLabel, usize)| ClassCount {
+            name: class.to_string(),
+            images: *images,
+        };
+        Self {
+            classes: classes.iter().map(count).collect(),
+        }
+    }
+}
+
+/// The model card, with where the model runs.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelInfo {
+    /// The members of the card `model.json`: name, architecture, weights, input, space, …
+    #[serde(flatten)]
+    #[schema(value_type = std::collections::BTreeMap<String, serde_json::Value>)]
+    pub card: serde_json::Map<String, serde_json::Value>,
+    /// How well the model does on this archive; null: not measured.
+    #[schema(value_type = Option<Object>, required)]
+    pub evaluation: Option<serde_json::Value>,
+}
+
+impl ModelInfo {
+    /// A card as it is shown.
+    ///
+    /// # Errors
+    /// `Internal` for a card that is no object.
+    pub fn new(card: serde_json::Value) -> Result<Self> {
+        let serde_json::Value::Object(mut card) = card else {
+            return Err(Error::internal("the model card is not an object"));
+        };
+        card.entry("device").or_insert(serde_json::Value::Null);
+        let evaluation = card.remove("evaluation").filter(|value| !value.is_null());
+        Ok(Self { card, evaluation })
+    }
+}
+
+/// An image to add, with what is known about it.
+pub struct NewImage {
+    /// The image and whose it is.
+    pub upload: Upload,
+    /// What it shows.
+    pub labels: Labels,
+}
+
+/// How the API describes [`NewImage`].
+#[derive(ToSchema)]
+#[schema(as = NewImage)]
+#[expect(dead_code, reason = "a description, never a value")]
+pub struct NewImageFields {
+    /// PNG, JPEG or DICOM, told apart by content.
+    #[schema(value_type = String, format = Binary, content_media_type = "application/octet-stream")]
+    image: (),
+    /// Its class; without one it is found but never votes.
+    class: Option<String>,
+    /// How the class was proven.
+    label_source: Option<LabelSource>,
+    /// Whose image this is; read from the file for DICOM. Kept as a pseudonym only.
+    patient_id: Option<String>,
+    /// Who issued the patient id.
+    issuer: Option<String>,
+    /// The Study Instance UID. Kept as a pseudonym only.
+    study_uid: Option<String>,
+    /// Where the image comes from.
+    source: Option<String>,
+    /// Projection, for example `PA`.
+    view: Option<String>,
+    /// Age in years.
+    age: Option<String>,
+    /// Sex.
+    sex: Option<String>,
+}
+
+impl FromParts for NewImage {
+    const FIELDS: &'static [&'static str] = &[
+        "class",
+        "label_source",
+        "patient_id",
+        "issuer",
+        "study_uid",
+        "source",
+        "view",
+        "age",
+        "sex",
+    ];
+
+    fn from_parts(mut parts: Parts) -> Result<Self> {
+        let class = parts.text("class")?.map(|name| ClassLabel::parse(&name)).transpose();
+        let label_source = parts.text("label_source")?.map(|text| text.parse()).transpose()?;
+        let labels = Labels {
+            class: class.map_err(|error| error.context("`class`"))?,
+            label_source,
+            source: parts.text("source")?,
+            view: parts.text("view")?,
+            age: parts.text("age")?,
+            sex: parts.text("sex")?,
+        };
+        proven_needs_class(labels.class.is_some(), labels.label_source.is_some())?;
+        let upload = Upload {
+            bytes: parts.image()?,
+            patient_id: parts.text("patient_id")?,
+            issuer: parts.text("issuer")?,
+            study_uid: parts.text("study_uid")?,
+        };
+        Ok(Self { upload, labels })
+    }
+}
+
+/// There is no proof of nothing.
+fn proven_needs_class(class: bool, label_source: bool) -> Result<()> {
+    if label_source && !class {
+        return Err(Error::new(
+            ErrorKind::InvalidRequest,
+            "`label_source` says how a `class` was proven, but there is none",
+        ));
+    }
+    Ok(())
+}
+
+/// Another label for an image.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewLabel {
+    /// The class; null takes the label away.
+    #[serde(deserialize_with = "present")]
+    #[schema(required)]
+    class: Option<String>,
+    /// How it was proven.
+    #[serde(default)]
+    label_source: Option<LabelSource>,
+}
+
+/// A member that may be null but not left out: no one takes a label away by mistyping.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
+impl NewLabel {
+    /// Class and proof, checked.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a name that can't be a class, or a proof without a class.
+    pub fn parts(self) -> Result<(Option<ClassLabel>, Option<domain::LabelSource>)> {
+        let class = self.class.map(|name| ClassLabel::parse(&name)).transpose();
+        let class = class.map_err(|error| error.context("`class`"))?;
+        proven_needs_class(class.is_some(), self.label_source.is_some())?;
+        Ok((class, self.label_source.map(Into::into)))
+    }
+}
+
+/// What became of an image; the change is durable.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Written {
+    /// The image.
+    pub id: String,
+    /// The version of the archive that has it.
+    pub version: u64,
+    /// It was known before.
+    pub duplicate: bool,
+    /// Its class.
+    #[schema(required)]
+    pub class: Option<String>,
+    /// Its pixels are known under another class: neither votes until that is settled.
+    pub label_conflict: bool,
+}
+
+impl From<Receipt> for Written {
+    fn from(receipt: Receipt) -> Self {
+        Self {
+            id: receipt.id.to_string(),
+            version: receipt.version,
+            duplicate: receipt.duplicate,
+            class: receipt.class.as_ref().map(ClassLabel::to_string),
+            label_conflict: receipt.label_conflict,
+        }
+    }
+}
+
+/// An image that is gone.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Deleted {
+    /// The image.
+    pub id: String,
+    /// The first version of the archive without it.
+    pub version: u64,
+}
+
+/// A patient whose images are to be deleted.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatientToDelete {
+    /// The id as the hospital knows it. In the body, so that it is in no log of any proxy.
+    pub patient_id: String,
+    /// Who issued it.
+    pub issuer: Option<String>,
+}
+
+/// A patient's images are gone.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeletedPatient {
+    /// Images deleted.
+    pub deleted: usize,
+    /// The first version of the archive without them.
+    pub version: u64,
+}
+
+/// All that is known about an image.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ImageDetails {
+    /// The image.
+    pub id: String,
+    /// Its class.
+    #[schema(required)]
+    pub class: Option<String>,
+    /// How it was proven.
+    #[schema(required)]
+    pub label_source: Option<LabelSource>,
+    /// Its pixels have several classes, so that it does not vote.
+    pub label_conflict: bool,
+    /// A pseudonym, the same for all images of the patient in this archive.
+    #[schema(required)]
+    pub patient: Option<String>,
+    /// Where the data set says the image comes from.
+    #[schema(required)]
+    pub source: Option<String>,
+    /// What else is known.
+    pub record: RecordFacts,
+    /// How stored values became 8 bit.
+    #[schema(required)]
+    pub window: Option<Window>,
+    /// RFC 3339 time at which it was accepted.
+    pub ingested_at: String,
+    /// Earlier labels, oldest first.
+    pub history: Vec<EarlierLabel>,
+    /// Path of the small picture; null: not kept.
+    #[schema(required)]
+    pub thumbnail: Option<String>,
+    /// Path of the large picture; null: not kept.
+    #[schema(required)]
+    pub rendered: Option<String>,
+}
+
+/// A label that was replaced.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EarlierLabel {
+    /// RFC 3339 time of the change.
+    pub at: String,
+    /// The class before.
+    #[schema(required)]
+    pub class: Option<String>,
+    /// How it had been proven.
+    #[schema(required)]
+    pub label_source: Option<LabelSource>,
+}
+
+impl ImageDetails {
+    /// A record as it is shown.
+    pub fn new(record: &Record, names: &Names<'_>) -> Self {
+        Self {
+            id: record.id.to_string(),
+            class: record.class.as_ref().map(ClassLabel::to_string),
+            label_source: record.label_source.map(Into::into),
+            label_conflict: (names.label_conflict)(record.id),
+            patient: record.patient.map(names.pseudonym),
+            source: record.source.clone(),
+            record: RecordFacts::new(record),
+            window: record.window.map(Into::into),
+            ingested_at: record.ingested_at.clone(),
+            history: record
+                .history
+                .iter()
+                .map(|change| EarlierLabel {
+                    at: change.at.clone(),
+                    class: change.class.as_ref().map(ClassLabel::to_string),
+                    label_source: change.label_source.map(Into::into),
+                })
+                .collect(),
+            thumbnail: record.thumbnail.as_ref().map(|_| thumbnail_path(record.id)),
+            rendered: record.pixels.as_ref().map(|_| rendered_path(record.id)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_label_is_taken_away_by_null_and_not_by_leaving_it_out() {
+        let parse = |body: serde_json::Value| serde_json::from_value::<NewLabel>(body);
+        let label = parse(json!({"class": null})).unwrap().parts().unwrap();
+        assert_eq!(label, (None, None));
+        let label = parse(json!({"class": "Viral Pneumonia", "label_source": "follow-up"}))
+            .unwrap()
+            .parts()
+            .unwrap();
+        assert_eq!(label.1, Some(domain::LabelSource::FollowUp));
+        assert!(
+            parse(json!({}))
+                .unwrap_err()
+                .to_string()
+                .contains("missing field `class`")
+        );
+        assert!(
+            parse(json!({"class": null, "label": 1}))
+                .unwrap_err()
+                .to_string()
+                .contains("unknown field `label`")
+        );
+        for body in [json!({"class": "../x"}), json!({"class": null, "label_source": "PCR"})] {
+            assert_eq!(
+                parse(body).unwrap().parts().unwrap_err().kind(),
+                ErrorKind::InvalidRequest
+            );
+        }
+    }
+
+    #[test]
+    fn details_show_no_key_and_nothing_sealed() {
+        let record = super::super::answer::tests::record(0xcd, Some("Normal"));
+        let names = Names {
+            pseudonym: &|_| "p_000000000000".into(),
+            label_conflict: &|_| true,
+        };
+        let shown = serde_json::to_value(ImageDetails::new(&record, &names)).unwrap();
+        assert_eq!(shown["label_conflict"], true);
+        assert_eq!(shown["rendered"], json!(null));
+        assert!(!shown.to_string().contains("secret") && !shown["patient"].to_string().contains("cd"));
+    }
+
+    #[test]
+    fn a_card_is_shown_with_device_and_evaluation() {
+        let shown = serde_json::to_value(ModelInfo::new(json!({"name": "x", "evaluation": null})).unwrap()).unwrap();
+        assert_eq!(shown, json!({"name": "x", "device": null, "evaluation": null}));
+        assert_eq!(ModelInfo::new(json!([])).unwrap_err().kind(), ErrorKind::Internal);
+    }
+}

@@ -1,0 +1,549 @@
+//! What clients send to searches.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Vote;
+use crate::domain::{Ask, ClassLabel, Exclude, ImageId, K_MAX, Region, SpaceId};
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::problem::without_value;
+use crate::http::upload::{FromParts, Parts, echo};
+use crate::search::{Overview, Upload};
+
+/// Most ids of one search.
+const IDS_MAX: usize = 100;
+/// Most images of one request for embeddings.
+const EMBEDDINGS_MAX: usize = 16;
+/// Longest side that a picture may be asked for in.
+const SIZE_MAX: u32 = 4096;
+
+/// Options of every search. In a form a list is a repeated field, or one field with commas.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+pub struct Options {
+    /// Neighbors wanted.
+    #[schema(minimum = 1, maximum = 100, default = 10)]
+    k: Option<u64>,
+    /// How they vote, `majority` if left out.
+    vote: Option<Vote>,
+    /// Only these classes.
+    classes: Option<Vec<String>>,
+    /// Only images of these sources.
+    sources: Option<Vec<String>>,
+    /// What is kept out: images of the same `patient`, of the same `study`, with the same `pixels` (all three if left out), or `none`.
+    #[schema(example = json!(["patient", "study", "pixels"]))]
+    exclude: Option<Vec<String>>,
+    /// Not the images of these sources.
+    exclude_source: Option<Vec<String>>,
+    /// Compare with every image instead of walking a graph.
+    #[schema(default = false)]
+    exact: Option<bool>,
+    /// Answer although a part of the archive is missing.
+    #[schema(default = false)]
+    allow_partial: Option<bool>,
+    /// Lowest version of the archive that may answer.
+    min_version: Option<u64>,
+}
+
+impl Options {
+    fn from_parts(parts: &mut Parts) -> Result<Self> {
+        Ok(Self {
+            k: number(parts, "k")?,
+            vote: parts.text("vote")?.map(|text| parse_vote(&text)).transpose()?,
+            classes: list(parts, "classes"),
+            sources: list(parts, "sources"),
+            exclude: list(parts, "exclude"),
+            exclude_source: list(parts, "exclude_source"),
+            exact: flag(parts, "exact")?,
+            allow_partial: flag(parts, "allow_partial")?,
+            min_version: number(parts, "min_version")?,
+        })
+    }
+
+    /// Takes the options out of a JSON object; what is left over was not known.
+    fn from_json(mut object: Map<String, Value>) -> Result<Self> {
+        let options = Self {
+            k: take(&mut object, "k")?,
+            vote: take::<String>(&mut object, "vote")?
+                .map(|text| parse_vote(&text))
+                .transpose()?,
+            classes: take(&mut object, "classes")?,
+            sources: take(&mut object, "sources")?,
+            exclude: take(&mut object, "exclude")?,
+            exclude_source: take(&mut object, "exclude_source")?,
+            exact: take(&mut object, "exact")?,
+            allow_partial: take(&mut object, "allow_partial")?,
+            min_version: take(&mut object, "min_version")?,
+        };
+        match object.keys().next() {
+            None => Ok(options),
+            Some(name) => Err(invalid(format!("unknown field `{}`", echo(name)))),
+        }
+    }
+
+    /// Splits the lists of a form at commas, but not names of this archive that hold one.
+    pub fn split_lists(&mut self, archive: &Overview) {
+        let classes: HashSet<&str> = archive.classes.iter().map(|(class, _)| class.as_str()).collect();
+        let sources: HashSet<&str> = archive.sources.iter().map(String::as_str).collect();
+        let nothing = HashSet::new();
+        let lists = [
+            (&mut self.classes, &classes),
+            (&mut self.sources, &sources),
+            (&mut self.exclude_source, &sources),
+            (&mut self.exclude, &nothing),
+        ];
+        for (list, known) in lists {
+            let Some(values) = list else { continue };
+            let parts = |value: String| match known.contains(value.as_str()) {
+                true => vec![value],
+                false => value
+                    .split(',')
+                    .map(|part| part.trim().to_owned())
+                    .filter(|part| !part.is_empty())
+                    .collect(),
+            };
+            *values = std::mem::take(values).into_iter().flat_map(parts).collect();
+        }
+    }
+
+    /// The options, checked.
+    ///
+    /// # Errors
+    /// `InvalidRequest` naming the option.
+    pub fn ask(self) -> Result<Ask> {
+        let default = Ask::default();
+        let classes = self
+            .classes
+            .map(|names| names.iter().map(|name| ClassLabel::parse(name)).collect::<Result<_>>());
+        Ok(Ask {
+            k: self.k.map_or(Ok(default.k), check_k)?,
+            vote: self.vote.map_or(default.vote, Into::into),
+            classes: classes.transpose().map_err(|error| error.context("`classes`"))?,
+            sources: self.sources,
+            exclude_sources: self.exclude_source.unwrap_or_default(),
+            exclude: self
+                .exclude
+                .map_or(Ok(default.exclude), |names| parse_exclude(&names))?,
+            exact: self.exact.unwrap_or(default.exact),
+            allow_partial: self.allow_partial.unwrap_or(default.allow_partial),
+            min_version: self.min_version,
+        })
+    }
+}
+
+/// A search by an uploaded image.
+pub struct SearchForm {
+    /// The image and whose it is.
+    pub upload: Upload,
+    /// The part of it that is asked about.
+    pub region: Option<Region>,
+    /// How to search.
+    pub options: Options,
+}
+
+impl FromParts for SearchForm {
+    const FIELDS: &'static [&'static str] = &[
+        "k",
+        "vote",
+        "classes",
+        "sources",
+        "patient_id",
+        "issuer",
+        "study_uid",
+        "exclude",
+        "exclude_source",
+        "exact",
+        "allow_partial",
+        "min_version",
+        "region",
+    ];
+
+    fn from_parts(mut parts: Parts) -> Result<Self> {
+        Ok(Self {
+            options: Options::from_parts(&mut parts)?,
+            region: parts.text("region")?.map(|text| parse_region(&text)).transpose()?,
+            upload: Upload {
+                bytes: parts.image()?,
+                patient_id: parts.text("patient_id")?,
+                issuer: parts.text("issuer")?,
+                study_uid: parts.text("study_uid")?,
+            },
+        })
+    }
+}
+
+/// How the API describes [`SearchForm`]. `Deserialize` only lends its attribute `flatten`.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = SearchForm)]
+#[expect(dead_code, reason = "a description, never a value")]
+pub struct SearchFormFields {
+    /// PNG, JPEG or DICOM, told apart by content.
+    #[schema(value_type = String, format = Binary, content_media_type = "application/octet-stream")]
+    image: (),
+    /// A part of the image as `x,y,width,height`, fractions of its width and height.
+    #[schema(example = "0.25,0.25,0.5,0.5")]
+    region: Option<String>,
+    /// Whose image this is; read from the file for DICOM. Hashed on arrival, never logged.
+    patient_id: Option<String>,
+    /// Who issued the patient id.
+    issuer: Option<String>,
+    /// The Study Instance UID. Hashed on arrival, never logged.
+    study_uid: Option<String>,
+    #[serde(flatten)]
+    options: Options,
+}
+
+/// A search by images of the archive.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(try_from = "Map<String, Value>")]
+pub struct ById {
+    /// Images of the archive; several are averaged.
+    #[schema(min_items = 1, max_items = 100)]
+    ids: Vec<String>,
+    /// How to search.
+    #[serde(flatten)]
+    pub options: Options,
+}
+
+impl ById {
+    /// The ids, checked.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for none, too many or one that can't be an id.
+    pub fn ids(&self) -> Result<Vec<ImageId>> {
+        if self.ids.is_empty() || self.ids.len() > IDS_MAX {
+            return Err(invalid(format!(
+                "`ids` holds 1 to {IDS_MAX} ids, got `{}`",
+                self.ids.len()
+            )));
+        }
+        self.ids
+            .iter()
+            .map(|id| id.parse())
+            .collect::<Result<_>>()
+            .map_err(|error| error.context("`ids`"))
+    }
+}
+
+impl TryFrom<Map<String, Value>> for ById {
+    type Error = Error;
+
+    fn try_from(mut object: Map<String, Value>) -> Result<Self> {
+        Ok(Self {
+            ids: required(&mut object, "ids")?,
+            options: Options::from_json(object)?,
+        })
+    }
+}
+
+/// A search by a vector.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(try_from = "Map<String, Value>")]
+pub struct ByVector {
+    /// Raw output of the model or normalised, as many components as the space has.
+    pub vector: Vec<f32>,
+    /// The space the vector is of: vectors of another space are refused, not compared.
+    #[schema(example = "0123456789abcdef0123456789abcdef")]
+    space: String,
+    /// How to search.
+    #[serde(flatten)]
+    pub options: Options,
+}
+
+impl ByVector {
+    /// The space, checked.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for something that can't be the id of a space.
+    pub fn space(&self) -> Result<SpaceId> {
+        self.space.parse().map_err(|error: Error| error.context("`space`"))
+    }
+}
+
+impl TryFrom<Map<String, Value>> for ByVector {
+    type Error = Error;
+
+    fn try_from(mut object: Map<String, Value>) -> Result<Self> {
+        Ok(Self {
+            vector: required(&mut object, "vector")?,
+            space: required(&mut object, "space")?,
+            options: Options::from_json(object)?,
+        })
+    }
+}
+
+/// Images to embed.
+#[derive(ToSchema)]
+pub struct EmbedForm {
+    /// 1 to 16 files, each in a field of this name.
+    #[schema(value_type = Vec<String>, min_items = 1, max_items = 16)]
+    pub image: Vec<Bytes>,
+}
+
+impl FromParts for EmbedForm {
+    const FIELDS: &'static [&'static str] = &[];
+    const IMAGES_MAX: usize = EMBEDDINGS_MAX;
+
+    fn from_parts(mut parts: Parts) -> Result<Self> {
+        Ok(Self { image: parts.images() })
+    }
+}
+
+/// How to show a picture.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RenderQuery {
+    /// Grey levels to spread over black to white, as `center,width` of stored values; if left out, as the image was embedded.
+    #[param(example = "2048,4096")]
+    window: Option<String>,
+    /// Longest side in pixels, at most 4096.
+    #[param(example = 1024, value_type = Option<u32>)]
+    size: Option<String>,
+}
+
+impl RenderQuery {
+    /// Center and width, checked.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for anything but two numbers of which the second is positive.
+    pub fn window(&self) -> Result<Option<(f64, f64)>> {
+        let Some(text) = &self.window else { return Ok(None) };
+        match numbers(text).as_deref() {
+            Some([center, width]) if *width > 0.0 => Ok(Some((*center, *width))),
+            _ => Err(invalid(format!(
+                "`window` is center,width with a positive width, got `{}`",
+                echo(text)
+            ))),
+        }
+    }
+
+    /// The longest side, checked.
+    ///
+    /// # Errors
+    /// `InvalidRequest` outside 1..=4096.
+    pub fn size(&self) -> Result<Option<u32>> {
+        let Some(text) = &self.size else { return Ok(None) };
+        match text.parse() {
+            Ok(size) if (1..=SIZE_MAX).contains(&size) => Ok(Some(size)),
+            _ => Err(invalid(format!(
+                "`size` is a whole number from 1 to {SIZE_MAX}, got `{}`",
+                echo(text)
+            ))),
+        }
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidRequest, message)
+}
+
+fn check_k(k: u64) -> Result<usize> {
+    usize::try_from(k)
+        .ok()
+        .filter(|k| (1..=K_MAX).contains(k))
+        .ok_or_else(|| invalid(format!("`k` is a whole number from 1 to {K_MAX}, got `{k}`")))
+}
+
+fn parse_vote(text: &str) -> Result<Vote> {
+    match text {
+        "majority" => Ok(Vote::Majority),
+        "distance" => Ok(Vote::Distance),
+        "prior" => Ok(Vote::Prior),
+        _ => Err(invalid(format!(
+            "`vote` is one of majority, distance, prior, got `{}`",
+            echo(text)
+        ))),
+    }
+}
+
+fn parse_exclude(names: &[String]) -> Result<Exclude> {
+    let mut exclude = Exclude {
+        patient: false,
+        study: false,
+        pixels: false,
+    };
+    if let [only] = names
+        && only == "none"
+    {
+        return Ok(exclude);
+    }
+    for name in names {
+        match name.as_str() {
+            "patient" => exclude.patient = true,
+            "study" => exclude.study = true,
+            "pixels" => exclude.pixels = true,
+            _ => {
+                return Err(invalid(format!(
+                    "`exclude` lists patient, study, pixels, or is none, got `{}`",
+                    echo(name)
+                )));
+            }
+        }
+    }
+    Ok(exclude)
+}
+
+fn parse_region(text: &str) -> Result<Region> {
+    match numbers(text).as_deref() {
+        Some([x, y, width, height]) => Region::new(*x, *y, *width, *height),
+        _ => Err(invalid(format!("`region` is x,y,width,height, got `{}`", echo(text)))),
+    }
+}
+
+/// Finite numbers with commas between.
+fn numbers(text: &str) -> Option<Vec<f64>> {
+    text.split(',')
+        .map(|part| part.trim().parse().ok().filter(|number: &f64| number.is_finite()))
+        .collect()
+}
+
+fn number(parts: &mut Parts, name: &'static str) -> Result<Option<u64>> {
+    let Some(text) = parts.text(name)? else { return Ok(None) };
+    text.parse()
+        .map(Some)
+        .map_err(|_| invalid(format!("`{name}` is a whole number, got `{}`", echo(&text))))
+}
+
+fn flag(parts: &mut Parts, name: &'static str) -> Result<Option<bool>> {
+    let Some(text) = parts.text(name)? else { return Ok(None) };
+    text.parse()
+        .map(Some)
+        .map_err(|_| invalid(format!("`{name}` is true or false, got `{}`", echo(&text))))
+}
+
+fn list(parts: &mut Parts, name: &'static str) -> Option<Vec<String>> {
+    Some(parts.texts(name)).filter(|values| !values.is_empty())
+}
+
+/// Takes a member out of an object; `null` counts as absent.
+fn take<T: DeserializeOwned>(object: &mut Map<String, Value>, name: &str) -> Result<Option<T>> {
+    let value = object.remove(name).unwrap_or(Value::Null);
+    serde_json::from_value(value).map_err(|error| invalid(format!("`{name}`: {}", without_value(&error.to_string()))))
+}
+
+fn required<T: DeserializeOwned>(object: &mut Map<String, Value>, name: &str) -> Result<T> {
+    take(object, name)?.ok_or_else(|| invalid(format!("missing field `{name}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn by_id(body: Value) -> Result<Ask> {
+        let Value::Object(object) = body else {
+            panic!("an object")
+        };
+        let request = ById::try_from(object)?;
+        request.ids()?;
+        request.options.ask()
+    }
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123";
+
+    #[test]
+    fn options_come_with_defaults_and_null_is_absent() {
+        assert_eq!(by_id(json!({"ids": [ID]})).unwrap(), Ask::default());
+        assert_eq!(
+            by_id(json!({"ids": [ID], "k": null, "classes": null})).unwrap(),
+            Ask::default()
+        );
+        let ask = by_id(json!({
+            "ids": [ID], "k": 3, "vote": "prior", "classes": ["A, B"], "sources": ["s"], "exclude": ["none"],
+            "exclude_source": ["t"], "exact": true, "allow_partial": true, "min_version": 7
+        }));
+        let expected = Ask {
+            k: 3,
+            vote: crate::domain::VoteMethod::Prior,
+            classes: Some(vec![ClassLabel::parse("A, B").unwrap()]),
+            sources: Some(vec!["s".into()]),
+            exclude_sources: vec!["t".into()],
+            exclude: Exclude {
+                patient: false,
+                study: false,
+                pixels: false,
+            },
+            exact: true,
+            allow_partial: true,
+            min_version: Some(7),
+        };
+        assert_eq!(ask.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_wrong_option_is_named_and_its_value_not_leaked() {
+        let rows = [
+            (json!({}), "missing field `ids`"),
+            (json!({"ids": []}), "`ids` holds 1 to 100 ids, got `0`"),
+            (json!({"ids": ["xyz"]}), "`ids`: an image id is 36 hex digits"),
+            (json!({"ids": "xyz"}), "`ids`: expected a sequence"),
+            (
+                json!({"ids": [ID], "k": 0}),
+                "`k` is a whole number from 1 to 100, got `0`",
+            ),
+            (json!({"ids": [ID], "k": 1_000_000_000u64}), "got `1000000000`"),
+            (json!({"ids": [ID], "k": -1}), "`k`: expected u64"),
+            (json!({"ids": [ID], "k": 2.5}), "`k`: expected u64"),
+            (
+                json!({"ids": [ID], "vote": "guess"}),
+                "`vote` is one of majority, distance, prior, got `guess`",
+            ),
+            (json!({"ids": [ID], "classes": ["a/b"]}), "`classes`: class name"),
+            (json!({"ids": [ID], "exclude": ["none", "study"]}), "`exclude` lists"),
+            (json!({"ids": [ID], "exact": "yes"}), "`exact`: expected a boolean"),
+            (json!({"ids": [ID], "patient_id": "4711"}), "unknown field `patient_id`"),
+        ];
+        for (body, says) in rows {
+            let error = by_id(body).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
+            assert!(error.message().contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn lists_of_a_form_split_at_commas_but_not_inside_known_names() {
+        let mut options = Options {
+            classes: Some(vec!["COVID, Viral".into(), "Effusion, left".into()]),
+            exclude: Some(vec!["patient,study".into()]),
+            ..Options::default()
+        };
+        let mut archive = crate::search::Engine.overview();
+        archive.classes = vec![(ClassLabel::parse("Effusion, left").unwrap(), 1)];
+        options.split_lists(&archive);
+        assert_eq!(options.classes.unwrap(), ["COVID", "Viral", "Effusion, left"]);
+        assert_eq!(options.exclude.unwrap(), ["patient", "study"]);
+    }
+
+    #[test]
+    fn windows_and_sizes_are_checked() {
+        let query = |window: &str, size: &str| RenderQuery {
+            window: Some(window.into()),
+            size: Some(size.into()),
+        };
+        assert_eq!(query("40, 400", "1").window().unwrap(), Some((40.0, 400.0)));
+        for window in ["", "1", "1,0", "1,-2", "nan,1", "1,inf", "1,2,3"] {
+            assert!(query(window, "1").window().is_err(), "{window}");
+        }
+        for size in ["", "0", "4097", "-1", "1e3"] {
+            assert!(query("1,1", size).size().is_err(), "{size}");
+        }
+    }
+
+    #[test]
+    fn regions_are_four_fractions() {
+        assert!(parse_region("0,0,1,1").is_ok());
+        for text in ["", "0,0,1", "0,0,2,1", "0,0,0,1", "a,b,c,d", "0,0,nan,1"] {
+            assert_eq!(
+                parse_region(text).unwrap_err().kind(),
+                ErrorKind::InvalidRequest,
+                "{text}"
+            );
+        }
+    }
+}

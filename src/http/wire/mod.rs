@@ -1,0 +1,131 @@
+//! The JSON and form shapes of the API. The domain's types don't leave the program, these don't enter it.
+
+mod answer;
+mod archive;
+mod ask;
+
+pub use answer::{Embeddings, Names, SearchResponse};
+pub use archive::{
+    ArchiveInfo, Classes, Deleted, DeletedPatient, ImageDetails, ModelInfo, NewImage, NewImageFields, NewLabel,
+    PatientToDelete, Written,
+};
+pub use ask::{ById, ByVector, EmbedForm, RenderQuery, SearchForm, SearchFormFields};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::{self, ImageId};
+
+/// Said in every answer.
+pub const INTENDED_USE: &str = "research use only, not for diagnosis";
+
+/// How neighbors become a suggestion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Vote {
+    /// One neighbor, one vote.
+    Majority,
+    /// A vote weighs its similarity.
+    Distance,
+    /// A vote weighs the inverse of its class's share of the archive.
+    Prior,
+}
+
+impl From<Vote> for domain::VoteMethod {
+    fn from(vote: Vote) -> Self {
+        match vote {
+            Vote::Majority => Self::Majority,
+            Vote::Distance => Self::Distance,
+            Vote::Prior => Self::Prior,
+        }
+    }
+}
+
+impl From<domain::VoteMethod> for Vote {
+    fn from(vote: domain::VoteMethod) -> Self {
+        match vote {
+            domain::VoteMethod::Majority => Self::Majority,
+            domain::VoteMethod::Distance => Self::Distance,
+            domain::VoteMethod::Prior => Self::Prior,
+        }
+    }
+}
+
+/// How a label was established.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LabelSource {
+    /// The name of the folder the image lay in: nobody says how it was proven.
+    Folder,
+    /// A radiology report.
+    Report,
+    /// Polymerase chain reaction.
+    #[serde(rename = "PCR")]
+    Pcr,
+    /// Histology.
+    Biopsy,
+    /// The later course.
+    FollowUp,
+    /// One or more readers of the image.
+    Reader,
+}
+
+impl From<domain::LabelSource> for LabelSource {
+    fn from(source: domain::LabelSource) -> Self {
+        match source {
+            domain::LabelSource::Folder => Self::Folder,
+            domain::LabelSource::Report => Self::Report,
+            domain::LabelSource::Pcr => Self::Pcr,
+            domain::LabelSource::Biopsy => Self::Biopsy,
+            domain::LabelSource::FollowUp => Self::FollowUp,
+            domain::LabelSource::Reader => Self::Reader,
+        }
+    }
+}
+
+impl From<LabelSource> for domain::LabelSource {
+    fn from(source: LabelSource) -> Self {
+        match source {
+            LabelSource::Folder => Self::Folder,
+            LabelSource::Report => Self::Report,
+            LabelSource::Pcr => Self::Pcr,
+            LabelSource::Biopsy => Self::Biopsy,
+            LabelSource::FollowUp => Self::FollowUp,
+            LabelSource::Reader => Self::Reader,
+        }
+    }
+}
+
+/// How stored values became 8 bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Window {
+    /// 8-bit values taken as they are.
+    Identity,
+    /// Linear between the 0.5 % and the 99.5 % percentile of the stored values.
+    Percentile {
+        /// Stored value shown black.
+        low: i32,
+        /// Stored value shown white.
+        high: i32,
+    },
+}
+
+impl From<domain::Window> for Window {
+    fn from(window: domain::Window) -> Self {
+        match window {
+            domain::Window::Identity => Self::Identity,
+            domain::Window::Percentile { low, high } => Self::Percentile { low, high },
+        }
+    }
+}
+
+/// Where the small picture of an image is.
+fn thumbnail_path(id: ImageId) -> String {
+    format!("/v1/images/{id}/thumbnail")
+}
+
+/// Where the large picture of an image is.
+fn rendered_path(id: ImageId) -> String {
+    format!("/v1/images/{id}/rendered")
+}

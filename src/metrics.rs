@@ -1,0 +1,386 @@
+//! Every time series in one place: name, unit, labels, buckets, help.
+
+use std::time::Duration;
+
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::domain::{ClassLabel, PathTaken, Status};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Seconds of a whole request: from a probe to a slow upload.
+const REQUEST_BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+/// Seconds of one stage: from an exact scan of a few rows to a model on a busy processor.
+const STAGE_BUCKETS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+/// Seconds of a durable commit: a few fsyncs, or a store far away.
+const COMMIT_BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+/// Images of one batch.
+const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+/// Label value of images without a class. No class can have this name: they don't begin with `_`.
+const UNLABELLED: &str = "_unlabelled";
+
+/// A part of answering a query whose time is measured on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// File bytes to raster.
+    Decode,
+    /// Raster to model input.
+    Preprocess,
+    /// Waiting for the model.
+    Queue,
+    /// In the model, with the whole batch.
+    Model,
+    /// Index, merge and vote.
+    Search,
+}
+
+impl Stage {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Preprocess => "preprocess",
+            Self::Queue => "queue",
+            Self::Model => "model",
+            Self::Search => "search",
+        }
+    }
+}
+
+/// What became of an image that was handed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IngestOutcome {
+    /// It is new.
+    Inserted,
+    /// It was known.
+    Duplicate,
+    /// It was refused or failed.
+    Failed,
+}
+
+impl IngestOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Inserted => "inserted",
+            Self::Duplicate => "duplicate",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What the archive holds, for the gauges.
+#[derive(Debug, Clone, Copy)]
+pub struct ArchiveFigures<'a> {
+    /// Number of the manifest that is served.
+    pub version: u64,
+    /// All images.
+    pub images: usize,
+    /// Images of each class.
+    pub classes: &'a [(ClassLabel, usize)],
+    /// Images whose labels contradict each other.
+    pub conflicts: usize,
+}
+
+/// The series of one server, in a registry of their own.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    http_requests: IntCounterVec,
+    http_duration: HistogramVec,
+    http_in_flight: IntGauge,
+    stage_duration: HistogramVec,
+    queue_depth: IntGauge,
+    queue_max: IntGauge,
+    batch_size: Histogram,
+    archive_version: IntGauge,
+    archive_images: IntGaugeVec,
+    archive_conflicts: IntGauge,
+    search_path: IntCounterVec,
+    suggestions: IntCounterVec,
+    ingest: IntCounterVec,
+    commit_duration: Histogram,
+}
+
+impl Metrics {
+    /// All series, registered.
+    ///
+    /// # Errors
+    /// `Internal` when two series have one name.
+    pub fn new() -> Result<Self> {
+        let registry = Registry::new();
+        let metrics = Self {
+            http_requests: counters(
+                "medsearch_http_requests_total",
+                "HTTP requests answered, by route pattern (never the path)",
+                &["route", "method", "status"],
+            )?,
+            http_duration: histograms(
+                "medsearch_http_request_duration_seconds",
+                "Time from the head of a request to its answer, the body of the request included",
+                &["route", "method"],
+                REQUEST_BUCKETS,
+            )?,
+            http_in_flight: gauge("medsearch_http_in_flight_requests", "HTTP requests being answered")?,
+            stage_duration: histograms(
+                "medsearch_stage_duration_seconds",
+                "Time of one stage of a query: decode, preprocess, queue, model, search",
+                &["stage"],
+                STAGE_BUCKETS,
+            )?,
+            queue_depth: gauge("medsearch_queue_depth", "Images waiting for the model")?,
+            queue_max: gauge(
+                "medsearch_queue_max",
+                "Images that may wait for the model before requests are refused",
+            )?,
+            batch_size: histogram("medsearch_batch_size", "Images per run of the model", BATCH_BUCKETS)?,
+            archive_version: gauge("medsearch_archive_version", "Number of the manifest that is served")?,
+            archive_images: IntGaugeVec::new(
+                Opts::new(
+                    "medsearch_archive_images",
+                    "Images that are served, by class (`_unlabelled`: without one)",
+                ),
+                &["class"],
+            )
+            .map_err(fault)?,
+            archive_conflicts: gauge(
+                "medsearch_archive_label_conflicts",
+                "Images whose pixels have several classes, so that they don't vote",
+            )?,
+            search_path: counters(
+                "medsearch_search_path_total",
+                "Searches of one class, by how: hnsw or exact",
+                &["class", "path"],
+            )?,
+            suggestions: counters(
+                "medsearch_suggestions_total",
+                "Outcomes of votes: suggested, inconclusive, out_of_distribution",
+                &["status"],
+            )?,
+            ingest: counters(
+                "medsearch_ingest_total",
+                "Images handed in: inserted, duplicate, failed",
+                &["outcome"],
+            )?,
+            commit_duration: histogram(
+                "medsearch_commit_duration_seconds",
+                "Time until a change is durable",
+                COMMIT_BUCKETS,
+            )?,
+            registry,
+        };
+        metrics.register()?;
+        Ok(metrics)
+    }
+
+    fn register(&self) -> Result<()> {
+        let build = GaugeVec::new(
+            Opts::new("medsearch_build_info", "1, labelled with the version"),
+            &["version"],
+        )
+        .map_err(fault)?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        let collectors: [Box<dyn prometheus::core::Collector>; 16] = [
+            Box::new(self.http_requests.clone()),
+            Box::new(self.http_duration.clone()),
+            Box::new(self.http_in_flight.clone()),
+            Box::new(self.stage_duration.clone()),
+            Box::new(self.queue_depth.clone()),
+            Box::new(self.queue_max.clone()),
+            Box::new(self.batch_size.clone()),
+            Box::new(self.archive_version.clone()),
+            Box::new(self.archive_images.clone()),
+            Box::new(self.archive_conflicts.clone()),
+            Box::new(self.search_path.clone()),
+            Box::new(self.suggestions.clone()),
+            Box::new(self.ingest.clone()),
+            Box::new(self.commit_duration.clone()),
+            Box::new(build),
+            Box::new(prometheus::process_collector::ProcessCollector::for_self()),
+        ];
+        collectors
+            .into_iter()
+            .try_for_each(|collector| self.registry.register(collector).map_err(fault))
+    }
+
+    /// Counts one answered request. `route` is a pattern such as `/v1/images/{id}`, never a path.
+    pub fn request(&self, route: &str, method: &str, status: u16, took: Duration) {
+        self.http_requests
+            .with_label_values(&[route, method, &status.to_string()])
+            .inc();
+        self.http_duration
+            .with_label_values(&[route, method])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Time of one stage.
+    pub fn stage(&self, stage: Stage, took: Duration) {
+        self.stage_duration
+            .with_label_values(&[stage.as_str()])
+            .observe(took.as_secs_f64());
+    }
+
+    /// One run of the model.
+    pub fn batch(&self, images: usize) {
+        self.batch_size.observe(images as f64);
+    }
+
+    /// How one class was searched.
+    pub fn search_path(&self, class: &ClassLabel, path: PathTaken) {
+        let path = match path {
+            PathTaken::Hnsw => "hnsw",
+            PathTaken::Exact => "exact",
+        };
+        self.search_path.with_label_values(&[class.as_str(), path]).inc();
+    }
+
+    /// The outcome of one vote.
+    pub fn suggestion(&self, status: Status) {
+        let status = match status {
+            Status::Suggested => "suggested",
+            Status::Inconclusive => "inconclusive",
+            Status::OutOfDistribution => "out_of_distribution",
+        };
+        self.suggestions.with_label_values(&[status]).inc();
+    }
+
+    /// One image handed in.
+    pub fn ingest(&self, outcome: IngestOutcome) {
+        self.ingest.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// One durable commit.
+    pub fn commit(&self, took: Duration) {
+        self.commit_duration.observe(took.as_secs_f64());
+    }
+
+    /// How busy the server is at the moment.
+    pub fn load(&self, in_flight: usize, queue_depth: usize, queue_max: usize) {
+        self.http_in_flight.set(whole(in_flight));
+        self.queue_depth.set(whole(queue_depth));
+        self.queue_max.set(whole(queue_max));
+    }
+
+    /// What the archive holds at the moment.
+    pub fn archive(&self, figures: &ArchiveFigures<'_>) {
+        self.archive_version
+            .set(i64::try_from(figures.version).unwrap_or(i64::MAX));
+        self.archive_conflicts.set(whole(figures.conflicts));
+        // A class that is gone must not stay with its last count.
+        self.archive_images.reset();
+        let labelled: usize = figures.classes.iter().map(|(_, images)| images).sum();
+        for (class, images) in figures.classes {
+            self.archive_images
+                .with_label_values(&[class.as_str()])
+                .set(whole(*images));
+        }
+        self.archive_images
+            .with_label_values(&[UNLABELLED])
+            .set(whole(figures.images.saturating_sub(labelled)));
+    }
+
+    /// The text that Prometheus reads.
+    ///
+    /// # Errors
+    /// `Internal` when it can't be written.
+    pub fn text(&self) -> Result<String> {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .map_err(fault)
+    }
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn gauge(name: &str, help: &str) -> Result<IntGauge> {
+    IntGauge::new(name, help).map_err(fault)
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
+    IntCounterVec::new(Opts::new(name, help), labels).map_err(fault)
+}
+
+fn histogram(name: &str, help: &str, buckets: &[f64]) -> Result<Histogram> {
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())).map_err(fault)
+}
+
+fn histograms(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<HistogramVec> {
+    HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels).map_err(fault)
+}
+
+fn fault(error: prometheus::Error) -> Error {
+    Error::with_source(ErrorKind::Internal, "metrics", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_has_a_unit_or_is_a_plain_count_and_shows_its_value() {
+        let metrics = Metrics::new().unwrap();
+        let covid = ClassLabel::parse("Viral Pneumonia").unwrap();
+        metrics.request("/v1/search", "POST", 200, Duration::from_millis(30));
+        metrics.stage(Stage::Model, Duration::from_millis(8));
+        metrics.batch(4);
+        metrics.search_path(&covid, PathTaken::Hnsw);
+        metrics.suggestion(Status::OutOfDistribution);
+        metrics.ingest(IngestOutcome::Duplicate);
+        metrics.commit(Duration::from_millis(12));
+        metrics.load(2, 3, 256);
+        metrics.archive(&ArchiveFigures {
+            version: 7,
+            images: 10,
+            classes: &[(covid, 8)],
+            conflicts: 1,
+        });
+        let text = metrics.text().unwrap();
+        for line in [
+            r#"medsearch_http_requests_total{method="POST",route="/v1/search",status="200"} 1"#,
+            r#"medsearch_http_request_duration_seconds_bucket{method="POST",route="/v1/search",le="0.05"} 1"#,
+            r#"medsearch_stage_duration_seconds_bucket{stage="model",le="0.01"} 1"#,
+            r#"medsearch_batch_size_bucket{le="4"} 1"#,
+            r#"medsearch_search_path_total{class="Viral Pneumonia",path="hnsw"} 1"#,
+            r#"medsearch_suggestions_total{status="out_of_distribution"} 1"#,
+            r#"medsearch_ingest_total{outcome="duplicate"} 1"#,
+            "medsearch_commit_duration_seconds_count 1",
+            "medsearch_http_in_flight_requests 2",
+            "medsearch_queue_depth 3",
+            "medsearch_queue_max 256",
+            "medsearch_archive_version 7",
+            r#"medsearch_archive_images{class="Viral Pneumonia"} 8"#,
+            r#"medsearch_archive_images{class="_unlabelled"} 2"#,
+            "medsearch_archive_label_conflicts 1",
+            "medsearch_build_info{version=",
+            "process_resident_memory_bytes",
+        ] {
+            assert!(text.contains(line), "no `{line}` in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_class_that_is_gone_is_not_shown() {
+        let metrics = Metrics::new().unwrap();
+        let normal = ClassLabel::parse("Normal").unwrap();
+        metrics.archive(&ArchiveFigures {
+            version: 1,
+            images: 1,
+            classes: &[(normal, 1)],
+            conflicts: 0,
+        });
+        metrics.archive(&ArchiveFigures {
+            version: 2,
+            images: 0,
+            classes: &[],
+            conflicts: 0,
+        });
+        assert!(!metrics.text().unwrap().contains("Normal"));
+    }
+}

@@ -1,0 +1,65 @@
+//! Logs: `tracing` events to stderr, as text on a terminal and as JSON elsewhere.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Starts logging for the whole process, with a level or directives as in `RUST_LOG` (`info`, `medsearch=debug,warn`).
+///
+/// # Errors
+/// `InvalidRequest` for directives that can't be read; `Internal` when logging was started before.
+pub fn start(directives: &str) -> Result<()> {
+    let filter = EnvFilter::try_new(directives).map_err(|error| {
+        Error::with_source(
+            ErrorKind::InvalidRequest,
+            format!("can't read the log level `{directives}`"),
+            error,
+        )
+    })?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = if std::io::stderr().is_terminal() {
+        subscriber.with_target(false).try_init()
+    } else {
+        subscriber.json().flatten_event(true).try_init()
+    };
+    started.map_err(|error| Error::with_source(ErrorKind::Internal, "logging is started already", error))
+}
+
+/// Runs work of more than about half a millisecond off the async threads, in the caller's span.
+///
+/// # Errors
+/// Those of `work`; `Internal` when it panicked.
+///
+/// # Cancel safety
+/// Work that has begun runs to its end even if nobody waits for it any more.
+pub async fn run_blocking<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
+{
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
+        .await
+        .map_err(|error| Error::with_source(ErrorKind::Internal, "background work panicked", error))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn blocking_work_gives_its_result_and_a_panic_is_internal() {
+        assert_eq!(run_blocking(|| Ok(7)).await.unwrap(), 7);
+        let error = run_blocking::<(), _>(|| panic!("on purpose")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+    }
+
+    #[test]
+    fn nonsense_directives_are_refused() {
+        assert_eq!(start("medsearch=loudly").unwrap_err().kind(), ErrorKind::InvalidRequest);
+    }
+}

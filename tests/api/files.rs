@@ -1,0 +1,162 @@
+//! Image files, good and bad, made byte by byte.
+
+use std::io::{Read, Write};
+
+/// A grey PNG with a gradient: something to compare.
+pub fn png(width: u32, height: u32) -> Vec<u8> {
+    grey_png(width, height, |x, y| ((x * 3 + y * 5 + x * y / 7) % 251) as u8)
+}
+
+/// A grey PNG of one value.
+pub fn flat_png(width: u32, height: u32) -> Vec<u8> {
+    grey_png(width, height, |_, _| 17)
+}
+
+fn grey_png(width: u32, height: u32, pixel: impl Fn(u32, u32) -> u8) -> Vec<u8> {
+    let pixels: Vec<u8> = (0..height)
+        .flat_map(|y| (0..width).map(move |x| (x, y)))
+        .map(|(x, y)| pixel(x, y))
+        .collect();
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    file
+}
+
+/// 20,000 x 20,000 pixels of one bit in some 50 KB.
+pub fn png_bomb() -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, 20_000, 20_000);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_depth(png::BitDepth::One);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&vec![0x55; 20_000 / 8 * 20_000]).unwrap();
+    drop(writer);
+    file
+}
+
+/// A PNG whose compressed pixels are noise.
+pub fn damaged_png() -> Vec<u8> {
+    let mut file = png(64, 64);
+    let data = file.windows(4).position(|name| name == b"IDAT").unwrap() + 8;
+    file[data..data + 40].fill(0xa5);
+    file
+}
+
+/// A JPEG as far as its frame header, of any size.
+pub fn jpeg_head(width: u16, height: u16) -> Vec<u8> {
+    let mut file = vec![0xff, 0xd8, 0xff, 0xdb, 0, 67, 0];
+    file.extend_from_slice(&[16; 64]);
+    file.extend_from_slice(&[0xff, 0xc0, 0, 11, 8]);
+    file.extend_from_slice(&height.to_be_bytes());
+    file.extend_from_slice(&width.to_be_bytes());
+    file.extend_from_slice(&[1, 1, 0x11, 0]);
+    file
+}
+
+/// A JPEG that ends within its scan.
+pub fn truncated_jpeg() -> Vec<u8> {
+    let pixels: Vec<u8> = (0..128u32 * 128).map(|i| (i * 37 % 256) as u8).collect();
+    let mut file = Vec::new();
+    image::codecs::jpeg::JpegEncoder::new(&mut file)
+        .encode(&pixels, 128, 128, image::ExtendedColorType::L8)
+        .unwrap();
+    file.truncate(file.len() / 2);
+    file
+}
+
+/// Explicit VR Little Endian (PS3.5, A.2).
+pub const EXPLICIT: &str = "1.2.840.10008.1.2.1";
+/// Deflated Explicit VR Little Endian (PS3.5, A.5).
+pub const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
+
+/// A DICOM file: preamble, file meta information (PS3.10, 7.1), data set.
+pub fn dicom(transfer_syntax: &str, data_set: &[u8]) -> Vec<u8> {
+    let mut meta = Vec::new();
+    meta.extend(element(0x0002, 0x0001, b"OB", &[0, 1]));
+    meta.extend(element(0x0002, 0x0002, b"UI", b"1.2.840.10008.5.1.4.1.1.1\0"));
+    meta.extend(element(0x0002, 0x0003, b"UI", b"1.2.3.4\0"));
+    meta.extend(element(0x0002, 0x0010, b"UI", &even(transfer_syntax)));
+    meta.extend(element(0x0002, 0x0012, b"UI", b"1.2.3.4.5\0"));
+    let mut file = vec![0; 128];
+    file.extend_from_slice(b"DICM");
+    file.extend(element(0x0002, 0x0000, b"UL", &(meta.len() as u32).to_le_bytes()));
+    file.extend(meta);
+    file.extend_from_slice(data_set);
+    file
+}
+
+/// The attributes of a grey image, without its pixels.
+pub fn image_attributes(rows: u16, columns: u16, frames: &str) -> Vec<u8> {
+    let mut data = Vec::new();
+    data.extend(element(0x0008, 0x0016, b"UI", b"1.2.840.10008.5.1.4.1.1.1\0"));
+    data.extend(element(0x0028, 0x0002, b"US", &1u16.to_le_bytes()));
+    data.extend(element(0x0028, 0x0004, b"CS", b"MONOCHROME2 "));
+    data.extend(element(0x0028, 0x0008, b"IS", &even(frames)));
+    data.extend(element(0x0028, 0x0010, b"US", &rows.to_le_bytes()));
+    data.extend(element(0x0028, 0x0011, b"US", &columns.to_le_bytes()));
+    for (tag, value) in [(0x0100, 8u16), (0x0101, 8), (0x0102, 7), (0x0103, 0)] {
+        data.extend(element(0x0028, tag, b"US", &value.to_le_bytes()));
+    }
+    data
+}
+
+/// Pixel Data that says it is nearly 4 GiB.
+pub fn huge_pixel_data() -> Vec<u8> {
+    let mut data = image_attributes(64, 64, "1");
+    data.extend_from_slice(&[0xe0, 0x7f, 0x10, 0x00, b'O', b'B', 0, 0]);
+    data.extend_from_slice(&0xffff_fff0u32.to_le_bytes());
+    data.extend_from_slice(&[1, 2, 3, 4]);
+    data
+}
+
+/// Sequences within sequences, 5,000 deep, each of undefined length.
+pub fn nested_sequences() -> Vec<u8> {
+    let mut data = Vec::new();
+    for _ in 0..5000 {
+        data.extend_from_slice(&[0x08, 0x00, 0x40, 0x11, b'S', b'Q', 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        data.extend_from_slice(&[0xfe, 0xff, 0x00, 0xe0, 0xff, 0xff, 0xff, 0xff]);
+    }
+    data
+}
+
+/// 300 MB of zeros in a deflated data set of some 300 KB.
+pub fn deflate_bomb() -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    archive
+        .start_file("zeros", zip::write::SimpleFileOptions::default())
+        .unwrap();
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..300 {
+        archive.write_all(&zeros).unwrap();
+    }
+    let mut archive = zip::ZipArchive::new(archive.finish().unwrap()).unwrap();
+    let mut deflated = Vec::new();
+    archive.by_index_raw(0).unwrap().read_to_end(&mut deflated).unwrap();
+    deflated
+}
+
+/// A data element with a short length (PS3.5, 7.1.2), or the long form for OB.
+fn element(group: u16, number: u16, vr: &[u8; 2], value: &[u8]) -> Vec<u8> {
+    let mut bytes = [group.to_le_bytes(), number.to_le_bytes()].concat();
+    bytes.extend_from_slice(vr);
+    if vr == b"OB" {
+        bytes.extend_from_slice(&[0, 0]);
+        bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    } else {
+        bytes.extend_from_slice(&(value.len() as u16).to_le_bytes());
+    }
+    bytes.extend_from_slice(value);
+    bytes
+}
+
+/// Text padded to an even length.
+fn even(text: &str) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    if bytes.len() % 2 == 1 {
+        bytes.push(if text.contains('.') { 0 } else { b' ' });
+    }
+    bytes
+}

@@ -1,0 +1,173 @@
+//! A server of its own for every test.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use medsearch::http::{self, ApiKey, HttpSettings, Problem, State};
+use medsearch::metrics::Metrics;
+use medsearch::{ingest, search};
+use reqwest::{Client, Method, RequestBuilder, Response};
+
+/// Whether `spawn_app` has an archive and a model behind it.
+pub const ENGINE: bool = false;
+/// Boundary of every form of these tests.
+pub const BOUNDARY: &str = "medsearch-test-boundary";
+/// Key of servers with a key.
+pub const KEY: &str = "a-key-for-tests-only";
+
+/// A running server.
+pub struct TestApp {
+    /// Its port on 127.0.0.1.
+    pub port: u16,
+    /// The space of its archive.
+    pub space: String,
+    client: Client,
+}
+
+/// A server as it is on loopback without a key.
+pub fn spawn_app() -> TestApp {
+    spawn_with(|_| {})
+}
+
+/// A server with a key, as beyond loopback.
+pub fn spawn_with_key() -> TestApp {
+    spawn_with(|settings| {
+        settings.api_key = Some(ApiKey::new(KEY).unwrap());
+        settings.loopback = false;
+    })
+}
+
+/// A server with other settings.
+pub fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut settings = HttpSettings {
+        upload_bytes_max: 64 << 20,
+        pixels_max: 64 << 20,
+        request_seconds_max: 30.0,
+        in_flight_max: 64,
+        api_key: None,
+        loopback: true,
+        port,
+    };
+    change(&mut settings);
+    let state = State::new(
+        search::Engine,
+        Some(ingest::Ingest),
+        settings,
+        Arc::new(Metrics::new().unwrap()),
+    );
+    actix_web::rt::spawn(http::server(listener, state).unwrap());
+    let client = Client::builder()
+        .timeout(Duration::from_secs(60))
+        .redirect(reqwest::redirect::Policy::none());
+    TestApp {
+        space,
+        port,
+        client: client.build().unwrap(),
+    }
+}
+
+impl TestApp {
+    /// A request to be completed and sent.
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        self.client
+            .request(method, format!("http://127.0.0.1:{}{path}", self.port))
+    }
+
+    /// GET, sent.
+    pub async fn get(&self, path: &str) -> Response {
+        self.request("GET", path).send().await.unwrap()
+    }
+
+    /// A form.
+    pub fn form(&self, path: &str, parts: &[Part<'_>]) -> RequestBuilder {
+        self.body(
+            path,
+            &format!("multipart/form-data; boundary={BOUNDARY}"),
+            form_body(parts),
+        )
+    }
+
+    /// Any body.
+    pub fn body(&self, path: &str, content_type: &str, body: Vec<u8>) -> RequestBuilder {
+        self.request("POST", path)
+            .header("content-type", content_type)
+            .body(body)
+    }
+
+    /// Bytes on a connection of their own, and everything that comes back until it is closed.
+    pub async fn raw(&self, request: Vec<u8>) -> String {
+        let port = self.port;
+        let talk = move || {
+            let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            connection.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            // What is not read to its end may be refused in between.
+            let _ = connection.write_all(&request);
+            let mut answer = Vec::new();
+            let _ = connection.read_to_end(&mut answer);
+            String::from_utf8_lossy(&answer).into_owned()
+        };
+        actix_web::rt::task::spawn_blocking(talk).await.unwrap()
+    }
+}
+
+/// A part of a form.
+pub enum Part<'a> {
+    /// A file in the field.
+    File(&'a str, &'a [u8]),
+    /// A text field.
+    Text(&'a str, &'a [u8]),
+}
+
+/// The body of a form.
+pub fn form_body(parts: &[Part<'_>]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for part in parts {
+        let (name, content, rest) = match part {
+            Part::File(name, content) => (
+                name,
+                content,
+                "; filename=\"x\"\r\ncontent-type: application/octet-stream",
+            ),
+            Part::Text(name, content) => (name, content, ""),
+        };
+        let head = format!("--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"{rest}\r\n\r\n");
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(content);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
+    body
+}
+
+/// The problem of an answer, after checking what every problem has.
+pub async fn problem(response: Response) -> (u16, String, Problem) {
+    let status = response.status().as_u16();
+    let header = |name: &str| {
+        response
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap().to_owned())
+    };
+    let id = header("x-request-id").expect("every answer has an id");
+    assert_eq!(
+        header("content-type").as_deref(),
+        Some("application/problem+json"),
+        "{status}"
+    );
+    if matches!(status, 429 | 503) {
+        assert!(header("retry-after").is_some(), "{status} says when to come back");
+    }
+    let problem: Problem = response.json().await.unwrap();
+    assert_eq!((problem.status, &problem.request_id), (status, &id));
+    let slug = problem
+        .kind
+        .strip_prefix("/problems/")
+        .expect("a type of ours")
+        .to_owned();
+    (status, slug, problem)
+}

@@ -1,0 +1,89 @@
+//! The committed description is what the code says, and the code serves what it describes.
+
+use std::collections::BTreeSet;
+
+use medsearch::http::{SERVED, openapi};
+
+use crate::harness::{problem, spawn_app};
+
+const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/medsearch.json");
+
+#[test]
+fn the_committed_description_is_the_one_of_the_code() {
+    let made = openapi().to_pretty_json().unwrap() + "\n";
+    if std::env::var_os("UPDATE_OPENAPI").is_some() {
+        std::fs::write(COMMITTED, &made).unwrap();
+    }
+    let committed = std::fs::read_to_string(COMMITTED).unwrap_or_default();
+    assert!(
+        made == committed,
+        "openapi/medsearch.json is not what the code says: run the test with UPDATE_OPENAPI=1"
+    );
+}
+
+/// (method, path) of the description.
+fn described() -> BTreeSet<(String, String)> {
+    let description = serde_json::to_value(openapi()).unwrap();
+    let mut operations = BTreeSet::new();
+    for (path, item) in description["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            operations.insert((method.clone(), path.clone()));
+        }
+    }
+    operations
+}
+
+#[test]
+fn every_route_is_described_and_every_description_has_a_route() {
+    let served = SERVED
+        .iter()
+        .flat_map(|(path, methods)| methods.iter().map(|method| (method.to_string(), path.to_string())));
+    assert_eq!(described(), served.collect());
+}
+
+#[actix_web::test]
+async fn what_is_described_is_served() {
+    let app = spawn_app();
+    for (method, path) in described() {
+        let path = path.replace("{id}", &"0".repeat(36));
+        let response = app.request(&method.to_uppercase(), &path).send().await.unwrap();
+        if response.status() == 404 {
+            let (_, _, problem) = problem(response).await;
+            assert!(!problem.detail.contains("nothing at this path"), "{method} {path}");
+        } else {
+            assert_ne!(response.status(), 405, "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn every_operation_says_what_it_is_and_how_it_fails() {
+    let description = serde_json::to_value(openapi()).unwrap();
+    let mut names = BTreeSet::new();
+    for (path, item) in description["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            assert!(
+                operation["summary"]
+                    .as_str()
+                    .is_some_and(|summary| summary.ends_with('.')),
+                "{method} {path}"
+            );
+            assert!(names.insert(operation["operationId"].to_string()), "{method} {path}");
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                assert!(
+                    response["headers"]["X-Request-Id"].is_object(),
+                    "{method} {path} {status}"
+                );
+                let types: Vec<&String> = response["content"].as_object().unwrap().keys().collect();
+                assert_eq!(
+                    types == ["application/problem+json"],
+                    !status.starts_with('2'),
+                    "{method} {path} {status}"
+                );
+            }
+            for status in ["400", "401", "403", "429", "500"] {
+                assert!(operation["responses"][status].is_object(), "{method} {path} {status}");
+            }
+        }
+    }
+}

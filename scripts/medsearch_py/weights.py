@@ -87,6 +87,8 @@ def randomise(network: nn.Module, seed: int) -> Weights:
         if isinstance(module, nn.Conv2d | nn.Linear):
             fan_in = module.weight[0].numel()
             nn.init.normal_(module.weight, 0.0, (2.0 / fan_in) ** 0.5, generator=generator)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, 0.0, 0.1, generator=generator)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.0, generator=generator)
             nn.init.normal_(module.bias, 0.0, 0.1, generator=generator)

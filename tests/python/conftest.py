@@ -1,9 +1,13 @@
 """What the tests share: the scripts as commands, the golden files, an exported model."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+# Before torch is imported: waiting threads spin, which on a busy machine costs more than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -21,7 +21,6 @@ SIZES = {"xrv_resnet50_all": 160}
 
 LOAD = """
 import sys, numpy, torch
-torch.set_num_threads(2)
 module = torch.jit.load(sys.argv[1])
 images = torch.from_numpy(numpy.load(sys.argv[2]))
 with torch.inference_mode():

@@ -27,12 +27,16 @@ const COMMON: &[&str] = &["error", "metrics", "telemetry"];
 
 /// A crate (a name ending in `_` is a family) and the only places under src/ that may name it.
 const HOMES: &[(&str, &[&str])] = &[
-    ("actix_", &["http/", "app.rs", "app/"]),
+    ("actix_web", &["http/", "app.rs", "app/"]),
+    ("actix_multipart", &["http/"]),
     ("tch", &["embed/torch.rs"]),
     ("usearch", &["index/hnsw.rs"]),
     ("dicom_", &["imaging/dicom.rs", "imaging/dicom/", "pacs/"]),
     ("object_store", &["archive/"]),
 ];
+
+/// Who may read the environment: settings, and the pool that hands the loader's variables on to its workers.
+const ENVIRONMENT_READERS: &[&str] = &["cli.rs", "cli/", "imaging/dicom/pool.rs"];
 
 /// Where no function may be async: values and pure decisions, which a test can call without a runtime.
 const SYNCHRONOUS: &[&str] = &[
@@ -99,6 +103,16 @@ fn the_scanner_sees_code_and_nothing_else() {
         assert!(code.contains(kept), "`{kept}` is lost:\n{code}");
     }
     assert_eq!(code.lines().count(), 6, "line numbers stay");
+}
+
+#[test]
+fn files_for_tests_are_known_by_their_declaration() {
+    let text = "#[cfg(test)]\nmod testing;\n#[cfg(test)]\npub(crate) mod fixtures;\nmod real;\n#[cfg(test)]\nuse a::b;";
+    assert_eq!(
+        test_modules("imaging/mod.rs", text),
+        ["imaging/testing", "imaging/fixtures"]
+    );
+    assert_eq!(test_modules("lib.rs", text), ["testing", "fixtures"]);
 }
 
 #[test]
@@ -220,7 +234,7 @@ fn home_violations(path: &str, text: &str) -> Vec<String> {
 }
 
 fn environment_violations(path: &str, text: &str) -> Vec<String> {
-    if within(path, &["cli.rs", "cli/"]) {
+    if within(path, ENVIRONMENT_READERS) {
         return Vec::new();
     }
     let code = code_of(text);
@@ -457,16 +471,38 @@ fn line(text: &str, at: usize) -> usize {
 
 // ---- the files ----
 
-/// Runs a rule over the library's own code; files of tests alone are left out.
+/// Runs a rule over the library's own code; files that are compiled for tests alone are left out.
 fn each_source(rule: fn(&str, &str) -> Vec<String>) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let files = files_below(&root);
-    assert!(files.len() > 5, "found only {} files below src/", files.len());
-    files
+    let mut sources: Vec<(String, String)> = files_below(&root)
         .iter()
         .map(|file| (name_of(&root, file), file))
-        .filter(|(name, _)| name.ends_with(".rs") && !name.ends_with("/tests.rs") && !name.contains("/tests/"))
-        .flat_map(|(name, file)| rule(&name, &read(file)))
+        .filter(|(name, _)| name.ends_with(".rs"))
+        .map(|(name, file)| (name, read(file)))
+        .collect();
+    assert!(sources.len() > 5, "found only {} files below src/", sources.len());
+    let for_tests: Vec<String> = sources
+        .iter()
+        .flat_map(|(name, text)| test_modules(name, text))
+        .collect();
+    sources.retain(|(name, _)| !for_tests.contains(&module_of(name).join("/")));
+    sources.iter().flat_map(|(name, text)| rule(name, text)).collect()
+}
+
+/// The modules that a file declares as `#[cfg(test)] mod name;`, as paths without ending.
+fn test_modules(path: &str, text: &str) -> Vec<String> {
+    let code = without_prose(text);
+    code.match_indices("#[cfg(test)]")
+        .filter_map(|(at, mark)| {
+            let item = code[at + mark.len()..].split([';', '{']).next()?;
+            let name = item.trim().rsplit_once("mod ")?.1.trim();
+            let parent = if matches!(path, "lib.rs" | "main.rs") {
+                String::new()
+            } else {
+                module_of(path).join("/") + "/"
+            };
+            Some(format!("{parent}{name}"))
+        })
         .collect()
 }
 

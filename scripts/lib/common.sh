@@ -79,8 +79,7 @@ steps_run() {
         began=$SECONDS
         guarded "$name"
         if ((STATUS != 0)); then
-            printf 'stopped at step %d of %d (%s): once the cause above is gone, run again: finished steps are kept\n' \
-                $((i + 1)) "$n" "${STEP_WHAT[i]}" >&2
+            say "stopped at step $((i + 1)) of $n; run again to go on from there" >&2
             exit "$STATUS"
         fi
         [ -z "$key" ] || printf '%s\n' "$key" >"$stamp"
@@ -113,18 +112,10 @@ need_debian() {
     return 77
 }
 
-port_is_free() { # PORT; true when a server can listen there
-    "$PYTHON_VENV" - "$1" <<'P'
-import socket, sys
-with socket.socket() as s:
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        s.bind(("127.0.0.1", int(sys.argv[1])))
-    except OSError:
-        sys.exit(1)
-P
-}
+# port_is_free PORT: nothing on this machine answers there.
+port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
+# shellcheck disable=SC2034 # used by the scripts that source this
 PYTHON_VENV=$ROOT/.venv/bin/python
 # shellcheck disable=SC2034 # used by the scripts that source this
 MEDSEARCH=$ROOT/target/release/medsearch

@@ -31,6 +31,7 @@ use utoipa::OpenApi;
 pub use docs::openapi;
 pub use guard::ApiKey;
 pub use problem::Problem;
+pub use search::answer_json;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::Ingest;

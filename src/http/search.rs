@@ -7,9 +7,9 @@ use actix_web::web::{Data, Json};
 use super::upload::Form;
 use super::wire::{ById, ByVector, Names, SearchForm, SearchFormFields, SearchResponse};
 use super::{State, problem};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Stage;
-use crate::search::Answer;
+use crate::search::{Answer, Engine};
 
 /// Find the cases most similar to an uploaded image.
 ///
@@ -110,4 +110,17 @@ fn count(state: &State, answer: &Answer) {
         state.metrics.search_path(class, *path);
     }
     state.metrics.suggestion(answer.verdict.status);
+}
+
+/// An answer as `POST /v1/search` gives it, for the command line.
+///
+/// # Errors
+/// `Internal` when it can't be written as JSON.
+pub fn answer_json(engine: &Engine, answer: &Answer) -> Result<String> {
+    let names = Names {
+        pseudonym: &|key| engine.pseudonym(key),
+        label_conflict: &|id| engine.label_conflict(id),
+    };
+    serde_json::to_string_pretty(&SearchResponse::new(answer, &names))
+        .map_err(|error| Error::with_source(ErrorKind::Internal, "the answer can't be written as JSON", error))
 }

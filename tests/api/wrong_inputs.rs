@@ -254,10 +254,10 @@ fn wrong_json() -> Vec<Row> {
             "/v1/search/by-vector",
             json!({"vector": [1.0], "space": space}),
         ),
-        engine(row("vector of another dimension", &["wrong-dimension"], |app| {
+        row("vector of another dimension", &["wrong-dimension"], |app| {
             app.request("POST", "/v1/search/by-vector")
                 .json(&json!({"vector": [1.0, 2.0], "space": app.space}))
-        })),
+        }),
         search("no ids", INVALID, "/v1/search/by-id", json!({"ids": []})),
         search(
             "id that can't be one",

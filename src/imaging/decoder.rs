@@ -1,0 +1,221 @@
+//! File bytes to a raster, whatever the format.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::dicom::pool::Pool;
+use super::dicom::precheck;
+use super::dicom::protocol::Settings;
+use super::limits::Limits;
+use super::raster::Raster;
+use super::sniff::{Format, sniff};
+use super::{jpeg, png};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How decoding is bounded.
+#[derive(Debug, Clone)]
+pub struct DecoderSettings {
+    /// Bounds on one file.
+    pub limits: Limits,
+    /// Most DICOM workers at a time; a further file waits.
+    pub workers: usize,
+    /// Memory of a worker on top of what the program itself takes.
+    pub worker_memory_bytes_max: u64,
+    /// Wall-clock and CPU seconds that a DICOM file may take.
+    pub worker_seconds_max: u64,
+    /// Our own binary, run as `PROGRAM decode-worker`.
+    pub program: PathBuf,
+}
+
+/// What a file is and says about itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// The picture.
+    pub raster: Raster,
+    /// What it was written as.
+    pub format: Format,
+    /// Empty but for DICOM.
+    pub provenance: Provenance,
+}
+
+/// Identifiers and facts of a DICOM header, trimmed, absent when empty. `Debug` tells only which are there.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Provenance {
+    /// PatientID.
+    pub patient_id: Option<String>,
+    /// IssuerOfPatientID.
+    pub issuer: Option<String>,
+    /// StudyInstanceUID.
+    pub study_uid: Option<String>,
+    /// SeriesInstanceUID.
+    pub series_uid: Option<String>,
+    /// SOPInstanceUID.
+    pub sop_uid: Option<String>,
+    /// ViewPosition.
+    pub view: Option<String>,
+    /// The digits of PatientAge.
+    pub age: Option<String>,
+    /// PatientSex.
+    pub sex: Option<String>,
+    /// Modality.
+    pub modality: Option<String>,
+    /// BodyPartExamined.
+    pub body_part: Option<String>,
+}
+
+impl Provenance {
+    /// Drops values that no honest file has.
+    pub(super) fn drop_longer_than(&mut self, bytes_max: usize) {
+        let Self {
+            patient_id,
+            issuer,
+            study_uid,
+            series_uid,
+            sop_uid,
+            view,
+            age,
+            sex,
+            modality,
+            body_part,
+        } = self;
+        for value in [
+            patient_id, issuer, study_uid, series_uid, sop_uid, view, age, sex, modality, body_part,
+        ] {
+            value.take_if(|text| text.len() > bytes_max);
+        }
+    }
+}
+
+impl fmt::Debug for Provenance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names = f.debug_set();
+        let values = [
+            ("patient_id", &self.patient_id),
+            ("issuer", &self.issuer),
+            ("study_uid", &self.study_uid),
+            ("series_uid", &self.series_uid),
+            ("sop_uid", &self.sop_uid),
+            ("view", &self.view),
+            ("age", &self.age),
+            ("sex", &self.sex),
+            ("modality", &self.modality),
+            ("body_part", &self.body_part),
+        ];
+        names
+            .entries(values.iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name))
+            .finish()
+    }
+}
+
+/// Turns files into rasters. Shared by threads; every call blocks for as long as decoding takes.
+pub struct Decoder {
+    limits: Limits,
+    workers: Pool,
+}
+
+impl Decoder {
+    /// Nothing is started before the first DICOM file.
+    pub fn new(settings: DecoderSettings) -> Self {
+        let worker = Settings {
+            limits: settings.limits,
+            memory_bytes_max: settings.worker_memory_bytes_max,
+            seconds_max: settings.worker_seconds_max,
+        };
+        Self {
+            limits: settings.limits,
+            workers: Pool::new(settings.program, settings.workers, worker),
+        }
+    }
+
+    /// Steps 1 and 2 of the pipeline: PNG and JPEG here, DICOM checked here and decoded in a worker.
+    ///
+    /// # Errors
+    /// `TooLarge`, `TooManyPixels`, `InvalidImage`, `UnsupportedMedia`; `Unavailable` when no worker starts.
+    pub fn decode(&self, bytes: &[u8]) -> Result<Decoded> {
+        self.limits.check_file(bytes.len())?;
+        let format = sniff(bytes)?;
+        let (raster, provenance) = match format {
+            Format::Png => (guarded(|| png::decode(bytes, &self.limits))?, Provenance::default()),
+            Format::Jpeg => (guarded(|| jpeg::decode(bytes, &self.limits))?, Provenance::default()),
+            Format::Dicom => {
+                precheck::check(bytes, &self.limits)?;
+                self.workers.decode(bytes)?
+            }
+        };
+        Ok(Decoded {
+            raster,
+            format,
+            provenance,
+        })
+    }
+}
+
+/// A decoder that panics on a file must not take its caller along.
+fn guarded(decode: impl FnOnce() -> Result<Raster>) -> Result<Raster> {
+    catch_unwind(AssertUnwindSafe(decode))
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::InvalidImage, "the file breaks its decoder")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imaging::testing::GRAY_JPEG;
+
+    fn decoder(file_bytes_max: usize) -> Decoder {
+        Decoder::new(DecoderSettings {
+            limits: Limits {
+                file_bytes_max,
+                ..Limits::default()
+            },
+            workers: 1,
+            worker_memory_bytes_max: 1 << 30,
+            worker_seconds_max: 10,
+            program: "/no/such/program".into(),
+        })
+    }
+
+    #[test]
+    fn formats_find_their_decoder() {
+        let decoded = decoder(1 << 20).decode(GRAY_JPEG).unwrap();
+        assert_eq!((decoded.format, decoded.raster.width()), (Format::Jpeg, 16));
+        assert_eq!(decoded.provenance, Provenance::default());
+        let png = crate::imaging::png::encode(2, 1, &crate::imaging::Samples::Gray8(vec![1, 2])).unwrap();
+        assert_eq!(decoder(1 << 20).decode(&png).unwrap().format, Format::Png);
+    }
+
+    #[test]
+    fn refusals_have_fitting_kinds() {
+        let kind = |bytes: &[u8]| decoder(150).decode(bytes).unwrap_err().kind();
+        assert_eq!(kind(GRAY_JPEG), ErrorKind::TooLarge);
+        assert_eq!(kind(b"GIF89a"), ErrorKind::UnsupportedMedia);
+        assert_eq!(kind(b""), ErrorKind::UnsupportedMedia);
+        assert_eq!(kind(b"\x89PNG\r\n\x1a\n"), ErrorKind::InvalidImage);
+    }
+
+    #[test]
+    fn a_missing_program_is_not_the_files_fault() {
+        let dicom = crate::imaging::dicom::testing::Dicom::gray16(2, 1, &[1, 2]).file();
+        assert_eq!(
+            decoder(1 << 20).decode(&dicom).unwrap_err().kind(),
+            ErrorKind::Unavailable
+        );
+    }
+
+    #[test]
+    fn panics_become_errors() {
+        let refused = guarded(|| panic!("a decoder's bug")).err().unwrap();
+        assert_eq!(refused.kind(), ErrorKind::InvalidImage);
+    }
+
+    #[test]
+    fn debug_hides_values() {
+        let provenance = Provenance {
+            patient_id: Some("SECRET".into()),
+            ..Provenance::default()
+        };
+        assert_eq!(format!("{provenance:?}"), r#"{"patient_id"}"#);
+    }
+}

@@ -1,0 +1,198 @@
+//! What the header says, read by dicom-rs from a flat copy of the few elements that matter.
+
+use dicom_core::Tag;
+use dicom_dictionary_std::{tags, uids};
+use dicom_object::InMemDicomObject;
+use dicom_transfer_syntax_registry::{TransferSyntaxIndex, TransferSyntaxRegistry};
+
+use super::precheck::Layout;
+use super::{invalid, unsupported};
+use crate::error::Result;
+use crate::imaging::decoder::Provenance;
+
+/// Longest value that is looked at, in bytes; the standard's own bound for text of one line is 64 characters.
+const VALUE_BYTES_MAX: usize = 1024;
+
+/// Retired, and still in archives.
+const BIG_ENDIAN_UID: &str = "1.2.840.10008.1.2.2";
+
+/// Everything that is read; the rest of the file never reaches a parser.
+const WANTED: [Tag; 19] = [
+    tags::SPECIFIC_CHARACTER_SET,
+    tags::SOP_INSTANCE_UID,
+    tags::MODALITY,
+    tags::PATIENT_ID,
+    tags::ISSUER_OF_PATIENT_ID,
+    tags::PATIENT_SEX,
+    tags::PATIENT_AGE,
+    tags::BODY_PART_EXAMINED,
+    tags::VIEW_POSITION,
+    tags::STUDY_INSTANCE_UID,
+    tags::SERIES_INSTANCE_UID,
+    tags::PHOTOMETRIC_INTERPRETATION,
+    tags::PLANAR_CONFIGURATION,
+    tags::BITS_STORED,
+    tags::HIGH_BIT,
+    tags::PIXEL_REPRESENTATION,
+    tags::PIXEL_PADDING_VALUE,
+    tags::RESCALE_INTERCEPT,
+    tags::RESCALE_SLOPE,
+];
+
+/// PhotometricInterpretation (PS3.3, C.7.6.3.1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Photometric {
+    /// MONOCHROME1: 0 is white.
+    Monochrome1,
+    /// MONOCHROME2: 0 is black.
+    Monochrome2,
+    /// PALETTE COLOR.
+    Palette,
+    /// RGB.
+    Rgb,
+    /// YBR_FULL, or YBR_FULL_422, which differs only in how it is stored.
+    YbrFull,
+}
+
+/// The image pixel module and the modality rescale.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Attributes {
+    /// What samples mean.
+    pub photometric: Photometric,
+    /// Samples of one kind are stored together.
+    pub planes: bool,
+    /// Bits of a sample that count, 1..=BitsAllocated.
+    pub bits_stored: u16,
+    /// The highest of them.
+    pub high_bit: u16,
+    /// Samples are two's complement.
+    pub signed: bool,
+    /// PixelPaddingValue.
+    pub padding: Option<i32>,
+    /// RescaleSlope; 0 and nothing count as 1.
+    pub slope: f64,
+    /// RescaleIntercept.
+    pub intercept: f64,
+}
+
+/// Reads both.
+///
+/// # Errors
+/// `InvalidImage`, `UnsupportedMedia` for a photometric interpretation.
+pub fn read(layout: &Layout<'_>) -> Result<(Attributes, Provenance)> {
+    let object = parse(layout)?;
+    let text = |tag| text(&object, tag);
+    let number = |tag, default: u16| {
+        let number = object.get(tag).and_then(|element| element.to_int::<u16>().ok());
+        number.unwrap_or(default)
+    };
+    let photometric = match text(tags::PHOTOMETRIC_INTERPRETATION).as_deref() {
+        Some("MONOCHROME1") => Photometric::Monochrome1,
+        Some("MONOCHROME2") => Photometric::Monochrome2,
+        Some("PALETTE COLOR") => Photometric::Palette,
+        Some("RGB") => Photometric::Rgb,
+        Some("YBR_FULL" | "YBR_FULL_422") => Photometric::YbrFull,
+        Some(
+            known @ ("YBR_PARTIAL_422" | "YBR_PARTIAL_420" | "YBR_ICT" | "YBR_RCT" | "XYB" | "HSV" | "ARGB" | "CMYK"),
+        ) => {
+            return Err(unsupported(format!(
+                "the photometric interpretation `{known}` is not read"
+            )));
+        }
+        Some(_) => return Err(unsupported("the photometric interpretation is unknown")),
+        None => return Err(invalid("`PhotometricInterpretation` is missing")),
+    };
+    let bits_stored = number(tags::BITS_STORED, layout.shape.bits_allocated);
+    let high_bit = number(tags::HIGH_BIT, bits_stored.saturating_sub(1));
+    if bits_stored == 0 || high_bit >= layout.shape.bits_allocated || high_bit + 1 < bits_stored {
+        return Err(invalid(format!(
+            "`{bits_stored}` stored bits up to bit `{high_bit}` make no sense"
+        )));
+    }
+    let signed = number(tags::PIXEL_REPRESENTATION, 0) == 1;
+    let padding = object
+        .get(tags::PIXEL_PADDING_VALUE)
+        .and_then(|element| element.to_int::<i32>().ok());
+    let slope = decimal(&object, tags::RESCALE_SLOPE)?
+        .filter(|&slope| slope != 0.0)
+        .unwrap_or(1.0);
+    let attributes = Attributes {
+        photometric,
+        planes: number(tags::PLANAR_CONFIGURATION, 0) == 1,
+        bits_stored,
+        high_bit,
+        signed,
+        // Without a VR, or written as US for signed pixels, a negative value arrives as 2^16 more.
+        padding: padding.map(|value| {
+            if signed && value > 32_767 {
+                value - 65_536
+            } else {
+                value
+            }
+        }),
+        slope,
+        intercept: decimal(&object, tags::RESCALE_INTERCEPT)?.unwrap_or(0.0),
+    };
+    let provenance = Provenance {
+        patient_id: text(tags::PATIENT_ID),
+        issuer: text(tags::ISSUER_OF_PATIENT_ID),
+        study_uid: text(tags::STUDY_INSTANCE_UID),
+        series_uid: text(tags::SERIES_INSTANCE_UID),
+        sop_uid: text(tags::SOP_INSTANCE_UID),
+        view: text(tags::VIEW_POSITION),
+        // `045Y`: the digits.
+        age: text(tags::PATIENT_AGE)
+            .map(|age| age.chars().filter(char::is_ascii_digit).collect())
+            .filter(|digits: &String| !digits.is_empty()),
+        sex: text(tags::PATIENT_SEX),
+        modality: text(tags::MODALITY),
+        body_part: text(tags::BODY_PART_EXAMINED),
+    };
+    Ok((attributes, provenance))
+}
+
+/// The wanted elements as a data set of their own.
+///
+/// Little endian ones are rewritten without a VR, so that the dictionary decides and not what a file calls `UN`.
+fn parse(layout: &Layout<'_>) -> Result<InMemDicomObject> {
+    let big_endian = layout.syntax.big_endian;
+    let mut flat = Vec::new();
+    for header in &layout.elements {
+        let range = header.range();
+        if range.len() > VALUE_BYTES_MAX || !WANTED.contains(&Tag(header.tag.0, header.tag.1)) {
+            continue;
+        }
+        if big_endian {
+            flat.extend_from_slice(&layout.bytes[header.start..range.end]);
+        } else {
+            flat.extend_from_slice(&header.tag.0.to_le_bytes());
+            flat.extend_from_slice(&header.tag.1.to_le_bytes());
+            flat.extend_from_slice(&(range.len() as u32).to_le_bytes());
+            flat.extend_from_slice(&layout.bytes[range]);
+        }
+    }
+    let uid = if big_endian {
+        BIG_ENDIAN_UID
+    } else {
+        uids::IMPLICIT_VR_LITTLE_ENDIAN
+    };
+    let syntax = TransferSyntaxRegistry
+        .get(uid)
+        .expect("the registry has the uncompressed syntaxes");
+    // The cause is dropped: its text may hold what the file says about a person.
+    InMemDicomObject::read_dataset_with_ts(flat.as_slice(), syntax).map_err(|_| invalid("an attribute can't be read"))
+}
+
+fn text(object: &InMemDicomObject, tag: Tag) -> Option<String> {
+    let text = object.get(tag)?.to_str().ok()?;
+    let trimmed = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+    (!trimmed.is_empty()).then(|| trimmed.to_owned())
+}
+
+fn decimal(object: &InMemDicomObject, tag: Tag) -> Result<Option<f64>> {
+    let Some(text) = text(object, tag) else { return Ok(None) };
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(Some(number)),
+        _ => Err(invalid("the rescale is not a number")),
+    }
+}

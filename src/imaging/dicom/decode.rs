@@ -1,0 +1,372 @@
+//! A checked DICOM file to a raster: stored values, colours applied, no window.
+
+use super::attributes::{self, Attributes, Photometric};
+use super::frame::{self, Stored};
+use super::palette::Palette;
+use super::precheck::{self, File};
+use super::unsupported;
+use crate::error::Result;
+use crate::imaging::decoder::Provenance;
+use crate::imaging::limits::Limits;
+use crate::imaging::raster::{Levels, Raster, Samples};
+
+/// Decodes the first frame.
+///
+/// Grey keeps its stored values, which [`Levels`] explain; palettes and YBR become RGB. VOI windows, LUT sequences and
+/// overlays are not applied.
+///
+/// # Errors
+/// `InvalidImage`, `UnsupportedMedia`, `TooLarge`, `TooManyPixels`.
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Provenance)> {
+    limits.check_file(bytes.len())?;
+    let file = File::open(bytes)?;
+    let data_set = file.inflated(limits)?;
+    let layout = precheck::walk(&data_set, file.syntax, limits)?;
+    let (attributes, provenance) = attributes::read(&layout)?;
+    let samples = layout.shape.samples;
+    let fits = match attributes.photometric {
+        Photometric::Rgb => samples == 3,
+        Photometric::YbrFull => samples == 3 && layout.shape.bits_allocated == 8,
+        Photometric::Monochrome1 | Photometric::Monochrome2 | Photometric::Palette => samples == 1,
+    };
+    if !fits {
+        return Err(unsupported(
+            "this photometric interpretation is not read with this number of samples or bits",
+        ));
+    }
+    let (stored, ybr) = frame::stored_values(&layout, &attributes)?;
+    let (samples, levels) = match attributes.photometric {
+        Photometric::Monochrome1 | Photometric::Monochrome2 => gray(stored, &attributes),
+        Photometric::Palette => {
+            let palette = Palette::read(&layout, attributes.signed)?;
+            (apply_palette(&palette, &stored, attributes.signed), Levels::default())
+        }
+        Photometric::Rgb | Photometric::YbrFull => match stored {
+            Stored::Bytes(mut bytes) => {
+                if ybr {
+                    bytes
+                        .as_chunks_mut::<3>()
+                        .0
+                        .iter_mut()
+                        .for_each(|pixel| *pixel = ybr_full_to_rgb(*pixel));
+                }
+                (Samples::Rgb8(bytes), Levels::default())
+            }
+            Stored::Words(words) => (Samples::Rgb16(words), Levels::default()),
+        },
+    };
+    let raster = Raster::new(layout.shape.columns.into(), layout.shape.rows.into(), samples, levels)?;
+    Ok((raster, provenance))
+}
+
+fn gray(stored: Stored, attributes: &Attributes) -> (Samples, Levels) {
+    let levels = Levels {
+        signed: attributes.signed,
+        // Signed 8-bit values don't fit 0..=255 as they are.
+        windowed: attributes.bits_stored > 8
+            || (attributes.slope, attributes.intercept) != (1.0, 0.0)
+            || attributes.signed,
+        // A window by percentile doesn't change under a rescale but for its direction.
+        inverted: (attributes.photometric == Photometric::Monochrome1) != (attributes.slope < 0.0),
+        padding: attributes.padding,
+    };
+    let samples = match stored {
+        Stored::Bytes(bytes) => Samples::Gray8(bytes),
+        Stored::Words(words) => Samples::Gray16(words),
+    };
+    (samples, levels)
+}
+
+fn apply_palette(palette: &Palette, stored: &Stored, signed: bool) -> Samples {
+    Samples::Rgb8(match stored {
+        Stored::Bytes(bytes) => {
+            let value = |byte: u8| if signed { i32::from(byte as i8) } else { i32::from(byte) };
+            bytes.iter().flat_map(|&byte| palette.color(value(byte))).collect()
+        }
+        Stored::Words(words) => {
+            let value = |word: u16| {
+                if signed {
+                    i32::from(word as i16)
+                } else {
+                    i32::from(word)
+                }
+            };
+            words.iter().flat_map(|&word| palette.color(value(word))).collect()
+        }
+    })
+}
+
+/// PS3.3, C.7.6.3.1.2, inverted: rounded half up in single precision, as pydicom does, so that both give the same bytes.
+fn ybr_full_to_rgb([y, cb, cr]: [u8; 3]) -> [u8; 3] {
+    const GREEN_CB: f32 = -0.114 * 1.772 / 0.587;
+    const GREEN_CR: f32 = -0.299 * 1.402 / 0.587;
+    let (y, cb, cr) = (f32::from(y), f32::from(cb) - 128.0, f32::from(cr) - 128.0);
+    let levels = [y + 1.402 * cr, y + GREEN_CB * cb + GREEN_CR * cr, y + 1.772 * cb];
+    levels.map(|level| (level + 0.5).floor().clamp(0.0, 255.0) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::Window;
+    use crate::error::ErrorKind;
+    use crate::imaging::dicom::testing::{
+        BIG_ENDIAN, DEFLATED, Dicom, EXPLICIT, IMPLICIT, JPEG_BASELINE, JPEG_LOSSLESS, RLE, rle_frame,
+    };
+    use crate::imaging::testing::GRAY_JPEG;
+    use crate::imaging::to_eight_bit;
+
+    fn decoded(dicom: &Dicom) -> Raster {
+        decode(&dicom.file(), &Limits::default()).unwrap().0
+    }
+
+    fn rgb(dicom: &Dicom) -> Vec<u8> {
+        match decoded(dicom).samples() {
+            Samples::Rgb8(samples) => samples.clone(),
+            _ => panic!("not RGB"),
+        }
+    }
+
+    fn kind(dicom: &Dicom) -> ErrorKind {
+        decode(&dicom.file(), &Limits::default()).err().unwrap().kind()
+    }
+
+    #[test]
+    fn stored_values_are_the_same_in_every_syntax() {
+        let values = [0, 1, 256, 4095, 40_000, 65_535];
+        for syntax in [EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED] {
+            let raster = decoded(&Dicom::gray16(3, 2, &values).syntax(syntax));
+            assert_eq!((raster.width(), raster.height()), (3, 2));
+            assert_eq!(*raster.samples(), Samples::Gray16(values.to_vec()), "{syntax}");
+            assert!(raster.levels().windowed);
+            let raster = decoded(&Dicom::gray8(3, 1, &[1, 2, 3]).syntax(syntax));
+            assert_eq!(*raster.samples(), Samples::Gray8(vec![1, 2, 3]), "{syntax}");
+            assert!(!raster.levels().windowed);
+        }
+        let planes = values.map(|v: u16| v.to_be_bytes());
+        let frame = rle_frame(&[
+            planes.iter().map(|p| p[0]).collect(),
+            planes.iter().map(|p| p[1]).collect(),
+        ]);
+        let raster = decoded(&Dicom::new(3, 2, 1, 16, "MONOCHROME2").syntax(RLE).fragments(&[&frame]));
+        assert_eq!(*raster.samples(), Samples::Gray16(values.to_vec()));
+    }
+
+    #[test]
+    fn lossless_jpeg_is_lossless() {
+        let frame = include_bytes!("../fixtures/lossless12.jpg");
+        let dicom = Dicom::new(12, 5, 1, 16, "MONOCHROME2")
+            .number((0x28, 0x101), 12)
+            .number((0x28, 0x102), 11);
+        let raster = decoded(&dicom.syntax(JPEG_LOSSLESS).fragments(&[frame]));
+        let expected = (0..60).map(|i| (i % 12 * 257 + i / 12 * 1000) % 4096).collect();
+        assert_eq!(*raster.samples(), Samples::Gray16(expected));
+    }
+
+    #[test]
+    fn only_stored_bits_count() {
+        let dicom = Dicom::gray16(2, 1, &[0xf123, 0x0fff])
+            .number((0x28, 0x101), 12)
+            .number((0x28, 0x102), 11);
+        assert_eq!(*decoded(&dicom).samples(), Samples::Gray16(vec![0x123, 0xfff]));
+        let signed = decoded(&dicom.clone().number((0x28, 0x103), 1));
+        assert_eq!(*signed.samples(), Samples::Gray16(vec![0x123, 0xffff]));
+        assert!(signed.levels().signed);
+        let high = Dicom::gray16(2, 1, &[0x1230, 0xfff5])
+            .number((0x28, 0x101), 12)
+            .number((0x28, 0x102), 15);
+        assert_eq!(*decoded(&high).samples(), Samples::Gray16(vec![0x123, 0xfff]));
+        assert_eq!(kind(&dicom.number((0x28, 0x101), 17)), ErrorKind::InvalidImage);
+    }
+
+    #[test]
+    fn monochrome1_is_inverted_once() {
+        let picture = |photometric: &str, slope: &str| {
+            let dicom = Dicom::gray16(3, 1, &[10, 20, 30]).text((0x28, 0x04), b"CS", photometric);
+            let raster = decoded(&dicom.text((0x28, 0x1053), b"DS", slope));
+            let (eight, window) = to_eight_bit(&raster).unwrap();
+            assert_eq!(window, Window::Percentile { low: 10, high: 30 });
+            eight.data
+        };
+        assert_eq!(picture("MONOCHROME2", "1"), [0, 128, 255]);
+        assert_eq!(picture("MONOCHROME1", "1"), [255, 127, 0]);
+        assert_eq!(picture("MONOCHROME2", "-2.5"), [255, 127, 0]);
+        assert_eq!(picture("MONOCHROME1", "-1"), [0, 128, 255]);
+        assert_eq!(picture("MONOCHROME1", "0"), [255, 127, 0]);
+        let eight = Dicom::gray8(2, 1, &[0, 9]).text((0x28, 0x04), b"CS", "MONOCHROME1");
+        assert_eq!(to_eight_bit(&decoded(&eight)).unwrap().0.data, [255, 246]);
+    }
+
+    #[test]
+    fn rescaled_8_bit_gets_a_window() {
+        let dicom = Dicom::gray8(2, 1, &[10, 20]);
+        assert!(!decoded(&dicom).levels().windowed);
+        assert!(
+            decoded(&dicom.clone().text((0x28, 0x1052), b"DS", "-1024"))
+                .levels()
+                .windowed
+        );
+        assert!(decoded(&dicom.clone().number((0x28, 0x103), 1)).levels().windowed);
+        assert_eq!(kind(&dicom.text((0x28, 0x1053), b"DS", "x")), ErrorKind::InvalidImage);
+    }
+
+    #[test]
+    fn padding_may_be_negative() {
+        let dicom = Dicom::gray16(2, 1, &[0xf830, 5]).number((0x28, 0x103), 1);
+        for syntax in [EXPLICIT, IMPLICIT, BIG_ENDIAN] {
+            let padded = dicom.clone().syntax(syntax).raw((0x28, 0x120), b"SS", vec![0x30, 0xf8]);
+            assert_eq!(decoded(&padded).levels().padding, Some(-2000), "{syntax}");
+        }
+        assert_eq!(
+            decoded(&dicom.number((0x28, 0x120), 0xf830)).levels().padding,
+            Some(-2000)
+        );
+    }
+
+    #[test]
+    fn planes_are_woven() {
+        let planes = Dicom::new(2, 1, 3, 8, "RGB")
+            .number((0x28, 0x06), 1)
+            .native(vec![1, 2, 3, 4, 5, 6]);
+        assert_eq!(rgb(&planes), [1, 3, 5, 2, 4, 6]);
+        assert_eq!(rgb(&planes.number((0x28, 0x06), 0)), [1, 2, 3, 4, 5, 6]);
+        let frame = rle_frame(&[vec![1, 2], vec![3, 4], vec![5, 6]]);
+        assert_eq!(
+            rgb(&Dicom::new(2, 1, 3, 8, "RGB").syntax(RLE).fragments(&[&frame])),
+            [1, 3, 5, 2, 4, 6]
+        );
+        let wide = Dicom::new(1, 1, 3, 16, "RGB").native(vec![1, 0, 2, 0, 3, 1]);
+        assert_eq!(*decoded(&wide).samples(), Samples::Rgb16(vec![1, 2, 259]));
+    }
+
+    #[test]
+    fn ybr_becomes_rgb() {
+        let full = Dicom::new(2, 1, 3, 8, "YBR_FULL").native(vec![76, 85, 255, 100, 128, 128]);
+        assert_eq!(rgb(&full), [254, 0, 0, 100, 100, 100]);
+        let halved = Dicom::new(2, 1, 3, 8, "YBR_FULL_422").native(vec![76, 100, 85, 255]);
+        assert_eq!(rgb(&halved), [254, 0, 0, 255, 24, 24]);
+        assert_eq!(
+            kind(&Dicom::new(1, 1, 3, 16, "YBR_FULL").native(vec![0; 6])),
+            ErrorKind::UnsupportedMedia
+        );
+        assert_eq!(
+            kind(&Dicom::new(1, 1, 3, 8, "YBR_RCT").native(vec![0; 4])),
+            ErrorKind::UnsupportedMedia
+        );
+        assert_eq!(
+            kind(&Dicom::gray8(1, 1, &[0]).text((0x28, 4), b"CS", "RGB")),
+            ErrorKind::UnsupportedMedia
+        );
+    }
+
+    #[test]
+    fn jpeg_colours_follow_the_stream_then_the_header() {
+        let jpeg = |frame: &[u8], photometric: &str| {
+            let dicom = Dicom::new(32, 16, 3, 8, photometric)
+                .syntax(JPEG_BASELINE)
+                .fragments(&[frame]);
+            let samples = rgb(&dicom);
+            [samples[0], samples[1], samples[2]]
+        };
+        let close = |a: [u8; 3], b: [u8; 3]| a.iter().zip(b).all(|(a, b)| a.abs_diff(b) <= 2);
+        let (jfif, adobe) = (
+            include_bytes!("../fixtures/color.jpg"),
+            include_bytes!("../fixtures/rgb.jpg"),
+        );
+        assert!(close(jpeg(jfif, "YBR_FULL_422"), [220, 30, 10]));
+        assert!(close(jpeg(jfif, "RGB"), [220, 30, 10]));
+        assert!(close(jpeg(adobe, "RGB"), [220, 30, 10]));
+        assert!(close(jpeg(adobe, "YBR_FULL_422"), [220, 30, 10]));
+        // Without any segment that tells (SC_jpeg_no_color_transform), the header is believed.
+        let mut bare = adobe[18..].to_vec();
+        bare.splice(0..0, [0xff, 0xd8]);
+        let sof = bare.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        let sos = bare.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+        for component in 0..3 {
+            bare[sof + 10 + 3 * component] = component as u8 + 1;
+            bare[sos + 5 + 2 * component] = component as u8 + 1;
+        }
+        assert!(close(jpeg(&bare, "RGB"), [220, 30, 10]));
+        assert!(!close(jpeg(&bare, "YBR_FULL"), [220, 30, 10]));
+        let gray = Dicom::new(16, 8, 1, 8, "MONOCHROME1")
+            .syntax(JPEG_BASELINE)
+            .fragments(&[GRAY_JPEG]);
+        assert!(decoded(&gray).levels().inverted);
+    }
+
+    #[test]
+    fn palettes_are_applied() {
+        let tables = |dicom: Dicom, vr: &[u8; 2], entries: [&[u8]; 3]| {
+            dicom
+                .raw((0x28, 0x1201), vr, entries[0].to_vec())
+                .raw((0x28, 0x1202), vr, entries[1].to_vec())
+                .raw((0x28, 0x1203), vr, entries[2].to_vec())
+        };
+        let descriptor = |bits: u8| vec![3, 0, 1, 0, bits, 0];
+        let dicom = Dicom::gray8(4, 1, &[0, 1, 2, 9]).text((0x28, 4), b"CS", "PALETTE COLOR");
+        let expected = [1, 4, 7, 1, 4, 7, 2, 5, 8, 3, 6, 9];
+        for syntax in [EXPLICIT, IMPLICIT, BIG_ENDIAN] {
+            let wide = dicom.clone().syntax(syntax).raw((0x28, 0x1101), b"US", descriptor(16));
+            let wide = tables(
+                wide,
+                b"OW",
+                [&[9, 1, 9, 2, 9, 3], &[9, 4, 9, 5, 9, 6], &[9, 7, 9, 8, 9, 9]],
+            );
+            assert_eq!(rgb(&wide), expected, "{syntax}");
+            let narrow = dicom.clone().syntax(syntax).raw((0x28, 0x1101), b"US", descriptor(8));
+            let narrow = tables(narrow, b"OW", [&[1, 2, 3, 0], &[4, 5, 6, 0], &[7, 8, 9, 0]]);
+            assert_eq!(rgb(&narrow), expected, "{syntax}");
+        }
+        assert_eq!(kind(&dicom), ErrorKind::InvalidImage);
+    }
+
+    #[test]
+    fn provenance_is_read_and_trimmed() {
+        let dicom = Dicom::gray8(2, 1, &[0, 1])
+            .text((0x08, 0x05), b"CS", "ISO_IR 100")
+            .text((0x08, 0x18), b"UI", "1.2.3\0")
+            .text((0x08, 0x60), b"CS", "DX")
+            .raw((0x10, 0x20), b"LO", b"M\xfcller 7 ".to_vec())
+            .text((0x10, 0x40), b"CS", "")
+            .text((0x10, 0x1010), b"AS", "045Y")
+            .text((0x18, 0x5101), b"CS", "PA");
+        for syntax in [EXPLICIT, IMPLICIT, BIG_ENDIAN] {
+            let (_, provenance) = decode(&dicom.clone().syntax(syntax).file(), &Limits::default()).unwrap();
+            assert_eq!(provenance.patient_id.as_deref(), Some("Müller 7"));
+            assert_eq!(provenance.sop_uid.as_deref(), Some("1.2.3"));
+            assert_eq!(provenance.age.as_deref(), Some("045"));
+            assert_eq!(provenance.view.as_deref(), Some("PA"));
+            assert_eq!(provenance.modality.as_deref(), Some("DX"));
+            assert_eq!((provenance.sex, provenance.issuer), (None, None));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damage_never_panics(
+            changes in prop::collection::vec((132_usize..2000, any::<u8>()), 1..8),
+            cut in 0_usize..200,
+            which in 0..5,
+        ) {
+            let rle = rle_frame(&[vec![1; 12], vec![2; 12], vec![3; 12]]);
+            let lossless = include_bytes!("../fixtures/lossless12.jpg");
+            let dicom = match which {
+                0 => Dicom::gray16(3, 2, &[0, 1, 256, 4095, 40_000, 65_535]),
+                1 => Dicom::gray16(3, 2, &[0; 6]).syntax(DEFLATED),
+                2 => Dicom::new(4, 3, 3, 8, "RGB").syntax(RLE).fragments(&[&rle]),
+                3 => Dicom::new(12, 5, 1, 16, "MONOCHROME2").syntax(JPEG_LOSSLESS).fragments(&[lossless]),
+                _ => Dicom::new(16, 8, 1, 8, "MONOCHROME2").syntax(JPEG_BASELINE).fragments(&[GRAY_JPEG]),
+            };
+            let mut file = dicom.file();
+            for (at, value) in changes {
+                let at = at % file.len();
+                file[at] = value;
+            }
+            file.truncate(file.len() - cut % 60);
+            let small = Limits { pixels_max: 1 << 16, file_bytes_max: 1 << 20 };
+            let _ = decode(&file, &small);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! DICOM Part 10 files: one frame of stored values and what the header says about it.
+//!
+//! The files are hostile until proven otherwise, and parsers of DICOM have been brought down by a few kilobytes. So:
+//! 1. [`precheck`] walks every element header of the bytes without recursion and refuses nesting, lengths, frames and
+//!    pixels beyond their bounds; nothing else looks at the bytes before.
+//! 2. [`pool`] hands the file to a [`worker`] process that has little memory, little time and nothing to lose.
+//! 3. There [`attributes`] gives dicom-rs only the flat elements that matter, and [`decode`] makes the raster with
+//!    arithmetic of ours: stored values, never a rendering.
+
+pub mod attributes;
+pub mod decode;
+pub mod elements;
+mod frame;
+mod palette;
+pub mod pool;
+pub mod precheck;
+pub mod protocol;
+mod rle;
+pub mod syntax;
+#[cfg(test)]
+pub(super) mod testing;
+pub mod worker;
+
+use crate::error::{Error, ErrorKind};
+
+fn invalid(what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::InvalidImage, format!("broken DICOM: {what}"))
+}
+
+fn unsupported(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::UnsupportedMedia, what)
+}

@@ -1,0 +1,726 @@
+//! Bounds on a DICOM file, checked on its bytes before any parser or decoder sees them.
+
+use std::borrow::Cow;
+use std::io::Read;
+use std::ops::Range;
+
+use dicom_core::VR;
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+use dicom_dictionary_std::StandardDataDictionary;
+
+use super::elements::{Header, ITEM, ITEM_END, SEQUENCE_END, Tag, number};
+use super::syntax::{Coding, Syntax};
+use super::{invalid, unsupported};
+use crate::error::{Error, ErrorKind, Result};
+use crate::imaging::jpeg;
+use crate::imaging::limits::Limits;
+
+/// Deepest nesting of sequences; structured reports stay below ten.
+pub const NESTING_MAX: usize = 32;
+/// Most frames of a file.
+pub const FRAMES_MAX: u32 = 10_000;
+/// Most elements, items and fragments of a file.
+pub const ELEMENTS_MAX: u32 = 1_000_000;
+/// A deflated data set may grow to this many times the limit of a file.
+const INFLATED_FILES_MAX: usize = 2;
+
+const META_AT: usize = 132;
+const PIXEL_DATA: Tag = (0x7fe0, 0x0010);
+const FLOAT_PIXEL_DATA: [Tag; 2] = [(0x7fe0, 0x0008), (0x7fe0, 0x0009)];
+
+/// Checks what can be checked without inflating anything: what the parent does before it wakes a worker.
+///
+/// # Errors
+/// `InvalidImage`, `UnsupportedMedia`, `TooLarge`, `TooManyPixels`.
+pub fn check(bytes: &[u8], limits: &Limits) -> Result<()> {
+    limits.check_file(bytes.len())?;
+    let file = File::open(bytes)?;
+    if file.syntax.deflated {
+        Ok(())
+    } else {
+        walk(file.data_set, file.syntax, limits).map(drop)
+    }
+}
+
+/// A file behind its preamble and meta group.
+pub struct File<'a> {
+    /// How the data set is written.
+    pub syntax: Syntax,
+    /// The data set, possibly deflated.
+    pub data_set: &'a [u8],
+}
+
+impl<'a> File<'a> {
+    /// Reads the meta group (PS3.10, 7.1); its group length is not needed, and often wrong.
+    ///
+    /// # Errors
+    /// `InvalidImage`, `UnsupportedMedia` for the transfer syntax.
+    pub fn open(bytes: &'a [u8]) -> Result<Self> {
+        if bytes.get(META_AT - 4..META_AT) != Some(b"DICM") {
+            return Err(invalid("it has no `DICM` prefix"));
+        }
+        let mut at = META_AT;
+        let mut uid = None;
+        while bytes.get(at..at + 2) == Some(&[0x02, 0x00]) {
+            let header = Header::read(bytes, at, bytes.len(), Syntax::EXPLICIT)?;
+            if header.length.is_none() {
+                return Err(invalid("an element of the meta group has no length"));
+            }
+            if header.tag == (0x0002, 0x0010) {
+                uid = std::str::from_utf8(&bytes[header.range()]).ok();
+            }
+            at = header.range().end;
+        }
+        let uid = uid.ok_or_else(|| invalid("it names no transfer syntax"))?;
+        Ok(Self {
+            syntax: Syntax::from_uid(uid.trim_end_matches(['\0', ' ']))?,
+            data_set: &bytes[at..],
+        })
+    }
+
+    /// The data set, inflated when it is deflated, never beyond its bound.
+    ///
+    /// # Errors
+    /// `TooLarge`, `InvalidImage`.
+    pub fn inflated(&self, limits: &Limits) -> Result<Cow<'a, [u8]>> {
+        if !self.syntax.deflated {
+            return Ok(Cow::Borrowed(self.data_set));
+        }
+        let bytes_max = limits.file_bytes_max.saturating_mul(INFLATED_FILES_MAX);
+        let mut inflated = Vec::new();
+        flate2::read::DeflateDecoder::new(self.data_set)
+            .take(bytes_max as u64 + 1)
+            .read_to_end(&mut inflated)
+            .map_err(|_| invalid("its deflate stream is damaged or cut off"))?;
+        if inflated.len() > bytes_max {
+            let message = format!("the deflated data set is larger than `{bytes_max}` bytes");
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        Ok(Cow::Owned(inflated))
+    }
+}
+
+/// Size of the pixel data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Columns of a frame.
+    pub columns: u16,
+    /// Rows of a frame.
+    pub rows: u16,
+    /// 1 or 3.
+    pub samples: u16,
+    /// 8 or 16.
+    pub bits_allocated: u16,
+    /// 1..=[`FRAMES_MAX`].
+    pub frames: u32,
+}
+
+impl Shape {
+    /// Pixels of a frame.
+    pub fn pixels(&self) -> usize {
+        usize::from(self.columns) * usize::from(self.rows)
+    }
+}
+
+/// Where the pixel data lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pixels {
+    /// In one piece.
+    Native {
+        /// All frames.
+        range: Range<usize>,
+        /// Written as words (VR OW).
+        words: bool,
+    },
+    /// In fragments (PS3.5, A.4).
+    Encapsulated {
+        /// The basic offset table.
+        offsets: Range<usize>,
+        /// What follows it.
+        fragments: Vec<Range<usize>>,
+    },
+}
+
+/// A data set whose structure is sound, its parts named by their place.
+#[derive(Debug)]
+pub struct Layout<'a> {
+    /// The data set.
+    pub bytes: &'a [u8],
+    /// How it is written.
+    pub syntax: Syntax,
+    /// Elements of the outermost level before the pixel data, sequences left out.
+    pub elements: Vec<Header>,
+    /// Size of the pixel data.
+    pub shape: Shape,
+    /// Pixel data has chroma at half width (YBR_FULL_422), uncompressed.
+    pub halved_chroma: bool,
+    /// Where the pixel data lies.
+    pub pixels: Pixels,
+}
+
+impl<'a> Layout<'a> {
+    /// The value of an element, the last one if it is there twice.
+    pub fn value(&self, tag: Tag) -> Option<&'a [u8]> {
+        let header = self.elements.iter().rfind(|header| header.tag == tag)?;
+        self.bytes.get(header.range())
+    }
+
+    /// The value of an element that is written as 16-bit words.
+    pub fn words(&self, tag: Tag) -> Option<Vec<u16>> {
+        let big_endian = self.syntax.big_endian;
+        let word = |&pair: &[u8; 2]| {
+            if big_endian {
+                u16::from_be_bytes(pair)
+            } else {
+                u16::from_le_bytes(pair)
+            }
+        };
+        Some(self.value(tag)?.as_chunks::<2>().0.iter().map(word).collect())
+    }
+
+    /// The bytes of the first frame, still coded; uncompressed ones may be followed by one more byte, so that they are
+    /// whole words.
+    ///
+    /// # Errors
+    /// `InvalidImage` when its fragments can't be told from those of the second.
+    pub fn first_frame(&self) -> Result<Cow<'a, [u8]>> {
+        let (offsets, fragments) = match &self.pixels {
+            Pixels::Native { range, .. } => {
+                let length = native_frame_bytes(&self.shape, self.halved_chroma) as usize;
+                let end = range.end.min(range.start + length.next_multiple_of(2));
+                return Ok(Cow::Borrowed(&self.bytes[range.start..end]));
+            }
+            Pixels::Encapsulated { offsets, fragments } => (offsets.clone(), fragments),
+        };
+        let bytes = self.bytes;
+        let count = match self.shape.frames as usize {
+            1 => fragments.len(),
+            frames if frames == fragments.len() => 1,
+            _ => {
+                let second = number::<4>(&bytes[offsets], 4, false).map(u64::from);
+                fragments_of_first(fragments, second, bytes).ok_or_else(|| invalid("its frames can't be told apart"))?
+            }
+        };
+        match &fragments[..count] {
+            [one] => Ok(Cow::Borrowed(&bytes[one.clone()])),
+            several => Ok(Cow::Owned(
+                several
+                    .iter()
+                    .flat_map(|range| &bytes[range.clone()])
+                    .copied()
+                    .collect(),
+            )),
+        }
+    }
+}
+
+/// How many fragments make the first frame: up to the second frame's offset, or the first end marker of a JPEG.
+fn fragments_of_first(fragments: &[Range<usize>], second: Option<u64>, bytes: &[u8]) -> Option<usize> {
+    if let Some(second) = second.filter(|&offset| offset > 0) {
+        let mut offset = 0;
+        return fragments.iter().position(|fragment| {
+            let here = offset;
+            offset += fragment.len() as u64 + 8;
+            here == second
+        });
+    }
+    let ends = |fragment: &Range<usize>| {
+        let tail = &bytes[fragment.clone()];
+        tail[tail.len().saturating_sub(4)..]
+            .windows(2)
+            .any(|pair| pair == [0xff, 0xd9])
+    };
+    fragments.iter().position(ends).map(|last| last + 1)
+}
+
+fn native_frame_bytes(shape: &Shape, halved_chroma: bool) -> u64 {
+    let samples = if halved_chroma { 2 } else { u64::from(shape.samples) };
+    shape.pixels() as u64 * samples * u64::from(shape.bits_allocated / 8)
+}
+
+/// A sequence or an item that is open.
+struct Level {
+    item: bool,
+    /// Where it ends by its length; `None`: at a delimiter.
+    end: Option<usize>,
+    /// No byte of it lies at or beyond this.
+    bound: usize,
+    syntax: Syntax,
+}
+
+/// Walks all elements up to the pixel data of the outermost level, which ends the walk: what may follow is never read.
+///
+/// # Errors
+/// `InvalidImage`, `UnsupportedMedia`, `TooManyPixels`.
+pub fn walk<'a>(bytes: &'a [u8], syntax: Syntax, limits: &Limits) -> Result<Layout<'a>> {
+    let mut elements = Vec::new();
+    let mut open: Vec<Level> = Vec::new();
+    let mut at = 0;
+    let mut count = 0_u32;
+    loop {
+        count += 1;
+        if count > ELEMENTS_MAX {
+            return Err(invalid(format!("it has more than `{ELEMENTS_MAX}` elements")));
+        }
+        if open.last().is_some_and(|level| level.end == Some(at)) {
+            open.pop();
+            continue;
+        }
+        let (in_item, bound, level_syntax) = open.last().map_or((true, bytes.len(), syntax), |level| {
+            (level.item, level.bound, level.syntax)
+        });
+        if open.is_empty() && at == bytes.len() {
+            return Err(invalid("it has no pixel data"));
+        }
+        let header = Header::read(bytes, at, bound, level_syntax)?;
+        let by_delimiter = open.last().is_some_and(|level| level.end.is_none());
+        at = header.value;
+        match header.tag {
+            ITEM if !in_item => {
+                let (end, bound) = extent(&header, bound);
+                open.push(Level {
+                    item: true,
+                    end,
+                    bound,
+                    syntax: level_syntax,
+                });
+            }
+            ITEM_END if in_item && by_delimiter => drop(open.pop()),
+            SEQUENCE_END if !in_item && by_delimiter => drop(open.pop()),
+            ITEM | ITEM_END | SEQUENCE_END => return Err(invalid("an item or its end is where none can be")),
+            _ if !in_item => return Err(invalid("an element is where an item should be")),
+            PIXEL_DATA if open.is_empty() => {
+                let pixels = find_pixels(bytes, &header, syntax)?;
+                return layout(bytes, syntax, elements, pixels, limits);
+            }
+            tag if open.is_empty() && FLOAT_PIXEL_DATA.contains(&tag) => {
+                return Err(unsupported("DICOM pixels of floating point are not read"));
+            }
+            tag => match kind_of(&header, level_syntax, tag) {
+                Kind::Sequence(inner) => {
+                    if open.iter().filter(|level| !level.item).count() == NESTING_MAX {
+                        return Err(invalid(format!("its sequences are nested deeper than `{NESTING_MAX}`")));
+                    }
+                    let (end, bound) = extent(&header, bound);
+                    open.push(Level {
+                        item: false,
+                        end,
+                        bound,
+                        syntax: inner,
+                    });
+                }
+                Kind::Fragments => {
+                    let (_, end) = fragments(bytes, header.value, bound, level_syntax, &mut count)?;
+                    at = end;
+                }
+                Kind::Value => {
+                    at = header.range().end;
+                    if open.is_empty() {
+                        elements.push(header);
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// Where a sequence or an item ends, and what its contents can't go beyond.
+fn extent(header: &Header, bound: usize) -> (Option<usize>, usize) {
+    let end = header.length.map(|_| header.range().end);
+    (end, end.unwrap_or(bound))
+}
+
+enum Kind {
+    Sequence(Syntax),
+    Fragments,
+    Value,
+}
+
+fn kind_of(header: &Header, syntax: Syntax, tag: Tag) -> Kind {
+    let in_dictionary = || {
+        let entry = StandardDataDictionary.by_tag(dicom_core::Tag(tag.0, tag.1));
+        entry.is_some_and(|entry| entry.vr().relaxed() == VR::SQ)
+    };
+    match (header.vr.as_ref(), header.length) {
+        (Some(b"SQ"), _) => Kind::Sequence(syntax),
+        // An icon may be compressed.
+        (Some(b"OB" | b"OW"), None) => Kind::Fragments,
+        // PS3.5, 6.2.2: unknown with undefined length is implicit little endian inside.
+        (Some(_), None) => Kind::Sequence(Syntax::IMPLICIT),
+        (Some(_), Some(_)) => Kind::Value,
+        (None, None) => Kind::Sequence(syntax),
+        (None, Some(_)) if in_dictionary() => Kind::Sequence(syntax),
+        (None, Some(_)) => Kind::Value,
+    }
+}
+
+/// The items after an element of fragments, offset table included, and where they end.
+fn fragments(
+    bytes: &[u8],
+    mut at: usize,
+    bound: usize,
+    syntax: Syntax,
+    count: &mut u32,
+) -> Result<(Vec<Range<usize>>, usize)> {
+    let mut found = Vec::new();
+    // A delimiter that is missing at the very end of the file does no harm.
+    while at < bound {
+        *count += 1;
+        if *count > ELEMENTS_MAX {
+            return Err(invalid(format!("it has more than `{ELEMENTS_MAX}` elements")));
+        }
+        let header = Header::read(bytes, at, bound, syntax)?;
+        match (header.tag, header.length) {
+            (ITEM, Some(_)) => {
+                at = header.range().end;
+                found.push(header.range());
+            }
+            (SEQUENCE_END, _) => return Ok((found, header.value)),
+            _ => return Err(invalid("its pixel fragments make no sense")),
+        }
+    }
+    Ok((found, at))
+}
+
+fn find_pixels(bytes: &[u8], header: &Header, syntax: Syntax) -> Result<Pixels> {
+    match (header.length, syntax.coding) {
+        (Some(_), Coding::Native) => {
+            let words = header.vr.is_none_or(|vr| vr == *b"OW");
+            Ok(Pixels::Native {
+                range: header.range(),
+                words,
+            })
+        }
+        (None, coding) if coding != Coding::Native => {
+            let (mut items, _) = fragments(bytes, header.value, bytes.len(), syntax, &mut 0)?;
+            if items.len() < 2 {
+                return Err(invalid("its pixel data is empty"));
+            }
+            let offsets = items.remove(0);
+            Ok(Pixels::Encapsulated {
+                offsets,
+                fragments: items,
+            })
+        }
+        _ => Err(invalid("its pixel data is not coded as its transfer syntax says")),
+    }
+}
+
+/// Puts the parts together and checks the size of what they promise.
+fn layout<'a>(
+    bytes: &'a [u8],
+    syntax: Syntax,
+    elements: Vec<Header>,
+    pixels: Pixels,
+    limits: &Limits,
+) -> Result<Layout<'a>> {
+    let value = |tag| {
+        elements
+            .iter()
+            .rfind(|header| header.tag == tag)
+            .map(|header| &bytes[header.range()])
+    };
+    let short = |tag, name: &str| {
+        let found = value(tag).and_then(|value| number::<2>(value, 0, syntax.big_endian));
+        found
+            .map(|number| number as u16)
+            .ok_or_else(|| invalid(format!("`{name}` is missing")))
+    };
+    let text = |tag| value(tag).map(|value| String::from_utf8_lossy(value).trim_matches([' ', '\0']).to_owned());
+    let shape = Shape {
+        columns: short((0x0028, 0x0011), "Columns")?,
+        rows: short((0x0028, 0x0010), "Rows")?,
+        samples: short((0x0028, 0x0002), "SamplesPerPixel")?,
+        bits_allocated: short((0x0028, 0x0100), "BitsAllocated")?,
+        frames: match text((0x0028, 0x0008)).as_deref() {
+            None | Some("" | "0") => 1,
+            Some(digits) => digits
+                .parse()
+                .map_err(|_| invalid("`NumberOfFrames` is not a number"))?,
+        },
+    };
+    limits.check_size(shape.columns.into(), shape.rows.into())?;
+    if !matches!((shape.samples, shape.bits_allocated), (1 | 3, 8 | 16)) {
+        let (samples, bits) = (shape.samples, shape.bits_allocated);
+        return Err(unsupported(format!(
+            "DICOM pixels of `{samples}` samples of `{bits}` bits are not read"
+        )));
+    }
+    if shape.frames > FRAMES_MAX {
+        let message = format!("`{}` frames are over the limit of `{FRAMES_MAX}`", shape.frames);
+        return Err(Error::new(ErrorKind::TooManyPixels, message));
+    }
+    let halved_chroma = syntax.coding == Coding::Native
+        && shape.samples == 3
+        && shape.bits_allocated == 8
+        && text((0x0028, 0x0004)).as_deref() == Some("YBR_FULL_422");
+    let present = match &pixels {
+        Pixels::Native { range, .. } => {
+            range.len() as u64 >= native_frame_bytes(&shape, halved_chroma) * u64::from(shape.frames)
+        }
+        Pixels::Encapsulated { fragments, .. } => fragments.len() as u64 >= u64::from(shape.frames),
+    };
+    if !present {
+        return Err(invalid(format!(
+            "its pixel data is too short for `{}` frames of its size",
+            shape.frames
+        )));
+    }
+    let layout = Layout {
+        bytes,
+        syntax,
+        elements,
+        shape,
+        halved_chroma,
+        pixels,
+    };
+    if matches!(syntax.coding, Coding::JpegBaseline | Coding::JpegLossless) {
+        check_jpeg(&layout, limits)?;
+    }
+    Ok(layout)
+}
+
+/// A JPEG inside must be what the data set says it is.
+fn check_jpeg(layout: &Layout<'_>, limits: &Limits) -> Result<()> {
+    let header = jpeg::Header::read(&layout.first_frame()?)?;
+    header.check(limits)?;
+    let shape = &layout.shape;
+    let same = (header.width, header.height) == (shape.columns.into(), shape.rows.into())
+        && header.components.len() == usize::from(shape.samples)
+        && u16::from(header.precision) <= shape.bits_allocated;
+    if !same {
+        return Err(invalid(
+            "the JPEG inside has another size or depth than the data set says",
+        ));
+    }
+    match (layout.syntax.coding, header.process) {
+        (Coding::JpegLossless, 3) => Ok(()),
+        (Coding::JpegLossless, _) => Err(invalid("the JPEG inside is not lossless")),
+        _ => header.check_process(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::imaging::dicom::testing::{
+        BIG_ENDIAN, DEFLATED, Dicom, EXPLICIT, IMPLICIT, JPEG_BASELINE, RLE, deflate, nested, rle_frame,
+    };
+    use crate::imaging::testing::GRAY_JPEG;
+
+    fn kind(file: &[u8]) -> Option<ErrorKind> {
+        check(file, &Limits::default()).err().map(|error| error.kind())
+    }
+
+    fn plain() -> Dicom {
+        Dicom::gray16(2, 2, &[1, 2, 3, 4])
+    }
+
+    #[test]
+    fn every_syntax_passes() {
+        for syntax in [EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED] {
+            assert_eq!(kind(&plain().syntax(syntax).file()), None, "{syntax}");
+        }
+        let rle = Dicom::new(2, 1, 1, 8, "MONOCHROME2")
+            .syntax(RLE)
+            .fragments(&[&rle_frame(&[vec![1, 2]])]);
+        assert_eq!(kind(&rle.file()), None);
+        let jpeg = Dicom::new(16, 8, 1, 8, "MONOCHROME2")
+            .syntax(JPEG_BASELINE)
+            .fragments(&[GRAY_JPEG]);
+        assert_eq!(kind(&jpeg.file()), None);
+    }
+
+    #[test]
+    fn nesting_is_bounded_without_recursion() {
+        let deep = |depth| plain().extra(nested(depth)).file();
+        assert_eq!(kind(&deep(NESTING_MAX)), None);
+        assert_eq!(kind(&deep(NESTING_MAX + 1)), Some(ErrorKind::InvalidImage));
+        assert_eq!(kind(&deep(5_000)), Some(ErrorKind::InvalidImage));
+        // The same with lengths, inside out.
+        let mut sequences = Vec::new();
+        for _ in 0..5_000 {
+            let item = [
+                b"\xfe\xff\0\xe0".as_slice(),
+                &(sequences.len() as u32).to_le_bytes(),
+                &sequences,
+            ]
+            .concat();
+            let header = b"\x40\0\x00\xa7SQ\0\0".as_slice();
+            sequences = [header, &(item.len() as u32).to_le_bytes(), &item].concat();
+        }
+        assert_eq!(kind(&plain().extra(sequences).file()), Some(ErrorKind::InvalidImage));
+    }
+
+    #[test]
+    fn sound_sequences_pass() {
+        let sequences: [&[u8]; 5] = [
+            b"\x40\0\x00\xa7SQ\0\0\0\0\0\0",
+            b"\x40\0\x00\xa7SQ\0\0\x08\0\0\0\xfe\xff\0\xe0\0\0\0\0",
+            b"\x40\0\x00\xa7SQ\0\0\xff\xff\xff\xff\xfe\xff\xdd\xe0\0\0\0\0",
+            // Unknown with undefined length: implicit inside.
+            b"\x09\0\x01\x10UN\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\x0a\0\0\0\x09\0\x02\x10\x02\0\0\0ab\xfe\xff\xdd\xe0\0\0\0\0",
+            // An icon in fragments.
+            b"\x88\0\x00\x02SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff\
+              \xfe\xff\0\xe0\0\0\0\0\xfe\xff\0\xe0\x02\0\0\0ab\xfe\xff\xdd\xe0\0\0\0\0\xfe\xff\x0d\xe0\0\0\0\0\
+              \xfe\xff\xdd\xe0\0\0\0\0",
+        ];
+        for (place, sequence) in sequences.into_iter().enumerate() {
+            assert_eq!(kind(&plain().extra(sequence.to_vec()).file()), None, "{place}");
+        }
+    }
+
+    #[test]
+    fn broken_structures_are_refused() {
+        let structures: [&[u8]; 6] = [
+            b"\xfe\xff\x0d\xe0\0\0\0\0",
+            b"\xfe\xff\0\xe0\0\0\0\0",
+            b"\x40\0\x00\xa7SQ\0\0\x08\0\0\0\xfe\xff\x0d\xe0\0\0\0\0",
+            b"\x40\0\x00\xa7SQ\0\0\x08\0\0\0\xfe\xff\0\xe0\x10\0\0\0",
+            b"\x40\0\x00\xa7SQ\0\0\x0a\0\0\0\x28\0\x10\0US\x02\0\0\0",
+            b"\x40\0\x00\xa7SQ\0\0\xff\xff\xff\xff",
+        ];
+        for (place, structure) in structures.into_iter().enumerate() {
+            let file = plain().extra(structure.to_vec()).file();
+            assert_eq!(kind(&file), Some(ErrorKind::InvalidImage), "{place}");
+        }
+    }
+
+    #[test]
+    fn lying_lengths_and_counts_are_refused() {
+        let mut lying = plain().file();
+        let at = lying.len() - 8 - 4;
+        lying[at..at + 4].copy_from_slice(&0xffff_fff0_u32.to_le_bytes());
+        assert_eq!(kind(&lying), Some(ErrorKind::InvalidImage));
+        let frames = |count: &str| plain().text((0x28, 0x08), b"IS", count).file();
+        assert_eq!(kind(&frames("2")), Some(ErrorKind::InvalidImage));
+        assert_eq!(kind(&frames("100000")), Some(ErrorKind::TooManyPixels));
+        assert_eq!(kind(&frames("many")), Some(ErrorKind::InvalidImage));
+        assert_eq!(kind(&frames("0")), None);
+        let jpeg = Dicom::new(16, 8, 1, 8, "MONOCHROME2")
+            .syntax(JPEG_BASELINE)
+            .fragments(&[GRAY_JPEG]);
+        let many = jpeg.clone().text((0x28, 0x08), b"IS", "100000");
+        assert_eq!(kind(&many.file()), Some(ErrorKind::TooManyPixels));
+        let some = jpeg.text((0x28, 0x08), b"IS", "9000");
+        assert_eq!(kind(&some.file()), Some(ErrorKind::InvalidImage));
+        let large = Dicom::gray16(65_535, 65_535, &[1]);
+        assert_eq!(kind(&large.file()), Some(ErrorKind::TooManyPixels));
+        let empty = Dicom::gray16(0, 5, &[]);
+        assert_eq!(kind(&empty.file()), Some(ErrorKind::InvalidImage));
+    }
+
+    #[test]
+    fn jpegs_inside_must_be_what_they_are_said_to_be() {
+        let jpeg = |columns, rows, samples, bits, uid| {
+            kind(
+                &Dicom::new(columns, rows, samples, bits, "MONOCHROME2")
+                    .syntax(uid)
+                    .fragments(&[GRAY_JPEG])
+                    .file(),
+            )
+        };
+        assert_eq!(jpeg(16, 8, 1, 8, JPEG_BASELINE), None);
+        assert_eq!(jpeg(16, 9, 1, 8, JPEG_BASELINE), Some(ErrorKind::InvalidImage));
+        assert_eq!(jpeg(16, 8, 3, 8, JPEG_BASELINE), Some(ErrorKind::InvalidImage));
+        assert_eq!(
+            jpeg(16, 8, 1, 8, "1.2.840.10008.1.2.4.70"),
+            Some(ErrorKind::InvalidImage)
+        );
+        assert_eq!(jpeg(16, 8, 1, 8, EXPLICIT), Some(ErrorKind::InvalidImage));
+        let native = plain().syntax(JPEG_BASELINE).file();
+        assert_eq!(kind(&native), Some(ErrorKind::InvalidImage));
+    }
+
+    #[test]
+    fn what_is_not_read_is_named() {
+        let check = |file: Vec<u8>, expected: ErrorKind, word: &str| {
+            let error = check(&file, &Limits::default()).unwrap_err();
+            assert_eq!(error.kind(), expected);
+            assert!(error.message().contains(word), "{error}");
+        };
+        let unsupported = ErrorKind::UnsupportedMedia;
+        check(
+            plain().syntax("1.2.840.10008.1.2.4.91").file(),
+            unsupported,
+            "JPEG 2000",
+        );
+        check(plain().number((0x28, 0x100), 32).file(), unsupported, "32");
+        check(plain().number((0x28, 0x02), 4).file(), unsupported, "`4` samples");
+        check(
+            plain().raw((0x7fe0, 0x08), b"OF", vec![0; 16]).file(),
+            unsupported,
+            "floating point",
+        );
+        check(
+            plain().without((0x7fe0, 0x10)).file(),
+            ErrorKind::InvalidImage,
+            "no pixel data",
+        );
+        check(plain().without((0x28, 0x10)).file(), ErrorKind::InvalidImage, "`Rows`");
+    }
+
+    #[test]
+    fn bombs_stop_at_their_bound() {
+        let limits = Limits {
+            file_bytes_max: 1 << 20,
+            ..Limits::default()
+        };
+        let zeros = deflate(&vec![0; 64 << 20]);
+        let mut file = plain().syntax(DEFLATED).file();
+        let data_set_at = 132 + 8 + 22;
+        file.truncate(data_set_at);
+        file.extend(&zeros);
+        assert!(file.len() < 1 << 20);
+        let opened = File::open(&file).unwrap();
+        assert_eq!(opened.inflated(&limits).unwrap_err().kind(), ErrorKind::TooLarge);
+        file.truncate(data_set_at + 100);
+        let cut = File::open(&file).unwrap();
+        assert_eq!(cut.inflated(&limits).unwrap_err().kind(), ErrorKind::InvalidImage);
+    }
+
+    #[test]
+    fn first_frames_are_found() {
+        let first = |dicom: &Dicom| {
+            let file = dicom.file();
+            let opened = File::open(&file).unwrap();
+            let layout = walk(opened.data_set, opened.syntax, &Limits::default()).unwrap();
+            layout.first_frame().unwrap().into_owned()
+        };
+        let native = plain().native((0..16).collect()).text((0x28, 0x08), b"IS", "2");
+        assert_eq!(first(&native), (0..8).collect::<Vec<u8>>());
+        let rle = |frames: &str| {
+            let fragments: [&[u8]; 3] = [b"abcd", b"ef\xff\xd9", b"gh"];
+            let empty = Dicom::new(2, 1, 1, 8, "MONOCHROME2").syntax(RLE);
+            empty.text((0x28, 0x08), b"IS", frames).fragments(&fragments)
+        };
+        assert_eq!(first(&rle("1")), b"abcdef\xff\xd9gh");
+        assert_eq!(first(&rle("3")), b"abcd");
+        assert_eq!(first(&rle("2")), b"abcdef\xff\xd9");
+    }
+
+    proptest! {
+        #[test]
+        fn damage_never_panics(
+            changes in prop::collection::vec((0_usize..1000, any::<u8>()), 0..6),
+            keep in 0_usize..1000,
+            syntax in prop::sample::select(vec![EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED]),
+        ) {
+            let mut file = plain().extra(nested(3)).syntax(syntax).file();
+            for (at, value) in changes {
+                let at = at % file.len();
+                file[at] = value;
+            }
+            file.truncate(file.len() - keep % 40);
+            let _ = check(&file, &Limits::default());
+        }
+
+        #[test]
+        fn noise_never_panics(noise in prop::collection::vec(any::<u8>(), 0..300), implicit in any::<bool>()) {
+            let syntax = if implicit { Syntax::IMPLICIT } else { Syntax::EXPLICIT };
+            let _ = walk(&noise, syntax, &Limits::default());
+        }
+    }
+}

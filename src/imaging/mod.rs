@@ -1,0 +1,27 @@
+//! File bytes to what the model is given: the pixel pipeline `medsearch-pixels/1`.
+//!
+//! In reading order: [`sniff`] tells the format by content; [`decoder`] turns bytes into a [`Raster`] of native depth,
+//! PNG and JPEG here, DICOM in a worker process ([`dicom`]); [`to_eight_bit`] applies the window; [`preprocess`] crops,
+//! fits and resizes; [`render`] makes the pictures that people see. Nothing here is async, nothing touches a disk.
+
+pub mod decoder;
+pub mod dicom;
+pub mod eight_bit;
+pub mod jpeg;
+pub mod limits;
+pub mod png;
+pub mod preprocess;
+pub mod raster;
+pub mod render;
+pub mod sniff;
+#[cfg(test)]
+mod testing;
+
+pub use decoder::{Decoded, Decoder, DecoderSettings, Provenance};
+pub use dicom::worker::decode_worker_main;
+pub use eight_bit::{Raster8, to_eight_bit};
+pub use limits::Limits;
+pub use preprocess::{Fit, InputSpec, ModelInput, preprocess};
+pub use raster::{Levels, Raster, Samples};
+pub use render::{View, render, thumbnail_png, view_png};
+pub use sniff::Format;

@@ -1,0 +1,296 @@
+//! 8-bit picture to the model's input: crop, fit, antialiased resize, three channels.
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+use super::eight_bit::Raster8;
+use super::limits::Limits;
+use crate::domain::Region;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How a picture of any shape fills the model's rectangle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fit {
+    /// The whole picture, whatever happens to its proportions.
+    #[default]
+    Squeeze,
+    /// The whole picture, centred in a black square.
+    Pad,
+    /// The centred square.
+    Crop,
+}
+
+/// What a model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputSpec {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// How pictures are fitted.
+    pub fit: Fit,
+}
+
+/// What a model is given.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ModelInput {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// height × width × 3 bytes, RGB interleaved; not normalised: the model does that.
+    pub pixels: Vec<u8>,
+}
+
+/// Steps 5 to 7 of the pipeline; `region` is cut out first.
+///
+/// The resize is Pillow's `BILINEAR` to the byte: a triangle filter that widens when it shrinks. Grey is resized as grey.
+///
+/// # Errors
+/// `ConstantImage` when the region is of one colour, `TooManyPixels` when a picture is too elongated to be padded.
+pub fn preprocess(picture: &Raster8, spec: &InputSpec, region: Option<Region>) -> Result<ModelInput> {
+    let cut = region.map(|region| cut_region(picture, region)).transpose()?;
+    let picture = cut.as_ref().unwrap_or(picture);
+    let side = picture.width.max(picture.height);
+    let resized = match spec.fit {
+        Fit::Pad if picture.width != picture.height => resize(&pad(picture, side)?, spec.width, spec.height)?,
+        Fit::Crop if picture.width != picture.height => {
+            let side = picture.width.min(picture.height);
+            let (x, y) = ((picture.width - side) / 2, (picture.height - side) / 2);
+            resize(&cut_rectangle(picture, x, y, side, side), spec.width, spec.height)?
+        }
+        _ => resize(picture, spec.width, spec.height)?,
+    };
+    let pixels = match resized.channels {
+        1 => resized.data.iter().flat_map(|&level| [level; 3]).collect(),
+        _ => resized.data,
+    };
+    Ok(ModelInput {
+        width: spec.width,
+        height: spec.height,
+        pixels,
+    })
+}
+
+/// Antialiased bilinear resize of 8-bit samples.
+///
+/// # Errors
+/// `Internal` when a side is 0.
+pub fn resize(picture: &Raster8, width: u32, height: u32) -> Result<Raster8> {
+    let pixels = if picture.channels == 1 {
+        PixelType::U8
+    } else {
+        PixelType::U8x3
+    };
+    let data = resize_bytes(&picture.data, (picture.width, picture.height), pixels, (width, height))?;
+    Ok(Raster8 {
+        width,
+        height,
+        channels: picture.channels,
+        data,
+    })
+}
+
+/// The same for any pixel type of the resizer; samples of more than a byte in native order.
+pub(super) fn resize_bytes(data: &[u8], from: (u32, u32), pixels: PixelType, to: (u32, u32)) -> Result<Vec<u8>> {
+    let failed = |error: &dyn std::fmt::Display| Error::internal(format!("resize failed: {error}"));
+    if to.0 == 0 || to.1 == 0 {
+        return Err(Error::internal("a resize to nothing"));
+    }
+    let source = ImageRef::new(from.0, from.1, data, pixels).map_err(|error| failed(&error))?;
+    let mut target = Image::new(to.0, to.1, pixels);
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+        .use_alpha(false);
+    Resizer::new()
+        .resize(&source, &mut target, &options)
+        .map_err(|error| failed(&error))?;
+    Ok(target.into_vec())
+}
+
+fn cut_region(picture: &Raster8, region: Region) -> Result<Raster8> {
+    let [x, y, width, height] = region.fractions();
+    let span = |start: f64, length: f64, side: u32| {
+        let first = ((start * f64::from(side)).floor() as u32).min(side - 1);
+        let last = (((start + length) * f64::from(side)).ceil() as u32).clamp(first + 1, side);
+        (first, last - first)
+    };
+    let ((x, width), (y, height)) = (span(x, width, picture.width), span(y, height, picture.height));
+    let cut = cut_rectangle(picture, x, y, width, height);
+    cut.refuse_constant()?;
+    Ok(cut)
+}
+
+/// The caller keeps the rectangle inside the picture.
+fn cut_rectangle(picture: &Raster8, x: u32, y: u32, width: u32, height: u32) -> Raster8 {
+    let pixel_bytes = usize::from(picture.channels);
+    let columns = x as usize * pixel_bytes..(x + width) as usize * pixel_bytes;
+    let rows = picture.data.chunks_exact(picture.width as usize * pixel_bytes);
+    let mut data = Vec::with_capacity(columns.len() * height as usize);
+    rows.skip(y as usize)
+        .take(height as usize)
+        .for_each(|row| data.extend_from_slice(&row[columns.clone()]));
+    Raster8 {
+        width,
+        height,
+        channels: picture.channels,
+        data,
+    }
+}
+
+fn pad(picture: &Raster8, side: u32) -> Result<Raster8> {
+    // A strip of 32,767 x 1 would become a square of a gigapixel.
+    if Limits::default().check_size(side, side).is_err() {
+        let message = format!(
+            "a picture of `{}x{}` is too elongated to be padded",
+            picture.width, picture.height
+        );
+        return Err(Error::new(ErrorKind::TooManyPixels, message));
+    }
+    let pixel_bytes = usize::from(picture.channels);
+    let line = side as usize * pixel_bytes;
+    let row_bytes = picture.width as usize * pixel_bytes;
+    let left = ((side - picture.width) / 2) as usize * pixel_bytes;
+    let top = ((side - picture.height) / 2) as usize;
+    let mut data = vec![0; line * side as usize];
+    for (row, target) in picture
+        .data
+        .chunks_exact(row_bytes)
+        .zip(data.chunks_exact_mut(line).skip(top))
+    {
+        target[left..left + row_bytes].copy_from_slice(row);
+    }
+    Ok(Raster8 {
+        width: side,
+        height: side,
+        channels: picture.channels,
+        data,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gray(width: u32, height: u32) -> Raster8 {
+        let data = (0..width * height).map(|i| (i * 37 % 256) as u8).collect();
+        Raster8 {
+            width,
+            height,
+            channels: 1,
+            data,
+        }
+    }
+
+    #[test]
+    fn shrinking_is_antialiased() {
+        // Alternating columns average to grey; a plain bilinear sample would pick one of them.
+        let data = (0..64).map(|i| if i % 2 == 0 { 0 } else { 255 }).collect();
+        let small = resize(
+            &Raster8 {
+                width: 64,
+                height: 1,
+                channels: 1,
+                data,
+            },
+            8,
+            1,
+        )
+        .unwrap();
+        assert!(
+            small.data.iter().all(|&level| (120..=136).contains(&level)),
+            "{:?}",
+            small.data
+        );
+    }
+
+    #[test]
+    fn gray_fills_three_channels() {
+        let spec = InputSpec {
+            width: 4,
+            height: 2,
+            fit: Fit::Squeeze,
+        };
+        let input = preprocess(&gray(4, 2), &spec, None).unwrap();
+        assert_eq!(input.pixels.len(), 24);
+        assert_eq!(input.pixels[..6], [0, 0, 0, 37, 37, 37]);
+    }
+
+    #[test]
+    fn fits_differ_where_they_should() {
+        let picture = Raster8 {
+            width: 2,
+            height: 4,
+            channels: 1,
+            data: vec![1, 2, 3, 4, 5, 6, 7, 8],
+        };
+        let check = |fit, side, expected: &[u8]| {
+            let input = preprocess(
+                &picture,
+                &InputSpec {
+                    width: side,
+                    height: side,
+                    fit,
+                },
+                None,
+            )
+            .unwrap();
+            let first_channel: Vec<u8> = input.pixels.iter().step_by(3).copied().collect();
+            assert_eq!(first_channel, expected);
+        };
+        check(Fit::Crop, 2, &[3, 4, 5, 6]);
+        check(Fit::Pad, 4, &[0, 1, 2, 0, 0, 3, 4, 0, 0, 5, 6, 0, 0, 7, 8, 0]);
+    }
+
+    #[test]
+    fn regions_are_cut_out() {
+        let picture = gray(10, 10);
+        let spec = InputSpec {
+            width: 5,
+            height: 5,
+            fit: Fit::Squeeze,
+        };
+        let input = preprocess(&picture, &spec, Some(Region::new(0.5, 0.0, 0.5, 0.5).unwrap())).unwrap();
+        assert_eq!(input.pixels[0], picture.data[5]);
+        assert_eq!(input.pixels[3 * 24], picture.data[49]);
+        let constant = Raster8 {
+            width: 4,
+            height: 1,
+            channels: 1,
+            data: vec![0, 5, 5, 5],
+        };
+        let refused = preprocess(&constant, &spec, Some(Region::new(0.5, 0.0, 0.5, 1.0).unwrap()));
+        assert_eq!(refused.err().unwrap().kind(), ErrorKind::ConstantImage);
+    }
+
+    #[test]
+    fn strips_are_not_padded_to_a_gigapixel() {
+        let strip = Raster8 {
+            width: 30_000,
+            height: 1,
+            channels: 1,
+            data: vec![1; 30_000],
+        };
+        let spec = InputSpec {
+            width: 8,
+            height: 8,
+            fit: Fit::Pad,
+        };
+        assert_eq!(
+            preprocess(&strip, &spec, None).err().unwrap().kind(),
+            ErrorKind::TooManyPixels
+        );
+        assert!(
+            preprocess(
+                &strip,
+                &InputSpec {
+                    fit: Fit::Squeeze,
+                    ..spec
+                },
+                None
+            )
+            .is_ok()
+        );
+    }
+}

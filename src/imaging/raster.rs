@@ -1,0 +1,184 @@
+//! A decoded picture in its native depth, the right way up, before any window.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// The samples, row-major, channels interleaved.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Samples {
+    /// One byte a pixel.
+    Gray8(Vec<u8>),
+    /// Two bytes a pixel; the bits of an `i16` when [`Levels::signed`].
+    Gray16(Vec<u16>),
+    /// Three bytes a pixel.
+    Rgb8(Vec<u8>),
+    /// Three 16-bit samples a pixel.
+    Rgb16(Vec<u16>),
+}
+
+impl Samples {
+    /// 1 or 3.
+    pub fn channels(&self) -> u8 {
+        match self {
+            Self::Gray8(_) | Self::Gray16(_) => 1,
+            Self::Rgb8(_) | Self::Rgb16(_) => 3,
+        }
+    }
+
+    /// Bits of one stored sample: 8 or 16.
+    pub fn bits(&self) -> u8 {
+        match self {
+            Self::Gray8(_) | Self::Rgb8(_) => 8,
+            Self::Gray16(_) | Self::Rgb16(_) => 16,
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Gray8(samples) | Self::Rgb8(samples) => samples.len(),
+            Self::Gray16(samples) | Self::Rgb16(samples) => samples.len(),
+        }
+    }
+}
+
+/// Kind and number, never the pixels.
+impl fmt::Debug for Samples {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} samples of {} bits, {} channels",
+            self.count(),
+            self.bits(),
+            self.channels()
+        )
+    }
+}
+
+/// What grey values mean. The default is an ordinary picture: 0 is black, the largest value white.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Levels {
+    /// Samples are two's complement.
+    pub signed: bool,
+    /// The grey values need a window to become 8 bit: more than 8 bits are stored, or a rescale applies.
+    pub windowed: bool,
+    /// Smaller values are brighter (DICOM MONOCHROME1, or a negative rescale slope).
+    pub inverted: bool,
+    /// Stored value that fills what was never imaged, left out of the window's count (DICOM PixelPaddingValue).
+    pub padding: Option<i32>,
+}
+
+/// A decoded picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raster {
+    width: u32,
+    height: u32,
+    samples: Samples,
+    levels: Levels,
+}
+
+impl Raster {
+    /// Puts samples and size together.
+    ///
+    /// # Errors
+    /// `Internal` when the number of samples is not width times height times channels, or there is none.
+    pub fn new(width: u32, height: u32, samples: Samples, levels: Levels) -> Result<Self> {
+        let expected = u64::from(width) * u64::from(height) * u64::from(samples.channels());
+        if expected == 0 || samples.count() as u64 != expected {
+            let message = format!("`{}` samples for a raster of `{width}x{height}`", samples.count());
+            return Err(Error::internal(message));
+        }
+        Ok(Self {
+            width,
+            height,
+            samples,
+            levels,
+        })
+    }
+
+    /// Columns.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The samples.
+    pub fn samples(&self) -> &Samples {
+        &self.samples
+    }
+
+    /// What grey values mean.
+    pub fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    /// Added to a stored value to make it unsigned.
+    pub fn offset_levels(&self) -> i32 {
+        match (self.levels.signed, self.samples.bits()) {
+            (false, _) => 0,
+            (true, 8) => 1 << 7,
+            (true, _) => 1 << 15,
+        }
+    }
+
+    /// SHA-256 that names the pixels: the same picture in another file has the same digest.
+    ///
+    /// Over `medsearch/raster/1\n`, width and height (u32 LE), channels and bits (u8), then the samples, little endian.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        hasher.update(b"medsearch/raster/1\n");
+        hasher.update(self.width.to_le_bytes());
+        hasher.update(self.height.to_le_bytes());
+        hasher.update([self.samples.channels(), self.samples.bits()]);
+        match &self.samples {
+            Samples::Gray8(samples) | Samples::Rgb8(samples) => hasher.update(samples),
+            Samples::Gray16(samples) | Samples::Rgb16(samples) => {
+                let mut bytes = Vec::with_capacity(2 * HASH_CHUNK);
+                for chunk in samples.chunks(HASH_CHUNK) {
+                    bytes.clear();
+                    bytes.extend(chunk.iter().flat_map(|sample| sample.to_le_bytes()));
+                    hasher.update(&bytes);
+                }
+            }
+        }
+        hasher.finalize().into()
+    }
+}
+
+/// 16-bit samples turned into bytes at a time.
+const HASH_CHUNK: usize = 8192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digest_is_the_documented_one() {
+        let raster = Raster::new(
+            2,
+            1,
+            Samples::Gray16(vec![1, 0xff00]),
+            Levels {
+                signed: true,
+                ..Levels::default()
+            },
+        )
+        .unwrap();
+        let mut bytes = b"medsearch/raster/1\n".to_vec();
+        bytes.extend_from_slice(&[2, 0, 0, 0, 1, 0, 0, 0, 1, 16, 1, 0, 0, 0xff]);
+        assert_eq!(raster.digest(), <[u8; 32]>::from(Sha256::digest(&bytes)));
+    }
+
+    #[test]
+    fn sizes_must_agree() {
+        assert!(Raster::new(2, 2, Samples::Rgb8(vec![0; 12]), Levels::default()).is_ok());
+        assert!(Raster::new(2, 2, Samples::Rgb8(vec![0; 4]), Levels::default()).is_err());
+        assert!(Raster::new(0, 2, Samples::Gray8(vec![]), Levels::default()).is_err());
+    }
+}

@@ -18,13 +18,20 @@ pub enum Format {
     Dicom,
 }
 
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Format {
+    /// `png`, `jpeg` or `dicom`.
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::Png => "png",
             Self::Jpeg => "jpeg",
             Self::Dicom => "dicom",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -210,6 +210,7 @@ mod tests {
                 object: String::new(),
                 offset: 0,
                 length: 0,
+                blake3: String::new(),
             },
             width: view.width,
             height: view.height,

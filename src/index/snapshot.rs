@@ -264,11 +264,6 @@ impl Snapshot {
         Ok(ranking)
     }
 
-    /// Whether the rows object of this name is loaded: the next snapshot needs its name only.
-    pub fn has_segment(&self, name: &str) -> bool {
-        self.segment(name).is_some()
-    }
-
     fn segment(&self, name: &str) -> Option<&LiveSegment> {
         self.segments.iter().find(|live| live.segment.name() == name)
     }

@@ -1,3 +1,4 @@
 #![doc = "placeholder tour"]
-pub mod error;
+pub mod archive;
 pub mod domain;
+pub mod error;

@@ -137,6 +137,8 @@ pub struct PackRef {
     pub offset: u64,
     /// Bytes.
     pub length: u64,
+    /// First 16 bytes of the BLAKE3 digest of this range, 32 hex digits: a part read from a pack is verified without the rest.
+    pub blake3: String,
 }
 
 /// A picture in a pack with what is needed to show it.

@@ -1,0 +1,493 @@
+//! Many images at once: packs are written while images come in, rows and graphs at the end, all of it visible in one manifest.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::commit::{Propose, Proposed, base, commit};
+use super::draft::{Draft, alias_of, check_image, encode};
+use super::merge::ROWS_BYTES_MAX;
+use super::pack::{Kind, PackBuilder, Slice};
+use super::rows::Rows;
+use super::store::{blocking, object_name};
+use super::{
+    Archive, GraphEntry, GraphParameters, Moment, NewImage, NewPixels, Outcome, PackEntry, Retention, RowsEntry,
+    RowsObject, RowsProvenance, State,
+};
+use crate::domain::{Alias, ClassLabel, Key, Record};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Packs that are not named yet are safe from collection for a day; half of that is left for the commit.
+const AGE_MAX: Duration = Duration::from_secs(12 * 3600);
+
+const GRAPH_MAGIC: &[u8; 8] = b"MSGRAPH1";
+const GRAPH_FORMAT: u32 = 1;
+
+/// Builds the graphs of a rows object that is about to be named. Runs on a thread where it may compute.
+pub type GraphBuilder = Arc<dyn Fn(&RowsObject) -> Result<Vec<NewGraph>> + Send + Sync>;
+
+/// A graph over the rows of one class of a rows object, all of which are in one shard.
+pub struct NewGraph {
+    /// The class; none: the rows without one.
+    pub class: Option<ClassLabel>,
+    /// Rows in the graph; its keys are row numbers in the object.
+    pub rows: u64,
+    /// The learned metric it was built for; none: cosine.
+    pub metric: Option<String>,
+    /// How it was built.
+    pub parameters: GraphParameters,
+    /// As the index wrote it.
+    pub bytes: Vec<u8>,
+}
+
+/// What adding many images did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// The version that holds all of them.
+    pub version: u64,
+    /// Images that are new.
+    pub inserted: usize,
+    /// Files that are a known image once more, under its class or none.
+    pub duplicates: usize,
+    /// Files that are a known image under another class: neither label votes until a relabel settles it.
+    pub conflicts: usize,
+}
+
+impl Archive {
+    /// Adds images in one version. See [`Archive::bulk`] for more than memory holds.
+    ///
+    /// # Errors
+    /// As [`Bulk::push`] and [`Bulk::commit`].
+    pub async fn append(&self, images: Vec<NewImage>, graphs: Option<GraphBuilder>) -> Result<Appended> {
+        let mut bulk = self.bulk().await?;
+        for image in images {
+            bulk.push(image).await?;
+        }
+        bulk.commit(graphs).await
+    }
+
+    /// Begins to add many images. Nothing is visible before [`Bulk::commit`].
+    ///
+    /// # Errors
+    /// `Unavailable`, `Damaged` when the archive can't be loaded.
+    pub async fn bulk(&self) -> Result<Bulk> {
+        Ok(Bulk {
+            archive: self.clone(),
+            base: base(self).await?,
+            began: self.moment(),
+            staged: vec![],
+            keys: HashMap::new(),
+            thumbnails: PackBuilder::new(Kind::Thumbnails),
+            pixels: PackBuilder::new(Kind::Pixels),
+            open_thumbnails: vec![],
+            open_pixels: vec![],
+            packs: vec![],
+            duplicates: 0,
+            conflicts: 0,
+        })
+    }
+}
+
+/// Many images on their way in. Holds records and vectors; pictures go to the archive as they come.
+pub struct Bulk {
+    archive: Archive,
+    base: Arc<State>,
+    began: Moment,
+    staged: Vec<Staged>,
+    /// Patient and file or pixels -> position in `staged`.
+    keys: HashMap<(Option<Key>, Key), usize>,
+    thumbnails: PackBuilder,
+    pixels: PackBuilder,
+    open_thumbnails: Vec<(usize, Slice)>,
+    open_pixels: Vec<(usize, Slice, NewPixels)>,
+    packs: Vec<PackEntry>,
+    duplicates: usize,
+    conflicts: usize,
+}
+
+struct Staged {
+    record: Record,
+    vector: Vec<f32>,
+    provenance: RowsProvenance,
+}
+
+impl Bulk {
+    /// Takes one image. One that was pushed before becomes an alias: of the labelled one, when only one is.
+    ///
+    /// # Errors
+    /// `WrongDimension`, `InvalidRequest`, `SpaceMismatch` for a vector that can't be stored: then nothing was taken. `StorageFull`,
+    /// `Unavailable` when a full pack can't be written.
+    pub async fn push(&mut self, image: NewImage) -> Result<Outcome> {
+        check_image(&image, &self.base, &self.archive)?;
+        let NewImage {
+            mut record,
+            vector,
+            thumbnail,
+            pixels,
+            provenance,
+        } = image;
+        record.thumbnail = None;
+        record.pixels = None;
+        let keys: Vec<_> = std::iter::once(record.file_key)
+            .chain(record.pixel_key)
+            .map(|key| (record.patient, key))
+            .collect();
+        if let Some(&index) = keys.iter().find_map(|key| self.keys.get(key)) {
+            self.keys.extend(keys.into_iter().map(|key| (key, index)));
+            let outcome = join(
+                &mut self.staged[index],
+                Staged {
+                    record,
+                    vector,
+                    provenance,
+                },
+            );
+            match outcome {
+                Outcome::Conflict => self.conflicts += 1,
+                _ => self.duplicates += 1,
+            }
+            return Ok(outcome);
+        }
+        let index = self.staged.len();
+        self.keys.extend(keys.into_iter().map(|key| (key, index)));
+        self.staged.push(Staged {
+            record,
+            vector,
+            provenance,
+        });
+        if let Some(png) = thumbnail {
+            self.open_thumbnails.push((index, self.thumbnails.push(&png)));
+        }
+        if let Some(mut new) = pixels.filter(|_| self.base.manifest.archive.retention != Retention::Thumbnail) {
+            let slice = self.pixels.push(&std::mem::take(&mut new.png));
+            self.open_pixels.push((index, slice, new));
+        }
+        if self.thumbnails.is_full() {
+            self.close_thumbnails().await?;
+        }
+        if self.pixels.is_full() {
+            self.close_pixels().await?;
+        }
+        Ok(Outcome::Inserted)
+    }
+
+    /// Makes all of it visible in one version, durable when this returns. `graphs` is asked for every new rows object.
+    ///
+    /// # Errors
+    /// `StorageFull`, `Unavailable`: then nothing was added. What `graphs` fails with.
+    pub async fn commit(mut self, graphs: Option<GraphBuilder>) -> Result<Appended> {
+        self.close_thumbnails().await?;
+        self.close_pixels().await?;
+        let Self {
+            archive,
+            base,
+            began,
+            staged,
+            packs,
+            duplicates,
+            conflicts,
+            ..
+        } = self;
+        let mut work = Append {
+            staged,
+            packs,
+            graphs,
+            began,
+            written: None,
+            inserted: 0,
+            duplicates: 0,
+            conflicts: 0,
+        };
+        let state = commit(&archive, &base, &mut work).await?;
+        Ok(Appended {
+            version: state.manifest.version,
+            inserted: work.inserted,
+            duplicates: duplicates + work.duplicates,
+            conflicts: conflicts + work.conflicts,
+        })
+    }
+
+    async fn close_thumbnails(&mut self) -> Result<()> {
+        let Some(name) = close(&self.archive, &mut self.thumbnails, &mut self.packs).await? else {
+            return Ok(());
+        };
+        for (index, slice) in self.open_thumbnails.drain(..) {
+            self.staged[index].record.thumbnail = Some(slice.of(&name));
+        }
+        Ok(())
+    }
+
+    async fn close_pixels(&mut self) -> Result<()> {
+        let Some(name) = close(&self.archive, &mut self.pixels, &mut self.packs).await? else {
+            return Ok(());
+        };
+        for (index, slice, new) in self.open_pixels.drain(..) {
+            self.staged[index].record.pixels = Some(new.at(slice.of(&name)));
+        }
+        Ok(())
+    }
+}
+
+async fn close(archive: &Archive, builder: &mut PackBuilder, packs: &mut Vec<PackEntry>) -> Result<Option<String>> {
+    if builder.is_empty() {
+        return Ok(None);
+    }
+    let (name, bytes) = builder.finish().await?;
+    packs.push(PackEntry {
+        object: name.clone(),
+        bytes: bytes.len() as u64,
+    });
+    archive.store().put_object(&name, bytes).await?;
+    Ok(Some(name))
+}
+
+/// Makes `other` an alias of `first`, or the other way round when only `other` has a class. Pictures stay with the place.
+fn join(first: &mut Staged, other: Staged) -> Outcome {
+    let swap = first.record.class.is_none() && other.record.class.is_some();
+    let conflict = !swap && other.record.class.is_some() && other.record.class != first.record.class;
+    let same_file = |file_key: Key, file: &Option<String>, class: &Option<ClassLabel>| {
+        file_key == other.record.file_key && *file == other.record.file && *class == other.record.class
+    };
+    let known = same_file(first.record.file_key, &first.record.file, &first.record.class)
+        || first
+            .record
+            .aliases
+            .iter()
+            .any(|alias| same_file(alias.file_key, &alias.file, &alias.class));
+    if swap {
+        let mut old = std::mem::replace(first, other);
+        first.record.thumbnail = old.record.thumbnail.take();
+        first.record.pixels = old.record.pixels.take();
+        first.record.aliases = std::mem::take(&mut old.record.aliases);
+        first.record.aliases.push(alias_of(&old.record));
+    } else if !known {
+        first.record.aliases.push(alias_of(&other.record));
+    }
+    if conflict {
+        Outcome::Conflict
+    } else {
+        Outcome::Duplicate
+    }
+}
+
+struct Append {
+    staged: Vec<Staged>,
+    packs: Vec<PackEntry>,
+    graphs: Option<GraphBuilder>,
+    began: Moment,
+    written: Option<Written>,
+    inserted: usize,
+    duplicates: usize,
+    conflicts: usize,
+}
+
+/// Objects of the images that the base did not have.
+struct Written {
+    fresh: Vec<usize>,
+    rows: Vec<(RowsEntry, Arc<RowsObject>)>,
+    graphs: Vec<GraphEntry>,
+}
+
+impl Propose for Append {
+    async fn propose(&mut self, archive: &Archive, base: &Arc<State>, commit: &str) -> Result<Option<Proposed>> {
+        if self.began.age(archive.moment()) > AGE_MAX {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "adding these images took so long that their pictures may be gone",
+            ));
+        }
+        let mut draft = Draft::new(base, archive.now().to_string());
+        let mut fresh = Vec::new();
+        (self.duplicates, self.conflicts) = (0, 0);
+        for (index, staged) in self.staged.iter().enumerate() {
+            let Some(spot) = draft.same(&staged.record) else {
+                fresh.push(index);
+                continue;
+            };
+            let files: Vec<Alias> = std::iter::once(alias_of(&staged.record))
+                .chain(staged.record.aliases.iter().cloned())
+                .collect();
+            // An absorbed alias moves the row, so its place is looked up again.
+            for (nth, alias) in files.into_iter().enumerate() {
+                let spot = if nth == 0 {
+                    spot
+                } else {
+                    draft.same(&staged.record).unwrap_or(spot)
+                };
+                match draft.absorb(spot, alias) {
+                    Outcome::Conflict => self.conflicts += 1,
+                    _ => self.duplicates += 1,
+                }
+            }
+        }
+        self.inserted = fresh.len();
+        if fresh.is_empty() && draft.is_empty() {
+            return Ok(None);
+        }
+        // Another writer seldom adds one of these images: then what was written on the older base is still right.
+        if !self.written.as_ref().is_some_and(|written| written.fresh == fresh) {
+            self.written = Some(self.write(archive, base, fresh, commit).await?);
+        }
+        let mut manifest = base.manifest.as_ref().clone();
+        let mut rows = draft.write(&mut manifest, archive, commit).await?;
+        if let Some(written) = &self.written {
+            for (entry, object) in &written.rows {
+                manifest.add_rows(entry.clone(), &self.packs);
+                rows.push(Arc::clone(object));
+            }
+            manifest.graphs.extend(written.graphs.iter().cloned());
+        }
+        Ok(Some(Proposed { manifest, rows }))
+    }
+}
+
+impl Append {
+    async fn write(&self, archive: &Archive, base: &State, fresh: Vec<usize>, commit: &str) -> Result<Written> {
+        let manifest = &base.manifest;
+        let mut groups: BTreeMap<(u32, &RowsProvenance), Vec<usize>> = BTreeMap::new();
+        for &index in &fresh {
+            let staged = &self.staged[index];
+            groups
+                .entry((manifest.shard(staged.record.id.slot()), &staged.provenance))
+                .or_default()
+                .push(index);
+        }
+        let mut rows = Vec::new();
+        let mut graphs = Vec::new();
+        let chunk = (ROWS_BYTES_MAX / (manifest.space.dimension * 4)).max(1);
+        for ((_, provenance), indexes) in groups {
+            for indexes in indexes.chunks(chunk) {
+                let staged = || indexes.iter().map(|&index| &self.staged[index]);
+                let content = Rows {
+                    space: manifest.space.id(),
+                    dimension: manifest.space.dimension,
+                    provenance: provenance.clone(),
+                    commit: commit.to_owned(),
+                    records: staged().map(|staged| Arc::new(staged.record.clone())).collect(),
+                    vectors: staged().flat_map(|staged| &staged.vector).copied().collect(),
+                };
+                let (entry, object, bytes) = encode(content, manifest, false).await?;
+                archive.store().put_object(&entry.object, bytes).await?;
+                if let Some(build) = &self.graphs {
+                    graphs.extend(write_graphs(archive, build, &object, &entry).await?);
+                }
+                rows.push((entry, object));
+            }
+        }
+        Ok(Written { fresh, rows, graphs })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct GraphHeader {
+    format: u32,
+    rows_object: String,
+    shard: u32,
+    class: Option<ClassLabel>,
+    rows: u64,
+    metric: Option<String>,
+    parameters: GraphParameters,
+}
+
+/// Builds and writes the graphs of one rows object. The file says what it is a graph of: `MSGRAPH1`, u32 LE length of the header, JSON
+/// header filled up with spaces to a multiple of 64 from the start, then the index's own bytes.
+pub(super) async fn write_graphs(
+    archive: &Archive,
+    build: &GraphBuilder,
+    object: &Arc<RowsObject>,
+    entry: &RowsEntry,
+) -> Result<Vec<GraphEntry>> {
+    let build = Arc::clone(build);
+    let of = Arc::clone(object);
+    let mut entries = Vec::new();
+    for graph in blocking(move || build(&of)).await?? {
+        let &[shard] = entry.shards.as_slice() else {
+            return Err(Error::internal("a graph needs rows of one shard"));
+        };
+        let NewGraph {
+            class,
+            rows,
+            metric,
+            parameters,
+            bytes: payload,
+        } = graph;
+        let header = GraphHeader {
+            format: GRAPH_FORMAT,
+            rows_object: object.name.clone(),
+            shard,
+            class,
+            rows,
+            metric,
+            parameters,
+        };
+        let text = serde_json::to_vec(&header).map_err(|error| {
+            Error::with_source(ErrorKind::Internal, "a graph's header can't be written as JSON", error)
+        })?;
+        let start = (12 + text.len()).next_multiple_of(64);
+        let mut bytes = Vec::with_capacity(start + payload.len());
+        bytes.extend(GRAPH_MAGIC);
+        bytes.extend(((start - 12) as u32).to_le_bytes());
+        bytes.extend(text);
+        bytes.resize(start, b' ');
+        bytes.extend(payload);
+        let (name, bytes) = object_name("graphs", bytes.into()).await?;
+        let size = bytes.len() as u64;
+        archive.store().put_object(&name, bytes).await?;
+        let GraphHeader {
+            rows_object,
+            shard,
+            class,
+            rows,
+            metric,
+            parameters,
+            ..
+        } = header;
+        entries.push(GraphEntry {
+            object: name,
+            bytes: size,
+            rows_object,
+            shard,
+            class,
+            rows,
+            metric,
+            parameters,
+        });
+    }
+    Ok(entries)
+}
+
+/// The index's own bytes of a graph object.
+///
+/// # Errors
+/// `Damaged` when it is not the graph that the manifest means; `Unavailable` for the format of a later program.
+pub(super) fn graph_payload(entry: &GraphEntry, bytes: Bytes) -> Result<Bytes> {
+    let damaged = || {
+        Error::new(
+            ErrorKind::Damaged,
+            format!("`{}` is not the graph that it should be", entry.object),
+        )
+    };
+    let rest = bytes.strip_prefix(GRAPH_MAGIC).ok_or_else(damaged)?;
+    let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let header: GraphHeader = rest
+        .get(..length)
+        .and_then(|header| serde_json::from_slice(header).ok())
+        .ok_or_else(damaged)?;
+    if header.format != GRAPH_FORMAT {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "`{}` has format {}, this program reads format {GRAPH_FORMAT}: use a newer medsearch",
+                entry.object, header.format
+            ),
+        ));
+    }
+    if header.rows_object != entry.rows_object || header.class != entry.class {
+        return Err(damaged());
+    }
+    Ok(bytes.slice(12 + length..))
+}

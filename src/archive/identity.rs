@@ -1,0 +1,343 @@
+//! Pseudonyms: what the archive keeps in place of patient ids and UIDs, and the sealed original.
+
+use std::fmt;
+
+use aes_gcm::Aes256Gcm;
+use aes_gcm::aead::{Aead, KeyInit as _, Payload};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::Sha256;
+
+use super::Secret;
+use crate::domain::{ImageId, Key, Slot};
+use crate::error::{Error, ErrorKind, Result};
+
+const SEAL_VERSION: u8 = 1;
+const SEAL_CONTEXT: &[u8] = b"medsearch/record/1";
+const NONCE_BYTES: usize = 12;
+
+/// Patient ids that name nobody, after normalisation. Rows of zeros, `X` or punctuation are recognised apart.
+const PLACEHOLDERS: [&str; 24] = [
+    "ANON",
+    "ANONYMISED",
+    "ANONYMIZED",
+    "ANONYMOUS",
+    "DEIDENTIFIED",
+    "DEFAULT",
+    "EMPTY",
+    "MISSING",
+    "N/A",
+    "N.A.",
+    "NA",
+    "NAN",
+    "NIL",
+    "NO ID",
+    "NOID",
+    "NONE",
+    "NOT AVAILABLE",
+    "NULL",
+    "PATIENT",
+    "REMOVED",
+    "UNDEFINED",
+    "UNK",
+    "UNKNOWN",
+    "UNSPECIFIED",
+];
+
+/// Whether ids can be given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdentityMode {
+    /// Pseudonyms only.
+    Anonymous,
+    /// Pseudonyms, and the interchange record as it came, encrypted.
+    Linked,
+}
+
+impl fmt::Display for IdentityMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Anonymous => "anonymous",
+            Self::Linked => "linked",
+        })
+    }
+}
+
+/// Makes an archive's pseudonyms. The same input gives the same pseudonym for as long as the secret is the same.
+#[derive(Clone)]
+pub struct Identity {
+    secret: Secret,
+    mode: IdentityMode,
+}
+
+impl Identity {
+    /// The pseudonyms of one secret.
+    pub fn new(secret: Secret, mode: IdentityMode) -> Self {
+        Self { secret, mode }
+    }
+
+    /// Whether ids can be given back.
+    pub fn mode(&self) -> IdentityMode {
+        self.mode
+    }
+
+    /// Names the secret without telling it: 16 hex digits.
+    pub fn secret_id(&self) -> String {
+        hex::encode(&self.keyed("secret-id", &[])[..8])
+    }
+
+    /// Pseudonym of a patient: keyed digest of issuer and id, both with outer space and NULs off, runs of space as one, ASCII letters
+    /// in upper case. `None` for a blank or a placeholder, which stands for nobody.
+    pub fn patient_key(&self, issuer: Option<&str>, patient_id: &str) -> Option<Key> {
+        let id = normalised(patient_id);
+        if is_placeholder(&id) {
+            return None;
+        }
+        let issuer = issuer
+            .map(normalised)
+            .filter(|issuer| !is_placeholder(issuer))
+            .unwrap_or_default();
+        Some(self.key("patient", &[issuer.as_bytes(), id.as_bytes()]))
+    }
+
+    /// Pseudonym of a Study Instance UID; `None` for a blank.
+    pub fn study_key(&self, uid: &str) -> Option<Key> {
+        self.uid_key("study", uid)
+    }
+
+    /// Pseudonym of a Series Instance UID; `None` for a blank.
+    pub fn series_key(&self, uid: &str) -> Option<Key> {
+        self.uid_key("series", uid)
+    }
+
+    /// Pseudonym of a SOP Instance UID; `None` for a blank.
+    pub fn sop_key(&self, uid: &str) -> Option<Key> {
+        self.uid_key("sop", uid)
+    }
+
+    /// Pseudonym of a file's SHA-256.
+    pub fn file_key(&self, sha256: &[u8; 32]) -> Key {
+        self.key("file", &[sha256])
+    }
+
+    /// Pseudonym of a raster's digest.
+    pub fn pixel_key(&self, digest: &[u8; 32]) -> Key {
+        self.key("pixels", &[digest])
+    }
+
+    /// Name of an image: the slot of its patient (or, without one, of the image), then a keyed digest of patient and content.
+    /// `content` is the raster's digest where it is known, else the file's SHA-256.
+    pub fn image_id(&self, patient: Option<Key>, content: &[u8; 32]) -> ImageId {
+        let of_whom = patient.map(|key| key.0);
+        let digest = self.key("image", &[of_whom.as_ref().map_or(&[][..], |key| key), content]);
+        ImageId::new(self.slot(patient.unwrap_or(digest)), digest)
+    }
+
+    /// The slot that everything of this patient, or this image without one, falls into.
+    pub fn slot(&self, key: Key) -> Slot {
+        let digest = blake3::hash(&key.0);
+        Slot(u16::from_be_bytes([digest.as_bytes()[0], digest.as_bytes()[1]]))
+    }
+
+    /// What people see in place of a patient: `p_` and 12 hex digits.
+    pub fn pseudonym(&self, key: Key) -> String {
+        format!("p_{}", hex::encode(&key.0[..6]))
+    }
+
+    /// Encrypts an interchange record (AES-256-GCM under a key derived from the secret); `None` in mode `anonymous`.
+    ///
+    /// # Errors
+    /// `Internal` when the system has no randomness.
+    pub fn seal(&self, record: &Value) -> Result<Option<String>> {
+        if self.mode == IdentityMode::Anonymous {
+            return Ok(None);
+        }
+        let plain = serde_json::to_vec(record)
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "a record can't be written as JSON", error))?;
+        let mut nonce = [0; NONCE_BYTES];
+        getrandom::fill(&mut nonce)
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "the system gives no random bytes", error))?;
+        let sealed = self
+            .cipher()
+            .encrypt(
+                &nonce.into(),
+                Payload {
+                    msg: &plain,
+                    aad: SEAL_CONTEXT,
+                },
+            )
+            .map_err(|_| Error::internal("a record can't be sealed"))?;
+        let mut bytes = vec![SEAL_VERSION];
+        bytes.extend(nonce);
+        bytes.extend(sealed);
+        Ok(Some(BASE64.encode(bytes)))
+    }
+
+    /// Decrypts what [`Identity::seal`] made.
+    ///
+    /// # Errors
+    /// `Damaged` when it is not that, or another secret's.
+    pub fn open(&self, sealed: &str) -> Result<Value> {
+        let damaged = || Error::new(ErrorKind::Damaged, "a sealed record can't be opened with this secret");
+        let bytes = BASE64.decode(sealed).map_err(|_| damaged())?;
+        let (&version, rest) = bytes.split_first().ok_or_else(damaged)?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_BYTES>().ok_or_else(damaged)?;
+        if version != SEAL_VERSION {
+            return Err(damaged());
+        }
+        let payload = Payload {
+            msg: sealed,
+            aad: SEAL_CONTEXT,
+        };
+        let plain = self
+            .cipher()
+            .decrypt(&(*nonce).into(), payload)
+            .map_err(|_| damaged())?;
+        serde_json::from_slice(&plain).map_err(|_| damaged())
+    }
+
+    fn cipher(&self) -> Aes256Gcm {
+        Aes256Gcm::new_from_slice(&self.keyed("seal", &[])).expect("a digest has the 32 bytes of an AES-256 key")
+    }
+
+    fn uid_key(&self, purpose: &str, uid: &str) -> Option<Key> {
+        let uid = uid.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+        (!uid.is_empty()).then(|| self.key(purpose, &[uid.as_bytes()]))
+    }
+
+    fn key(&self, purpose: &str, parts: &[&[u8]]) -> Key {
+        let digest = self.keyed(purpose, parts);
+        Key(*digest.first_chunk().expect("16 of 32 bytes"))
+    }
+
+    /// HMAC-SHA256 over the purpose and the parts, each behind its length, so that no two inputs read the same.
+    fn keyed(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.bytes()).expect("HMAC takes keys of any length");
+        for part in [b"medsearch/identity/1", purpose.as_bytes()].iter().chain(parts) {
+            mac.update(&(part.len() as u64).to_le_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+}
+
+/// Never the secret.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+fn normalised(text: &str) -> String {
+    let words: Vec<_> = text
+        .split(|c: char| c.is_whitespace() || c == '\0')
+        .filter(|word| !word.is_empty())
+        .collect();
+    words.join(" ").to_ascii_uppercase()
+}
+
+fn is_placeholder(id: &str) -> bool {
+    let filler = |c: char| matches!(c, '0' | 'X') || !c.is_alphanumeric();
+    id.chars().all(filler) || PLACEHOLDERS.contains(&id)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn identity(mode: IdentityMode) -> Identity {
+        Identity::new(Secret::from_bytes([7; 32]), mode)
+    }
+
+    #[test]
+    fn patients_are_recognised_however_they_are_written() {
+        let identity = identity(IdentityMode::Anonymous);
+        let key = |issuer: Option<&str>, id: &str| identity.patient_key(issuer, id);
+        assert_eq!(key(None, "abc 12"), key(None, "  ABC \t 12\0"));
+        assert_eq!(key(None, "abc"), key(Some(" "), "abc"));
+        assert_ne!(key(None, "abc"), key(Some("hospital"), "abc"));
+        assert_ne!(key(Some("ab"), "c1"), key(Some("a"), "bc1"));
+        for nobody in [
+            "",
+            "  ",
+            "unknown",
+            "Anonymous",
+            "none",
+            "NA",
+            "n/a",
+            "0",
+            "0000",
+            "-",
+            "???",
+            "xxx",
+            "NaN",
+            "\0",
+        ] {
+            assert_eq!(key(None, nobody), None, "{nobody:?}");
+        }
+        for somebody in ["1", "007", "NANCY", "0x1", "患者"] {
+            assert!(key(None, somebody).is_some(), "{somebody:?}");
+        }
+    }
+
+    #[test]
+    fn pseudonyms_are_stable_for_good() {
+        // Changing any of these makes every archive forget its patients.
+        let identity = identity(IdentityMode::Anonymous);
+        let patient = identity.patient_key(Some("H"), "p1").unwrap();
+        let got = [
+            identity.secret_id(),
+            patient.to_string(),
+            identity.study_key("1.2.3").unwrap().to_string(),
+            identity.series_key("1.2.3").unwrap().to_string(),
+            identity.sop_key("1.2.3").unwrap().to_string(),
+            identity.file_key(&[1; 32]).to_string(),
+            identity.pixel_key(&[1; 32]).to_string(),
+            identity.image_id(Some(patient), &[1; 32]).to_string(),
+            identity.image_id(None, &[1; 32]).to_string(),
+            identity.pseudonym(patient),
+        ];
+        let expected: [&str; 10] = GOLDEN;
+        assert_eq!(got, expected);
+    }
+
+    const GOLDEN: [&str; 10] = ["", "", "", "", "", "", "", "", "", ""];
+
+    #[test]
+    fn a_patient_stays_in_one_slot() {
+        let identity = identity(IdentityMode::Anonymous);
+        let patient = identity.patient_key(None, "p1");
+        let ids = [
+            identity.image_id(patient, &[1; 32]),
+            identity.image_id(patient, &[2; 32]),
+        ];
+        assert_eq!(ids[0].slot(), ids[1].slot());
+        assert_ne!(ids[0], ids[1]);
+        assert_ne!(identity.image_id(None, &[1; 32]), ids[0]);
+        assert_eq!(identity.study_key(" \0"), None);
+    }
+
+    #[test]
+    fn sealed_records_come_back_as_they_were() {
+        let linked = identity(IdentityMode::Linked);
+        let record = json!({"id": "a", "file": "ä/ö.png", "tags": {"x": "y"}, "age": 45, "weight": 70.1});
+        let sealed = linked.seal(&record).unwrap().unwrap();
+        assert_eq!(linked.open(&sealed).unwrap(), record);
+        assert_ne!(linked.seal(&record).unwrap().unwrap(), sealed, "a nonce is used once");
+        assert!(!sealed.contains("png"));
+
+        let other = Identity::new(Secret::from_bytes([8; 32]), IdentityMode::Linked);
+        assert_eq!(other.open(&sealed).unwrap_err().kind(), ErrorKind::Damaged);
+        for broken in ["", "!", "AQ", &sealed[..10], &sealed[1..]] {
+            assert_eq!(linked.open(broken).unwrap_err().kind(), ErrorKind::Damaged);
+        }
+        assert_eq!(identity(IdentityMode::Anonymous).seal(&record).unwrap(), None);
+    }
+}

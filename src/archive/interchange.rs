@@ -1,0 +1,648 @@
+//! `<CLASS>.npy` + `<CLASS>.json`: the form in which embeddings come in and go out.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use super::npy::{Matrix, read_npy, write_whole};
+use super::{Identity, RowsProvenance};
+use crate::domain::{ClassLabel, ImageId, Key, LabelSource, Record, Space, SpaceId};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The file name of images without a class.
+const UNLABELLED: &str = "_unlabelled";
+/// The list of images that could not be embedded lies beside the class files.
+const BROKEN: &str = "broken.json";
+/// Fields of a record in the order in which they are written; others follow.
+const FIELD_ORDER: [&str; 16] = [
+    "id",
+    "file",
+    "sha256",
+    "patient_id",
+    "issuer",
+    "study_uid",
+    "series_uid",
+    "sop_uid",
+    "source",
+    "label_source",
+    "view",
+    "age",
+    "sex",
+    "file_key",
+    "pixel_key",
+    "tags",
+];
+
+/// How the vectors of a class file were computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VectorProvenance {
+    /// The model's name.
+    pub model: String,
+    /// For example `f32`.
+    pub precision: String,
+    /// For example `cpu`.
+    pub device: String,
+    /// For example `pytorch 2.13.0`.
+    pub engine: String,
+}
+
+impl VectorProvenance {
+    /// What a rows object says.
+    pub fn rows(&self) -> RowsProvenance {
+        RowsProvenance {
+            precision: self.precision.clone(),
+            device: self.device.clone(),
+            engine: self.engine.clone(),
+        }
+    }
+}
+
+/// `<CLASS>.json`: record i describes row i of `<CLASS>.npy`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassFile {
+    /// Space of the vectors.
+    pub space: Space,
+    /// How they were computed.
+    pub provenance: VectorProvenance,
+    /// The class; none: the images without one.
+    pub class: Option<ClassLabel>,
+    /// Set when ids are pseudonyms, made with the secret of this id: an archive with the same secret takes them as they are.
+    pub pseudonyms_of: Option<String>,
+    /// The records as they are written, unknown fields included.
+    pub records: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    space: RawSpace,
+    provenance: VectorProvenance,
+    class: Option<ClassLabel>,
+    identity: Option<String>,
+    secret_id: Option<String>,
+    records: Vec<Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RawSpace {
+    #[serde(flatten)]
+    space: Space,
+    id: SpaceId,
+}
+
+impl ClassFile {
+    /// The file's name without its ending.
+    pub fn stem(&self) -> &str {
+        stem(self.class.as_ref())
+    }
+
+    /// Reads a class file.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable` when it can't be read; `InvalidRequest`, in a sentence that names the file, when it is no class file or its
+    /// space's id is not that of its fields.
+    pub fn read(path: &Path) -> Result<Self> {
+        let refuse = |what: String| Error::new(ErrorKind::InvalidRequest, format!("`{}` {what}", path.display()));
+        let bytes = std::fs::read(path).map_err(|error| {
+            let kind = if error.kind() == std::io::ErrorKind::NotFound {
+                ErrorKind::NotFound
+            } else {
+                ErrorKind::Unavailable
+            };
+            Error::with_source(kind, format!("`{}` can't be read", path.display()), error)
+        })?;
+        let raw: Raw =
+            serde_json::from_slice(&bytes).map_err(|error| refuse(format!("is not a class file: {error}")))?;
+        let RawSpace { space, id } = raw.space;
+        if space.id() != id {
+            return Err(refuse(format!(
+                "says space `{id}`, but its fields make `{}`",
+                space.id()
+            )));
+        }
+        let pseudonyms_of = match raw.identity.as_deref() {
+            None => None,
+            Some("pseudonym") => Some(
+                raw.secret_id
+                    .ok_or_else(|| refuse("has pseudonyms of no `secret_id`".to_owned()))?,
+            ),
+            Some(other) => return Err(refuse(format!("has the unknown identity `{other}`"))),
+        };
+        Ok(Self {
+            space,
+            provenance: raw.provenance,
+            class: raw.class,
+            pseudonyms_of,
+            records: raw.records,
+        })
+    }
+
+    /// Writes it to `folder`; it takes its place when it is whole.
+    ///
+    /// # Errors
+    /// `StorageFull`, `Unavailable`.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        write_whole(&folder.join(format!("{}.json", self.stem())), |writer| {
+            let format = serde_json::ser::PrettyFormatter::with_indent(b" ");
+            self.serialize(&mut serde_json::Serializer::with_formatter(&mut *writer, format))?;
+            writer.write_all(b"\n")
+        })
+    }
+
+    /// What record `index` says.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when a field is not what it should be.
+    ///
+    /// # Panics
+    /// When there is no such record.
+    pub fn described(&self, index: usize) -> Result<Described> {
+        serde_json::from_value(self.records[index].clone()).map_err(|error| {
+            // The error's own text may quote a value.
+            let line = format!(
+                "record {index} of class file `{}` has a field of the wrong type",
+                self.stem()
+            );
+            Error::with_source(ErrorKind::InvalidRequest, line, error)
+        })
+    }
+
+    /// The archive's record of record `index`: ids become pseudonyms, the original is sealed where the archive's mode says so.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when a field is missing or not what it should be.
+    ///
+    /// # Panics
+    /// When there is no such record.
+    pub fn record(&self, index: usize, identity: &Identity, ingested_at: &str) -> Result<Record> {
+        let described = self.described(index)?;
+        let needs = |what: &str| {
+            Error::new(
+                ErrorKind::InvalidRequest,
+                format!("record {index} of class file `{}` {what}", self.stem()),
+            )
+        };
+        let ours = self.pseudonyms_of.as_deref() == Some(identity.secret_id().as_str());
+        let keys = match (ours, &described.sha256, described.file_key) {
+            (true, _, Some(file_key)) => {
+                let id: ImageId = described
+                    .id
+                    .parse()
+                    .map_err(|_| needs("has an id that is no image id"))?;
+                let key = |text: &Option<String>| text.as_deref().map(str::parse).transpose();
+                let key = |text: &Option<String>| key(text).map_err(|_| needs("has a pseudonym that is none"));
+                Keys {
+                    id,
+                    patient: key(&described.patient_id)?,
+                    study: key(&described.study_uid)?,
+                    series: key(&described.series_uid)?,
+                    sop: key(&described.sop_uid)?,
+                    file_key,
+                    pixel_key: described.pixel_key,
+                }
+            }
+            (_, sha256, file_key) => {
+                let patient = described
+                    .patient_id
+                    .as_deref()
+                    .and_then(|id| identity.patient_key(described.issuer.as_deref(), id));
+                let mut digest = [0; 32];
+                match (sha256, file_key) {
+                    (Some(sha256), _) => hex::decode_to_slice(sha256, &mut digest)
+                        .map_err(|_| needs("has a `sha256` that is not 64 hex digits"))?,
+                    // Another archive's pseudonym names the file well enough to tell it from others.
+                    (None, Some(key)) => digest = *blake3::hash(&key.0).as_bytes(),
+                    (None, None) => return Err(needs("has no `sha256`")),
+                }
+                Keys {
+                    id: identity.image_id(patient, &digest),
+                    patient,
+                    study: described.study_uid.as_deref().and_then(|uid| identity.study_key(uid)),
+                    series: described.series_uid.as_deref().and_then(|uid| identity.series_key(uid)),
+                    sop: described.sop_uid.as_deref().and_then(|uid| identity.sop_key(uid)),
+                    file_key: identity.file_key(&digest),
+                    pixel_key: None,
+                }
+            }
+        };
+        Ok(Record {
+            id: keys.id,
+            class: self.class.clone(),
+            label_source: described
+                .label_source
+                .or(self.class.as_ref().map(|_| LabelSource::Folder)),
+            patient: keys.patient,
+            study: keys.study,
+            series: keys.series,
+            sop: keys.sop,
+            file_key: keys.file_key,
+            pixel_key: keys.pixel_key,
+            file: described.file,
+            source: described.source,
+            view: described.view,
+            age: described.age,
+            sex: described.sex,
+            tags: described.tags,
+            window: None,
+            thumbnail: None,
+            pixels: None,
+            aliases: vec![],
+            history: vec![],
+            ingested_at: ingested_at.to_owned(),
+            sealed: identity.seal(&self.records[index])?,
+        })
+    }
+}
+
+struct Keys {
+    id: ImageId,
+    patient: Option<Key>,
+    study: Option<Key>,
+    series: Option<Key>,
+    sop: Option<Key>,
+    file_key: Key,
+    pixel_key: Option<Key>,
+}
+
+/// The fields of an interchange record that mean something here.
+#[derive(Clone, PartialEq, Deserialize)]
+pub struct Described {
+    /// First 32 hex digits of the file's SHA-256; an image id in a file of pseudonyms.
+    pub id: String,
+    /// Path within the data set.
+    pub file: Option<String>,
+    /// SHA-256 of the file, 64 hex digits.
+    pub sha256: Option<String>,
+    /// The patient.
+    #[serde(default, deserialize_with = "text")]
+    pub patient_id: Option<String>,
+    /// Who gave that id.
+    #[serde(default, deserialize_with = "text")]
+    pub issuer: Option<String>,
+    /// Study Instance UID.
+    pub study_uid: Option<String>,
+    /// Series Instance UID.
+    pub series_uid: Option<String>,
+    /// SOP Instance UID.
+    pub sop_uid: Option<String>,
+    /// Where the data set says it comes from.
+    pub source: Option<String>,
+    /// How the class was proven.
+    pub label_source: Option<LabelSource>,
+    /// Projection.
+    pub view: Option<String>,
+    /// Age in years.
+    #[serde(default, deserialize_with = "text")]
+    pub age: Option<String>,
+    /// Sex.
+    pub sex: Option<String>,
+    /// Anything else.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// Pseudonym of the file.
+    pub file_key: Option<Key>,
+    /// Pseudonym of the pixels.
+    pub pixel_key: Option<Key>,
+}
+
+/// Text, or a number that should have been written as text.
+fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<String>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text)),
+        Value::Number(number) => Ok(Some(number.to_string())),
+        _ => Err(serde::de::Error::custom("neither text nor a number")),
+    }
+}
+
+impl Serialize for ClassFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry(
+            "space",
+            &RawSpace {
+                space: self.space.clone(),
+                id: self.space.id(),
+            },
+        )?;
+        map.serialize_entry("provenance", &self.provenance)?;
+        map.serialize_entry("class", &self.class)?;
+        if let Some(secret_id) = &self.pseudonyms_of {
+            map.serialize_entry("identity", "pseudonym")?;
+            map.serialize_entry("secret_id", secret_id)?;
+        }
+        map.serialize_entry("records", &Ordered(&self.records))?;
+        map.end()
+    }
+}
+
+struct Ordered<'a>(&'a [Value]);
+
+impl Serialize for Ordered<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut seq = serializer.serialize_seq(Some(self.0.len()))?;
+        for record in self.0 {
+            match record {
+                Value::Object(fields) => seq.serialize_element(&OrderedRecord(fields))?,
+                other => seq.serialize_element(other)?,
+            }
+        }
+        seq.end()
+    }
+}
+
+struct OrderedRecord<'a>(&'a Map<String, Value>);
+
+impl Serialize for OrderedRecord<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for field in FIELD_ORDER {
+            if let Some(value) = self.0.get(field) {
+                map.serialize_entry(field, value)?;
+            }
+        }
+        for (field, value) in self
+            .0
+            .iter()
+            .filter(|(field, _)| !FIELD_ORDER.contains(&field.as_str()))
+        {
+            map.serialize_entry(field, value)?;
+        }
+        map.end()
+    }
+}
+
+/// A class file and its vectors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassData {
+    /// The records.
+    pub file: ClassFile,
+    /// Their vectors.
+    pub vectors: Matrix,
+}
+
+/// Reads every class of a folder, sorted by file name. All are of one space.
+///
+/// # Errors
+/// `NotFound` when there is none; `InvalidRequest`, in a sentence that names the file, for a file that can't be used or is alone.
+pub fn load_folder(folder: &Path) -> Result<Vec<ClassData>> {
+    let mut stems: Vec<PathBuf> = Vec::new();
+    for ending in ["json", "npy"] {
+        stems.extend(files(folder, ending)?.into_iter().map(|path| path.with_extension("")));
+    }
+    stems.sort();
+    stems.dedup();
+    if stems.is_empty() {
+        let message = format!(
+            "`{}` holds no class files (`<CLASS>.npy` and `<CLASS>.json`)",
+            folder.display()
+        );
+        return Err(Error::new(ErrorKind::NotFound, message));
+    }
+    let mut classes: Vec<ClassData> = Vec::new();
+    for stem in stems {
+        // `with_extension` would take `a.b` for `a`.
+        let beside = |ending: &str| PathBuf::from(format!("{}.{ending}", stem.display()));
+        let (json, npy) = (beside("json"), beside("npy"));
+        let refuse = |what: String| Err(Error::new(ErrorKind::InvalidRequest, what));
+        for (there, missing) in [(&json, &npy), (&npy, &json)] {
+            if !missing.is_file() {
+                return refuse(format!(
+                    "`{}` has no `{}` beside it",
+                    there.display(),
+                    missing.display()
+                ));
+            }
+        }
+        let file = ClassFile::read(&json)?;
+        let vectors = read_npy(&npy)?;
+        let named = stem.file_name().is_some_and(|name| name == file.stem());
+        if !named {
+            return refuse(format!(
+                "`{}` is of class `{}`: the file should be named so",
+                json.display(),
+                file.stem()
+            ));
+        }
+        if vectors.rows != file.records.len() {
+            let (rows, records) = (vectors.rows, file.records.len());
+            return refuse(format!(
+                "`{}` has {rows} rows, `{}` describes {records}",
+                npy.display(),
+                json.display()
+            ));
+        }
+        if vectors.dimension != file.space.dimension {
+            let (has, says) = (vectors.dimension, file.space.dimension);
+            return refuse(format!(
+                "`{}` has {has} components a row, its space has {says}",
+                npy.display()
+            ));
+        }
+        if let Some(row) = (0..vectors.rows).find(|&row| vectors.row(row).iter().all(|&x| x == 0.0)) {
+            return refuse(format!("`{}` has a row of zeros only, row {row}", npy.display()));
+        }
+        if let Some(first) = classes.first()
+            && first.file.space != file.space
+        {
+            return refuse(format!(
+                "`{}` is of another space than `{}.json`",
+                json.display(),
+                first.file.stem()
+            ));
+        }
+        classes.push(ClassData { file, vectors });
+    }
+    Ok(classes)
+}
+
+/// Files with this ending that could be a class's.
+pub(super) fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let unreadable = |error: std::io::Error| {
+        let kind = if error.kind() == std::io::ErrorKind::NotFound {
+            ErrorKind::NotFound
+        } else {
+            ErrorKind::Unavailable
+        };
+        Error::with_source(kind, format!("the folder `{}` can't be read", folder.display()), error)
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let ours = path.extension().is_some_and(|extension| extension == ending);
+        if ours && !name.starts_with('.') && name != BROKEN && path.is_file() {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// The file name of a class without its ending.
+pub(super) fn stem(class: Option<&ClassLabel>) -> &str {
+    class.map_or(UNLABELLED, ClassLabel::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::npy::NpyWriter;
+    use super::super::{IdentityMode, Secret};
+    use super::*;
+
+    fn class_file(records: Vec<Value>) -> ClassFile {
+        ClassFile {
+            space: super::super::manifest::tests::space(2),
+            provenance: VectorProvenance {
+                model: "test".into(),
+                precision: "f32".into(),
+                device: "cpu".into(),
+                engine: "test".into(),
+            },
+            class: Some(ClassLabel::parse("Viral Pneumonia").unwrap()),
+            pseudonyms_of: None,
+            records,
+        }
+    }
+
+    fn record() -> Value {
+        json!({"sha256": "ab".repeat(32), "id": "ab".repeat(16), "file": "Viral Pneumonia/ü 1.png", "patient_id": 7,
+            "age": 45, "tags": {"split": "train"}, "added": {"by": ["others"]}})
+    }
+
+    fn write(folder: &Path, file: &ClassFile, rows: &[[f32; 2]]) {
+        file.write(folder).unwrap();
+        let mut writer = NpyWriter::create(&folder.join(format!("{}.npy", file.stem())), rows.len(), 2).unwrap();
+        rows.iter().for_each(|row| writer.push(row).unwrap());
+        writer.finish().unwrap();
+    }
+
+    #[test]
+    fn a_folder_comes_back_as_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = class_file(vec![record()]);
+        write(dir.path(), &file, &[[1.0, 2.0]]);
+        let unlabelled = ClassFile {
+            class: None,
+            ..class_file(vec![record()])
+        };
+        write(dir.path(), &unlabelled, &[[3.0, 4.0]]);
+        std::fs::write(dir.path().join("broken.json"), "[]").unwrap();
+        std::fs::write(dir.path().join(".hidden.npy"), "").unwrap();
+        let classes = load_folder(dir.path()).unwrap();
+        assert_eq!(classes.len(), 2);
+        assert_eq!(classes[0].file, file);
+        assert_eq!(classes[1].file, unlabelled);
+        assert_eq!(classes[1].vectors.row(0), [3.0, 4.0]);
+        let text = std::fs::read_to_string(dir.path().join("Viral Pneumonia.json")).unwrap();
+        let at = |field: &str| text.find(&format!("\"{field}\"")).unwrap();
+        assert!(at("space") < at("provenance") && at("provenance") < at("records"));
+        assert!(at("file") < at("sha256") && at("sha256") < at("patient_id") && at("tags") < at("added"));
+        assert!(text.contains("ü 1.png"));
+    }
+
+    #[test]
+    fn files_that_can_not_be_used_are_named() {
+        let check = |spoil: fn(&Path), expected: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            write(dir.path(), &class_file(vec![record()]), &[[1.0, 2.0]]);
+            spoil(dir.path());
+            let error = load_folder(dir.path()).unwrap_err();
+            assert!(error.message().contains(expected), "`{error}` should say `{expected}`");
+        };
+        check(
+            |dir| std::fs::remove_file(dir.join("Viral Pneumonia.npy")).unwrap(),
+            "beside it",
+        );
+        check(
+            |dir| std::fs::remove_file(dir.join("Viral Pneumonia.json")).unwrap(),
+            "beside it",
+        );
+        check(|dir| class_file(vec![]).write(dir).unwrap(), "has 1 rows");
+        check(|dir| write(dir, &class_file(vec![record()]), &[[0.0, 0.0]]), "zeros");
+        check(
+            |dir| std::fs::write(dir.join("Viral Pneumonia.json"), "{").unwrap(),
+            "not a class file",
+        );
+        check(
+            |dir| {
+                let path = dir.join("Viral Pneumonia.json");
+                let text = std::fs::read_to_string(&path).unwrap().replace("grey32", "grey16");
+                std::fs::write(path, text).unwrap();
+            },
+            "its fields make",
+        );
+        check(
+            |dir| {
+                for ending in ["npy", "json"] {
+                    let from = dir.join(format!("Viral Pneumonia.{ending}"));
+                    std::fs::rename(from, dir.join(format!("COVID.{ending}"))).unwrap();
+                }
+            },
+            "should be named so",
+        );
+        check(
+            |dir| {
+                let mut other = class_file(vec![record()]);
+                other.class = None;
+                other.space.pooling = "avg".into();
+                write(dir, &other, &[[1.0, 2.0]]);
+            },
+            "another space",
+        );
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(load_folder(empty.path()).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(
+            load_folder(&empty.path().join("none")).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
+    }
+
+    #[test]
+    fn records_become_pseudonyms() {
+        let identity = Identity::new(Secret::from_bytes([1; 32]), IdentityMode::Linked);
+        let file = class_file(vec![
+            record(),
+            json!({"id": "x"}),
+            json!({"id": "x", "sha256": "zz"}),
+            json!([]),
+        ]);
+        let made = file.record(0, &identity, "now").unwrap();
+        assert_eq!(made.patient, identity.patient_key(None, "7"));
+        assert_eq!(made.age.as_deref(), Some("45"));
+        assert_eq!(made.file_key, identity.file_key(&[0xab; 32]));
+        assert_eq!(made.id, identity.image_id(made.patient, &[0xab; 32]));
+        assert_eq!(made.label_source, Some(LabelSource::Folder));
+        assert_eq!(identity.open(made.sealed.as_deref().unwrap()).unwrap(), record());
+        for broken in 1..4 {
+            assert_eq!(
+                file.record(broken, &identity, "now").unwrap_err().kind(),
+                ErrorKind::InvalidRequest
+            );
+        }
+    }
+
+    #[test]
+    fn pseudonyms_are_kept_where_the_secret_is_the_same() {
+        let identity = Identity::new(Secret::from_bytes([1; 32]), IdentityMode::Anonymous);
+        let patient = identity.patient_key(None, "7").unwrap();
+        let id = identity.image_id(Some(patient), &[3; 32]);
+        let record = json!({"id": id.to_string(), "patient_id": patient.to_string(),
+            "file_key": identity.file_key(&[2; 32]).to_string(), "pixel_key": identity.pixel_key(&[3; 32]).to_string()});
+        let mut file = class_file(vec![record]);
+        file.pseudonyms_of = Some(identity.secret_id());
+        let made = file.record(0, &identity, "now").unwrap();
+        assert_eq!((made.id, made.patient), (id, Some(patient)));
+        assert_eq!(made.pixel_key, Some(identity.pixel_key(&[3; 32])));
+        assert_eq!(made.sealed, None);
+
+        let other = Identity::new(Secret::from_bytes([9; 32]), IdentityMode::Anonymous);
+        let made = file.record(0, &other, "now").unwrap();
+        assert_eq!(made.patient, other.patient_key(None, &patient.to_string()));
+        assert_ne!(made.id, id);
+    }
+}

@@ -1,0 +1,491 @@
+//! The durable truth: immutable objects named by content, numbered manifests that name them, and one way to write: create manifest n+1.
+//!
+//! # Layout
+//! - `store` the place (put-if-absent, verified reads), `manifest`, `rows`, `pack` the formats.
+//! - `secret`, `identity` pseudonyms in place of ids.
+//! - `state` one version in memory; `draft` what a change does to it (pure); `commit` how it becomes the next version.
+//! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects; `gc` deletes what nothing names.
+//! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything.
+
+mod bulk;
+mod commit;
+mod draft;
+mod export;
+mod gc;
+mod identity;
+mod interchange;
+mod manifest;
+mod merge;
+mod npy;
+mod pack;
+mod rows;
+mod secret;
+mod state;
+mod store;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod writer;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+pub use bulk::{Appended, Bulk, GraphBuilder, NewGraph};
+pub use draft::{Change, NewImage, NewPixels, Outcome};
+pub use export::{Exported, export};
+pub use gc::{Collected, CompactSettings, compact, compact_with};
+pub use identity::{Identity, IdentityMode};
+pub use interchange::{ClassData, ClassFile, Described, VectorProvenance, load_folder};
+pub use manifest::{
+    ArchiveInfo, GraphEntry, GraphParameters, Manifest, ModelRef, PackEntry, Retention, RowsEntry, Scope, Shard,
+    Superseded, Tombstones,
+};
+pub use npy::{Matrix, NpyWriter, read_npy};
+pub use rows::{RowsHeader, RowsObject, RowsProvenance};
+pub use secret::Secret;
+pub use state::State;
+pub use verify::{Verified, verify};
+pub use writer::{Committed, Writer, WriterSettings};
+
+use crate::domain::{PackRef, Space};
+use crate::error::{Error, ErrorKind, Result};
+use manifest::{FORMAT, MANIFESTS};
+use store::{Put, Store, blocking};
+
+/// What is known of the archive is trusted for this long: manifests that are superseded for an hour may be gone, and with them the proof
+/// that a number was taken.
+const BASE_AGE_MAX: Duration = Duration::from_secs(60);
+/// Versions that are fetched one by one before the folder is listed instead.
+const STEPS_MAX: usize = 8;
+
+/// What tests choose and others take as it is.
+#[derive(Clone)]
+struct Tuning {
+    /// The time.
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// How long a commit is tried against other writers or a failing storage.
+    patience: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(Timestamp::now),
+            patience: commit::PATIENCE,
+        }
+    }
+}
+
+/// An open archive. Cheap to clone; clones share what is known and what is loaded.
+#[derive(Clone)]
+pub struct Archive(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    identity: Identity,
+    tuning: Tuning,
+    known: Mutex<Known>,
+    /// Rows objects that someone holds, so that a writer and a server in one process share them.
+    rows: Mutex<HashMap<String, Weak<RowsObject>>>,
+}
+
+/// The newest manifest, and when that was certain.
+#[derive(Clone)]
+struct Known {
+    manifest: Arc<Manifest>,
+    at: Moment,
+}
+
+/// A point in time by both clocks: the monotonic one stands still while a machine sleeps, the other one may be set.
+#[derive(Clone, Copy)]
+struct Moment {
+    monotonic: Instant,
+    wall: Timestamp,
+}
+
+impl Moment {
+    /// The larger of the two ages.
+    fn age(self, now: Self) -> Duration {
+        let wall = now.wall.duration_since(self.wall).unsigned_abs();
+        now.monotonic.duration_since(self.monotonic).max(wall)
+    }
+}
+
+/// What a new archive is.
+#[derive(Debug, Clone)]
+pub struct NewArchive {
+    /// Shown to people.
+    pub name: String,
+    /// Made by `scripts/demo`.
+    pub demo: bool,
+    /// The images are synthetic.
+    pub synthetic: bool,
+    /// Licence of the images.
+    pub licence: Option<String>,
+    /// Whether ids can be given back.
+    pub identity: IdentityMode,
+    /// Which pixels are kept.
+    pub retention: Retention,
+    /// What belongs into it.
+    pub scope: Scope,
+    /// Space of its vectors.
+    pub space: Space,
+    /// Precisions measured as interchangeable, at least one.
+    pub precisions: Vec<String>,
+    /// Shards, 1 to 65536.
+    pub shards: u32,
+    /// The model that makes such vectors, stored with the archive.
+    pub model: Option<NewModel>,
+}
+
+/// A model to be stored with an archive.
+#[derive(Debug, Clone)]
+pub struct NewModel {
+    /// Its card.
+    pub card: Value,
+    /// Its TorchScript; none for the thumbnail embedder.
+    pub torchscript: Option<Bytes>,
+}
+
+impl Archive {
+    /// Makes an archive: version 1, without images.
+    ///
+    /// # Errors
+    /// `Conflict` when there is one already; `InvalidRequest` for a URL or settings that can't be; `StorageFull`, `Unavailable`.
+    pub async fn create(url: &str, new: NewArchive, secret: Secret) -> Result<Self> {
+        Self::create_in(Store::create(url)?, url, new, secret, Tuning::default()).await
+    }
+
+    async fn create_in(store: Store, url: &str, new: NewArchive, secret: Secret, tuning: Tuning) -> Result<Self> {
+        let exists = || Error::new(ErrorKind::Conflict, format!("there is an archive at `{url}` already"));
+        if newest_version(&store).await?.is_some() {
+            return Err(exists());
+        }
+        if !(1..=65_536).contains(&new.shards) || new.precisions.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidRequest,
+                "an archive has 1 to 65536 shards and accepts a precision",
+            ));
+        }
+        let identity = Identity::new(secret, new.identity);
+        let model = match new.model {
+            Some(model) => Some(put_model(&store, model).await?),
+            None => None,
+        };
+        let now = (tuning.clock)();
+        let manifest = Manifest {
+            format: FORMAT,
+            version: 1,
+            parent: None,
+            commit: uuid::Uuid::new_v4().to_string(),
+            created_at: now,
+            writer: commit::writer_name(),
+            archive: ArchiveInfo {
+                id: uuid::Uuid::new_v4().to_string(),
+                name: new.name,
+                created_at: now.to_string(),
+                demo: new.demo,
+                synthetic: new.synthetic,
+                licence: new.licence,
+                identity: new.identity,
+                secret_id: identity.secret_id(),
+                retention: new.retention,
+                scope: new.scope,
+                other: serde_json::Map::new(),
+            },
+            space: new.space,
+            model,
+            precisions: new.precisions,
+            classes: vec![],
+            metric: None,
+            calibration: None,
+            shards: manifest::even_shards(new.shards),
+            rows: vec![],
+            graphs: vec![],
+            packs: vec![],
+            tombstones: vec![],
+            superseded: vec![],
+            other: serde_json::Map::new(),
+        };
+        if commit::place(&store, &manifest, tuning.patience).await? == commit::Placed::Theirs {
+            return Err(exists());
+        }
+        Ok(Self::with(store, identity, tuning, manifest))
+    }
+
+    /// Opens an archive.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, `InvalidRequest` for another archive's secret, `Damaged`, `Unavailable`.
+    pub async fn open(url: &str, secret: Secret) -> Result<Self> {
+        Self::open_in(Store::open(url)?, url, secret, Tuning::default()).await
+    }
+
+    async fn open_in(store: Store, url: &str, secret: Secret, tuning: Tuning) -> Result<Self> {
+        let manifest = newest(&store).await?;
+        let manifest =
+            manifest.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no archive at `{url}`")))?;
+        let identity = Identity::new(secret, manifest.archive.identity);
+        let (ours, wanted) = (identity.secret_id(), &manifest.archive.secret_id);
+        if ours != *wanted {
+            return Err(Error::new(
+                ErrorKind::InvalidRequest,
+                format!("the secret `{ours}` is not that of the archive at `{url}`, which is `{wanted}`"),
+            ));
+        }
+        Ok(Self::with(store, identity, tuning, manifest))
+    }
+
+    fn with(store: Store, identity: Identity, tuning: Tuning, manifest: Manifest) -> Self {
+        let at = Moment {
+            monotonic: Instant::now(),
+            wall: (tuning.clock)(),
+        };
+        let known = Mutex::new(Known {
+            manifest: Arc::new(manifest),
+            at,
+        });
+        Self(Arc::new(Inner {
+            store,
+            identity,
+            tuning,
+            known,
+            rows: Mutex::default(),
+        }))
+    }
+
+    /// Makes its pseudonyms.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// The newest version.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Damaged`.
+    pub async fn latest(&self) -> Result<Arc<Manifest>> {
+        self.refresh().await?;
+        Ok(Arc::clone(&lock(&self.0.known).manifest))
+    }
+
+    /// The newest version when it is newer than `version`.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Damaged`.
+    pub async fn after(&self, version: u64) -> Result<Option<Arc<Manifest>>> {
+        let manifest = self.latest().await?;
+        Ok((manifest.version > version).then_some(manifest))
+    }
+
+    /// Reads a rows object, or shares one that is in memory.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Damaged`.
+    pub async fn read_rows(&self, entry: &RowsEntry) -> Result<Arc<RowsObject>> {
+        if let Some(held) = lock(&self.0.rows).get(&entry.object).and_then(Weak::upgrade) {
+            return Ok(held);
+        }
+        let bytes = self.0.store.get_object(&entry.object).await?;
+        let name = entry.object.clone();
+        let object = Arc::new(blocking(move || rows::decode(&name, &bytes)).await??);
+        if u64::from(object.rows()) != entry.rows {
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!("`{}` has not the rows that it should", entry.object),
+            ));
+        }
+        self.hold(&object);
+        Ok(object)
+    }
+
+    /// Reads a graph, as it was handed in.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Damaged`.
+    pub async fn read_graph(&self, entry: &GraphEntry) -> Result<Bytes> {
+        bulk::graph_payload(entry, self.0.store.get_object(&entry.object).await?)
+    }
+
+    /// Reads one picture.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Damaged`.
+    pub async fn read_pack(&self, slice: &PackRef) -> Result<Bytes> {
+        pack::read(&self.0.store, slice).await
+    }
+
+    /// Writes the stored model to `folder` as `model.pt` and `model.json`, verified.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Damaged`; `StorageFull` or `Unavailable` when the folder can't be written.
+    pub async fn read_model(&self, model: &ModelRef, folder: &Path) -> Result<()> {
+        let name = format!("models/{}/model.pt", model.digest);
+        let bytes = self.0.store.get(&name).await?;
+        if model_digest(&bytes) != model.digest {
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!("`{name}` is damaged: its bytes have another digest"),
+            ));
+        }
+        let card = serde_json::to_vec_pretty(&model.card).map_err(|error| {
+            Error::with_source(ErrorKind::Internal, "the model card can't be written as JSON", error)
+        })?;
+        let folder = folder.to_owned();
+        blocking(move || {
+            std::fs::create_dir_all(&folder)?;
+            std::fs::write(folder.join("model.pt"), bytes)?;
+            std::fs::write(folder.join("model.json"), card)
+        })
+        .await?
+        .map_err(|error| Error::with_source(ErrorKind::Unavailable, "the model can't be written to a folder", error))
+    }
+
+    fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.0.tuning.clock)()
+    }
+
+    fn patience(&self) -> Duration {
+        self.0.tuning.patience
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            monotonic: Instant::now(),
+            wall: self.now(),
+        }
+    }
+
+    /// Shares a rows object for as long as someone uses it.
+    fn hold(&self, object: &Arc<RowsObject>) {
+        let mut held = lock(&self.0.rows);
+        held.retain(|_, object| object.strong_count() > 0);
+        held.insert(object.name.clone(), Arc::downgrade(object));
+    }
+
+    /// Takes note of a manifest that was the newest at `at`.
+    fn learn(&self, manifest: Arc<Manifest>, at: Moment) {
+        let mut known = lock(&self.0.known);
+        if manifest.version >= known.manifest.version {
+            *known = Known { manifest, at };
+        }
+    }
+
+    /// Asks whether there is a newer manifest. Step by step from what is known; by listing when that is too old, or too far.
+    async fn refresh(&self) -> Result<()> {
+        let at = self.moment();
+        let Known {
+            manifest: mut newest_known,
+            at: known_at,
+        } = lock(&self.0.known).clone();
+        if known_at.age(at) <= BASE_AGE_MAX {
+            for _ in 0..STEPS_MAX {
+                match read_manifest(&self.0.store, newest_known.version + 1).await? {
+                    Some(next) => newest_known = Arc::new(next),
+                    None => {
+                        self.learn(newest_known, at);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        match newest(&self.0.store).await? {
+            Some(manifest) if manifest.archive.id == newest_known.archive.id => {
+                self.learn(Arc::new(manifest), at);
+                Ok(())
+            }
+            _ => Err(Error::new(
+                ErrorKind::Unavailable,
+                "the archive is gone, or another one has taken its place",
+            )),
+        }
+    }
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Archive")
+            .field("version", &lock(&self.0.known).manifest.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A value behind a lock is whole at every moment, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn newest_version(store: &Store) -> Result<Option<u64>> {
+    Ok(store
+        .list(MANIFESTS)
+        .await?
+        .iter()
+        .filter_map(|listed| Manifest::version_of(&listed.name))
+        .max())
+}
+
+/// The newest manifest of all, found by listing.
+async fn newest(store: &Store) -> Result<Option<Manifest>> {
+    let Some(mut version) = newest_version(store).await? else {
+        return Ok(None);
+    };
+    // What was the newest may be superseded and deleted before it is read, if this process was asleep in between.
+    for _ in 0..STEPS_MAX {
+        if let Some(manifest) = read_manifest(store, version).await? {
+            return Ok(Some(manifest));
+        }
+        version = newest_version(store).await?.unwrap_or(version);
+    }
+    Err(Error::new(ErrorKind::Unavailable, "the newest manifest can't be read"))
+}
+
+async fn read_manifest(store: &Store, version: u64) -> Result<Option<Manifest>> {
+    let name = Manifest::name(version);
+    match store.get(&name).await {
+        Ok(bytes) => {
+            let manifest = Manifest::decode(&name, &bytes)?;
+            if manifest.version != version {
+                return Err(Error::new(
+                    ErrorKind::Damaged,
+                    format!("`{name}` is another version's manifest"),
+                ));
+            }
+            Ok(Some(manifest))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn model_digest(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+async fn put_model(store: &Store, model: NewModel) -> Result<ModelRef> {
+    let bytes = model.torchscript.unwrap_or_default();
+    let digest = model_digest(&bytes);
+    let reference = ModelRef {
+        digest,
+        card: model.card,
+    };
+    if !reference.is_thumbnail() {
+        let name = format!("models/{}/model.pt", reference.digest);
+        if store.put_if_absent(&name, bytes).await? == Put::Exists {
+            store.settle(&name).await?;
+        }
+    }
+    Ok(reference)
+}

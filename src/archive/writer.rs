@@ -1,0 +1,248 @@
+//! Group commit: changes of many callers, one manifest.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::commit::{Propose, Proposed, base, commit};
+use super::draft::Draft;
+use super::merge::{Merge, Scale};
+use super::{Archive, Change, Outcome, State};
+use crate::domain::ImageId;
+use crate::error::{Error, ErrorKind, Result};
+
+/// After a merge that failed, this many deltas more before the next one is tried.
+const MERGE_RETRY_DELTAS: usize = 8;
+
+/// Bounds of a [`Writer`].
+#[derive(Debug, Clone)]
+pub struct WriterSettings {
+    /// Longest time that a change waits for company while others are being written.
+    pub gather_ms_max: u64,
+    /// Most changes in one commit.
+    pub rows_max: usize,
+    /// Changes that may wait; beyond, callers are sent away.
+    pub queue_max: usize,
+    /// Small rows objects from which on some are merged.
+    pub deltas_merge_at: usize,
+    /// Small rows objects from which on nothing more is taken, since merging does not keep up.
+    pub deltas_refuse_at: usize,
+}
+
+impl Default for WriterSettings {
+    fn default() -> Self {
+        Self {
+            gather_ms_max: 250,
+            rows_max: 1000,
+            queue_max: 1024,
+            deltas_merge_at: 32,
+            deltas_refuse_at: 512,
+        }
+    }
+}
+
+/// A change that is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The version that holds it, or held it already.
+    pub version: u64,
+    /// What it did.
+    pub outcome: Outcome,
+    /// The image, for changes of one image: with `Duplicate` and `Conflict` the one that was there.
+    pub id: Option<ImageId>,
+}
+
+/// Takes changes from any number of callers. Cheap to clone; the task behind it ends with the last clone.
+#[derive(Clone)]
+pub struct Writer {
+    queue: mpsc::Sender<Job>,
+}
+
+struct Job {
+    change: Change,
+    done: oneshot::Sender<Result<Committed>>,
+}
+
+impl Writer {
+    /// Starts the task that writes. `notify` gets the number of every version it makes.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Damaged` when the archive can't be loaded.
+    pub async fn spawn(archive: Archive, settings: WriterSettings, notify: watch::Sender<u64>) -> Result<Self> {
+        let state = base(&archive).await?;
+        let (queue, jobs) = mpsc::channel(settings.queue_max.max(1));
+        let merge_at = settings.deltas_merge_at;
+        tokio::spawn(
+            Task {
+                archive,
+                settings,
+                notify,
+                jobs,
+                state,
+                merge_at,
+                took: Duration::ZERO,
+            }
+            .run(),
+        );
+        Ok(Self { queue })
+    }
+
+    /// Makes one change. `Ok` means that it is durable.
+    ///
+    /// # Cancel safety
+    /// Dropped before it ends, the change may or may not be made.
+    ///
+    /// # Errors
+    /// `Overloaded` when the queue is full; `StorageFull`, `Unavailable` when it can't be stored; what [`Change`] itself refuses.
+    pub async fn submit(&self, change: Change) -> Result<Committed> {
+        let (done, answer) = oneshot::channel();
+        self.queue.try_send(Job { change, done }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Error::new(ErrorKind::Overloaded, "too many changes wait to be written")
+            }
+            mpsc::error::TrySendError::Closed(_) => stopped(),
+        })?;
+        answer.await.map_err(|_| stopped())?
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Unavailable, "the archive's writer has stopped")
+}
+
+struct Task {
+    archive: Archive,
+    settings: WriterSettings,
+    notify: watch::Sender<u64>,
+    jobs: mpsc::Receiver<Job>,
+    state: Arc<State>,
+    /// Deltas from which on a merge is tried.
+    merge_at: usize,
+    /// How long the last commit took.
+    took: Duration,
+}
+
+impl Task {
+    async fn run(mut self) {
+        loop {
+            // What is there already came while the last commit was written: more is likely on its way. Otherwise nobody is kept waiting.
+            let (first, gather) = match self.jobs.try_recv() {
+                Ok(job) => (job, self.took.min(Duration::from_millis(self.settings.gather_ms_max))),
+                Err(_) => match self.jobs.recv().await {
+                    Some(job) => (job, Duration::ZERO),
+                    None => return,
+                },
+            };
+            let jobs = self.gather(first, gather).await;
+            self.commit(jobs).await;
+            self.merge_when_due().await;
+        }
+    }
+
+    async fn gather(&mut self, first: Job, wait: Duration) -> VecDeque<Job> {
+        let until = Instant::now() + wait;
+        let mut jobs = VecDeque::from([first]);
+        while jobs.len() < self.settings.rows_max {
+            match self.jobs.try_recv() {
+                Ok(job) => jobs.push_back(job),
+                Err(_) if wait.is_zero() => break,
+                Err(_) => match timeout_at(until, self.jobs.recv()).await {
+                    Ok(Some(job)) => jobs.push_back(job),
+                    _ => break,
+                },
+            }
+        }
+        // Nobody waits for the answer any more.
+        jobs.retain(|job| !job.done.is_closed());
+        jobs
+    }
+
+    async fn commit(&mut self, mut jobs: VecDeque<Job>) {
+        if self.state.manifest.deltas() >= self.settings.deltas_refuse_at {
+            let (refused, kept) = jobs.into_iter().partition(|job| adds_rows(&job.change));
+            jobs = kept;
+            for Job { done, .. } in Vec::from(refused) {
+                let error = Error::new(ErrorKind::Unavailable, "too many small writes wait to be merged");
+                // The caller may have gone, here and below.
+                let _ = done.send(Err(error));
+            }
+        }
+        if jobs.is_empty() {
+            return;
+        }
+        let started = Instant::now();
+        let (changes, callers): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.change, job.done)).unzip();
+        let mut work = Changes {
+            changes: &changes,
+            outcomes: vec![],
+        };
+        let committed = commit(&self.archive, &self.state, &mut work).await;
+        let outcomes = work.outcomes;
+        self.took = started.elapsed();
+        match committed {
+            Ok(state) => {
+                self.advance(state);
+                let version = self.state.manifest.version;
+                for (done, outcome) in callers.into_iter().zip(outcomes) {
+                    let _ = done.send(outcome.map(|(outcome, id)| Committed { version, outcome, id }));
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %error, cause = ?std::error::Error::source(&error), changes = changes.len(), "changes could not be written");
+                for done in callers {
+                    let _ = done.send(Err(Error::new(error.kind(), error.message())));
+                }
+            }
+        }
+    }
+
+    async fn merge_when_due(&mut self) {
+        let deltas = self.state.manifest.deltas();
+        if deltas < self.merge_at {
+            return;
+        }
+        match commit(&self.archive, &self.state, &mut Merge::new(Scale::Deltas, None)).await {
+            Ok(state) => {
+                self.advance(state);
+                self.merge_at = self.settings.deltas_merge_at.max(self.state.manifest.deltas() + 1);
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, cause = ?std::error::Error::source(&error), deltas, "small writes could not be merged");
+                self.merge_at = deltas + MERGE_RETRY_DELTAS;
+            }
+        }
+    }
+
+    fn advance(&mut self, state: Arc<State>) {
+        let version = state.manifest.version;
+        if version != self.state.manifest.version {
+            self.notify.send_replace(version);
+        }
+        self.state = state;
+    }
+}
+
+fn adds_rows(change: &Change) -> bool {
+    matches!(change, Change::Insert(_) | Change::Relabel { .. })
+}
+
+struct Changes<'a> {
+    changes: &'a [Change],
+    outcomes: Vec<Result<(Outcome, Option<ImageId>)>>,
+}
+
+impl Propose for Changes<'_> {
+    async fn propose(&mut self, archive: &Archive, base: &Arc<State>, commit: &str) -> Result<Option<Proposed>> {
+        let mut draft = Draft::new(base, archive.now().to_string());
+        self.outcomes = self.changes.iter().map(|change| draft.apply(change, archive)).collect();
+        if draft.is_empty() {
+            return Ok(None);
+        }
+        let mut manifest = base.manifest.as_ref().clone();
+        let rows = draft.write(&mut manifest, archive, commit).await?;
+        Ok(Some(Proposed { manifest, rows }))
+    }
+}

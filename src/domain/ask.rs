@@ -31,11 +31,7 @@ pub struct Exclude {
 
 impl Default for Exclude {
     fn default() -> Self {
-        Self {
-            patient: true,
-            study: true,
-            pixels: true,
-        }
+        Self { patient: true, study: true, pixels: true }
     }
 }
 
@@ -58,10 +54,7 @@ impl Region {
         if inside(x, width) && inside(y, height) {
             Ok(Self { x, y, width, height })
         } else {
-            Err(Error::new(
-                ErrorKind::InvalidRequest,
-                "`region` is x,y,width,height within 0..1, each side at least 0.01",
-            ))
+            Err(Error::new(ErrorKind::InvalidRequest, "`region` is x,y,width,height within 0..1, each side at least 0.01"))
         }
     }
 

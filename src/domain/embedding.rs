@@ -19,10 +19,7 @@ impl Embedding {
             ));
         }
         if raw.iter().any(|x| !x.is_finite()) {
-            return Err(Error::new(
-                ErrorKind::InvalidRequest,
-                "the vector has a component that is not finite",
-            ));
+            return Err(Error::new(ErrorKind::InvalidRequest, "the vector has a component that is not finite"));
         }
         // In f64, so that large raw values neither overflow nor lose the small ones.
         let norm = raw.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
@@ -37,9 +34,7 @@ impl Embedding {
     /// # Errors
     /// `InvalidRequest` when there is none or they cancel out.
     pub fn mean(parts: &[Self]) -> Result<Self> {
-        let first = parts
-            .first()
-            .ok_or_else(|| Error::new(ErrorKind::InvalidRequest, "no vector to average"))?;
+        let first = parts.first().ok_or_else(|| Error::new(ErrorKind::InvalidRequest, "no vector to average"))?;
         let mut sum = vec![0f32; first.0.len()];
         for part in parts {
             sum.iter_mut().zip(&part.0).for_each(|(s, x)| *s += x);

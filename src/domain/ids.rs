@@ -163,7 +163,8 @@ macro_rules! hex_text {
             type Err = Error;
             fn from_str(text: &str) -> Result<Self> {
                 let mut bytes = [0; $len];
-                hex::decode_to_slice(text, &mut bytes).map_err(|_| Error::new(ErrorKind::InvalidRequest, $what))?;
+                hex::decode_to_slice(text, &mut bytes)
+                    .map_err(|_| Error::new(ErrorKind::InvalidRequest, $what))?;
                 Ok(Self(bytes))
             }
         }

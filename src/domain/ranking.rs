@@ -35,10 +35,7 @@ impl Hit {
 
     /// The order of hits: similarity descending (`total_cmp`), then id bytes.
     pub fn order(&self, other: &Self) -> Ordering {
-        other
-            .similarity
-            .total_cmp(&self.similarity)
-            .then_with(|| self.record.id.cmp(&other.record.id))
+        other.similarity.total_cmp(&self.similarity).then_with(|| self.record.id.cmp(&other.record.id))
     }
 }
 

@@ -17,11 +17,11 @@ use super::{
     Archive, GraphEntry, GraphParameters, Moment, NewImage, NewPixels, Outcome, PackEntry, Retention, RowsEntry,
     RowsObject, RowsProvenance, State,
 };
-use crate::domain::{Alias, ClassLabel, Key, Record};
+use crate::domain::{ClassLabel, Key, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Packs that are not named yet are safe from collection for a day; half of that is left for the commit.
-const AGE_MAX: Duration = Duration::from_secs(12 * 3600);
+pub(super) const AGE_MAX: Duration = Duration::from_secs(12 * 3600);
 
 const GRAPH_MAGIC: &[u8; 8] = b"MSGRAPH1";
 const GRAPH_FORMAT: u32 = 1;
@@ -307,20 +307,14 @@ impl Propose for Append {
                 fresh.push(index);
                 continue;
             };
-            let files: Vec<Alias> = std::iter::once(alias_of(&staged.record))
-                .chain(staged.record.aliases.iter().cloned())
-                .collect();
-            // An absorbed alias moves the row, so its place is looked up again.
-            for (nth, alias) in files.into_iter().enumerate() {
-                let spot = if nth == 0 {
-                    spot
-                } else {
-                    draft.same(&staged.record).unwrap_or(spot)
-                };
-                match draft.absorb(spot, alias) {
-                    Outcome::Conflict => self.conflicts += 1,
-                    _ => self.duplicates += 1,
-                }
+            match draft.absorb(spot, alias_of(&staged.record)) {
+                Outcome::Conflict => self.conflicts += 1,
+                _ => self.duplicates += 1,
+            }
+            // Counted when they were pushed. An absorbed alias moves the row, so its place is looked up again.
+            for alias in &staged.record.aliases {
+                let spot = draft.same(&staged.record).unwrap_or(spot);
+                draft.absorb(spot, alias.clone());
             }
         }
         self.inserted = fresh.len();
@@ -328,7 +322,7 @@ impl Propose for Append {
             return Ok(None);
         }
         // Another writer seldom adds one of these images: then what was written on the older base is still right.
-        if !self.written.as_ref().is_some_and(|written| written.fresh == fresh) {
+        if self.written.as_ref().is_none_or(|written| written.fresh != fresh) {
             self.written = Some(self.write(archive, base, fresh, commit).await?);
         }
         let mut manifest = base.manifest.as_ref().clone();

@@ -1,6 +1,7 @@
 //! Pseudonyms: what the archive keeps in place of patient ids and UIDs, and the sealed original.
 
 use std::fmt;
+use std::str::FromStr;
 
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead, KeyInit as _, Payload};
@@ -55,6 +56,20 @@ pub enum IdentityMode {
     Anonymous,
     /// Pseudonyms, and the interchange record as it came, encrypted.
     Linked,
+}
+
+impl FromStr for IdentityMode {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "anonymous" => Ok(Self::Anonymous),
+            "linked" => Ok(Self::Linked),
+            _ => Err(Error::new(
+                ErrorKind::InvalidRequest,
+                "the identity mode is `anonymous` or `linked`",
+            )),
+        }
+    }
 }
 
 impl fmt::Display for IdentityMode {
@@ -308,7 +323,18 @@ mod tests {
         assert_eq!(got, expected);
     }
 
-    const GOLDEN: [&str; 10] = ["", "", "", "", "", "", "", "", "", ""];
+    const GOLDEN: [&str; 10] = [
+        "105a516fc1077eb3",
+        "870658d4017d40da8fa8c9da7e505d97",
+        "424763f605f975ac8904f24a1071ec6b",
+        "6d5bdbc7f49bb773242312ec6035f80f",
+        "d489029243850e2635055032e193cf1e",
+        "ca5d5ab972dc800296f4e92bcd641dd9",
+        "8e3969512a5278ffbf04d67a6e8d9a98",
+        "e9593ac49f10f8f9eecba354e0f982254bdf",
+        "2a413122f5b76048e69d51a7dfd9ee3a742b",
+        "p_870658d4017d",
+    ];
 
     #[test]
     fn a_patient_stays_in_one_slot() {

@@ -53,8 +53,10 @@ pub fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
         port,
     };
     change(&mut settings);
+    let engine = search::Engine;
+    let space = engine.overview().space.id().to_string();
     let state = State::new(
-        search::Engine,
+        engine,
         Some(ingest::Ingest),
         settings,
         Arc::new(Metrics::new().unwrap()),

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::commit::{Propose, Proposed, base, commit};
-use super::draft::{Draft, alias_of, check_image, encode};
+use super::draft::{Draft, alias_of, check_image, encode, keep_vector};
 use super::merge::ROWS_BYTES_MAX;
 use super::pack::{Kind, PackBuilder, Slice};
 use super::rows::Rows;
 use super::store::{blocking, object_name};
 use super::{
-    Archive, GraphEntry, GraphParameters, Moment, NewImage, NewPixels, Outcome, PackEntry, Retention, RowsEntry,
-    RowsObject, RowsProvenance, State,
+    Archive, GraphEntry, GraphParameters, Identity, Moment, NewImage, NewPixels, Outcome, PackEntry, Retention,
+    RowsEntry, RowsObject, RowsProvenance, State,
 };
 use crate::domain::{ClassLabel, Key, Record};
 use crate::error::{Error, ErrorKind, Result};
@@ -137,14 +137,12 @@ impl Bulk {
             .collect();
         if let Some(&index) = keys.iter().find_map(|key| self.keys.get(key)) {
             self.keys.extend(keys.into_iter().map(|key| (key, index)));
-            let outcome = join(
-                &mut self.staged[index],
-                Staged {
-                    record,
-                    vector,
-                    provenance,
-                },
-            );
+            let other = Staged {
+                record,
+                vector,
+                provenance,
+            };
+            let outcome = join(&mut self.staged[index], other, self.archive.identity())?;
             match outcome {
                 Outcome::Conflict => self.conflicts += 1,
                 _ => self.duplicates += 1,
@@ -245,7 +243,7 @@ async fn close(archive: &Archive, builder: &mut PackBuilder, packs: &mut Vec<Pac
 }
 
 /// Makes `other` an alias of `first`, or the other way round when only `other` has a class. Pictures stay with the place.
-fn join(first: &mut Staged, other: Staged) -> Outcome {
+fn join(first: &mut Staged, other: Staged, identity: &Identity) -> Result<Outcome> {
     let swap = first.record.class.is_none() && other.record.class.is_some();
     let conflict = !swap && other.record.class.is_some() && other.record.class != first.record.class;
     let same_file = |file_key: Key, file: &Option<String>, class: &Option<ClassLabel>| {
@@ -263,14 +261,19 @@ fn join(first: &mut Staged, other: Staged) -> Outcome {
         first.record.pixels = old.record.pixels.take();
         first.record.aliases = std::mem::take(&mut old.record.aliases);
         first.record.aliases.push(alias_of(&old.record));
+        for alias in &mut first.record.aliases {
+            keep_vector(alias, &old.vector, &first.vector, identity)?;
+        }
     } else if !known {
-        first.record.aliases.push(alias_of(&other.record));
+        let mut alias = alias_of(&other.record);
+        keep_vector(&mut alias, &other.vector, &first.vector, identity)?;
+        first.record.aliases.push(alias);
     }
-    if conflict {
+    Ok(if conflict {
         Outcome::Conflict
     } else {
         Outcome::Duplicate
-    }
+    })
 }
 
 struct Append {
@@ -307,14 +310,17 @@ impl Propose for Append {
                 fresh.push(index);
                 continue;
             };
-            match draft.absorb(spot, alias_of(&staged.record)) {
-                Outcome::Conflict => self.conflicts += 1,
-                _ => self.duplicates += 1,
-            }
-            // Counted when they were pushed. An absorbed alias moves the row, so its place is looked up again.
-            for alias in &staged.record.aliases {
+            let files = std::iter::once(alias_of(&staged.record)).chain(staged.record.aliases.iter().cloned());
+            for (nth, mut alias) in files.enumerate() {
+                // An absorbed alias moves the row.
                 let spot = draft.same(&staged.record).unwrap_or(spot);
-                draft.absorb(spot, alias.clone());
+                keep_vector(&mut alias, &staged.vector, draft.vector(spot), archive.identity())?;
+                match draft.absorb(spot, alias) {
+                    // The others were counted when they were pushed.
+                    _ if nth > 0 => {}
+                    Outcome::Conflict => self.conflicts += 1,
+                    _ => self.duplicates += 1,
+                }
             }
         }
         self.inserted = fresh.len();

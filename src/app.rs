@@ -3,19 +3,24 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use tokio::sync::watch;
 
-use crate::archive::{Archive, Secret, Writer, WriterSettings};
+use crate::archive::{Archive, CompactSettings, GraphBuilder, Secret, Writer, WriterSettings, compact_with};
 use crate::embed::{BatchSettings, Embedder, load_backend};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, ApiKey, HttpSettings};
 use crate::imaging::{Decoder, DecoderSettings, Limits};
 use crate::index::IndexSettings;
 use crate::ingest::Ingest;
+use crate::ingest::build::graph_builder;
 use crate::metrics::Metrics;
 use crate::search::{Engine, Parts, Preparer, Served};
+
+/// Time between two compactions.
+const COMPACT_EVERY: Duration = Duration::from_secs(3600);
 
 /// Everything that decides how a server runs.
 pub struct Settings {
@@ -102,6 +107,8 @@ impl App {
         let ingest = if settings.read_only {
             None
         } else {
+            let graphs = graph_builder(IndexSettings::default().with_exact_rows_max(settings.exact_rows_max));
+            tokio::spawn(keep_compact(archive.clone(), graphs));
             let writer = Writer::spawn(archive, WriterSettings::default(), written.clone()).await?;
             Some(Ingest::new(engine.clone(), writer))
         };
@@ -152,6 +159,23 @@ impl App {
             started(app.address(), Stop(app.handle()));
             app.run_until_stopped().await
         })
+    }
+}
+
+/// Merges and collects every hour, for as long as the server runs. What fails is tried again an hour later.
+async fn keep_compact(archive: Archive, graphs: GraphBuilder) {
+    loop {
+        tokio::time::sleep(COMPACT_EVERY).await;
+        let settings = CompactSettings { graphs: Some(Arc::clone(&graphs)), ..CompactSettings::default() };
+        match compact_with(&archive, settings).await {
+            Ok(collected) => tracing::info!(
+                version = collected.version,
+                manifests_deleted = collected.manifests_deleted,
+                objects_deleted = collected.objects_deleted,
+                "archive compacted"
+            ),
+            Err(error) => tracing::warn!(error = %error, "the archive could not be compacted"),
+        }
     }
 }
 

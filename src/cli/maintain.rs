@@ -7,8 +7,10 @@ use clap::Args;
 
 use super::EXIT_PARTIAL;
 use super::settings::ArchiveArgs;
-use crate::archive::{Archive, compact, verify};
+use crate::archive::{Archive, CompactSettings, compact_with, verify};
 use crate::error::Result;
+use crate::index::IndexSettings;
+use crate::ingest::build::graph_builder;
 
 /// Read everything in an archive and name what is damaged.
 #[derive(Args)]
@@ -44,6 +46,9 @@ pub struct Compact {
     /// Age at which an object that no version names is deleted, in seconds. Shorter than the longest upload or load, it may delete what is about to be named.
     #[arg(long, default_value_t = 86_400)]
     object_seconds: u64,
+    /// Classes with more rows than this get a graph.
+    #[arg(long, env = "MEDSEARCH_EXACT_ROWS_MAX")]
+    exact_rows_max: Option<usize>,
 }
 
 impl Compact {
@@ -52,7 +57,12 @@ impl Compact {
         let secret = self.archive.secret()?;
         let report = super::block_on(async {
             let archive = Archive::open(&self.archive.archive, secret).await?;
-            compact(&archive, Duration::from_secs(self.manifest_seconds), Duration::from_secs(self.object_seconds)).await
+            let settings = CompactSettings {
+                manifest_age_min: Duration::from_secs(self.manifest_seconds),
+                object_age_min: Duration::from_secs(self.object_seconds),
+                graphs: Some(graph_builder(IndexSettings::default().with_exact_rows_max(self.exact_rows_max))),
+            };
+            compact_with(&archive, settings).await
         })?;
         println!("version {}: {} manifests and {} objects deleted", report.version, report.manifests_deleted, report.objects_deleted);
         Ok(ExitCode::SUCCESS)

@@ -11,7 +11,7 @@ use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::tag::TagBuilder;
-use utoipa::openapi::{HeaderBuilder, InfoBuilder, LicenseBuilder, Object, OpenApi, RefOr, Response, Type};
+use utoipa::openapi::{HeaderBuilder, InfoBuilder, LicenseBuilder, Object, OpenApi, Ref, RefOr, Response, Type};
 use utoipa_swagger_ui::Config;
 
 use super::Api;
@@ -20,6 +20,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// The browser page sets styles on its elements; its scripts are files of this server like everywhere.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Headers that many responses have, by the names they are sent under.
+const REQUEST_ID: &str = "X-Request-Id";
+const RETRY_AFTER: &str = "Retry-After";
 
 static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
     openapi()
@@ -61,6 +65,20 @@ pub fn openapi() -> OpenApi {
         // A server on loopback without a key asks for none.
         SecurityRequirement::default(),
     ]);
+    let header = |of: Type, description: &str| {
+        HeaderBuilder::new()
+            .schema(Some(Object::with_type(of)))
+            .description(Some(description))
+            .build()
+    };
+    let components = api.components.get_or_insert_default();
+    components.headers.insert(
+        REQUEST_ID.into(),
+        header(Type::String, "The request in the server's log").into(),
+    );
+    components
+        .headers
+        .insert(RETRY_AFTER.into(), header(Type::Integer, "Seconds to wait").into());
     for item in api.paths.paths.values_mut() {
         for (status, response) in responses_of(item) {
             add_headers(status, response);
@@ -83,20 +101,15 @@ fn responses_of(item: &mut PathItem) -> impl Iterator<Item = (&String, &mut Resp
 
 /// The headers that do not depend on the endpoint.
 fn add_headers(status: &str, response: &mut Response) {
-    let header = |of: Type, description: &str| {
-        HeaderBuilder::new()
-            .schema(Some(Object::with_type(of)))
-            .description(Some(description))
-            .build()
+    let mut add = |name: &str| {
+        response.headers.insert(
+            name.into(),
+            RefOr::Ref(Ref::new(format!("#/components/headers/{name}"))),
+        );
     };
-    response.headers.insert(
-        "X-Request-Id".into(),
-        header(Type::String, "The request in the server's log").into(),
-    );
+    add(REQUEST_ID);
     if matches!(status, "429" | "503") {
-        response
-            .headers
-            .insert("Retry-After".into(), header(Type::Integer, "Seconds to wait").into());
+        add(RETRY_AFTER);
     }
 }
 

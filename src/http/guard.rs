@@ -214,200 +214,86 @@ mod tests {
             .map_err(|error| error.kind())
     }
 
+    /// Method, path, headers and what comes of it.
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Result<(), ErrorKind>);
+
     #[test]
+    #[rustfmt::skip] // a table
     fn on_loopback_without_a_key_only_our_own_pages_and_programs_get_in() {
-        let open = Policy {
-            key: None,
-            loopback: true,
-            port: 8000,
-        };
+        let open = Policy { key: None, loopback: true, port: 8000 };
         let forbidden = Err(ErrorKind::ForbiddenOrigin);
         let own = ("host", "127.0.0.1:8000");
-        let document: [(&str, &str); 2] = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
-        let rows: &[(&str, &str, &[(&str, &str)], Result<(), ErrorKind>)] = &[
+        let foreign = ("sec-fetch-site", "cross-site");
+        let (navigate, document) = (("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"));
+        let rows: &[Row<'_>] = &[
             ("POST", "/v1/search", &[own], Ok(())),
             ("GET", "/v1/archive", &[("host", "localhost:8000")], Ok(())),
             ("GET", "/v1/archive", &[("host", "LOCALHOST")], Ok(())),
             ("GET", "/v1/archive", &[("host", "[::1]:8000")], Ok(())),
-            (
-                "POST",
-                "/v1/search",
-                &[
-                    own,
-                    ("origin", "http://127.0.0.1:8000"),
-                    ("sec-fetch-site", "same-origin"),
-                ],
-                Ok(()),
-            ),
+            ("POST", "/v1/search", &[own, ("origin", "http://127.0.0.1:8000"), ("sec-fetch-site", "same-origin")], Ok(())),
             ("GET", "/", &[own, ("sec-fetch-site", "none")], Ok(())),
             ("GET", "/livez", &[("host", "10.1.2.3:8000")], Ok(())),
             // a name that was rebound to this address
             ("GET", "/v1/archive", &[("host", "evil.example:8000")], forbidden),
-            (
-                "GET",
-                "/v1/archive",
-                &[("host", "127.0.0.1.evil.example:8000")],
-                forbidden,
-            ),
-            (
-                "GET",
-                "/v1/archive",
-                &[("host", "localhost:8000.evil.example")],
-                forbidden,
-            ),
+            ("GET", "/v1/archive", &[("host", "127.0.0.1.evil.example:8000")], forbidden),
+            ("GET", "/v1/archive", &[("host", "localhost:8000.evil.example")], forbidden),
             ("GET", "/v1/archive", &[("host", "127.0.0.1:9000")], forbidden),
             ("GET", "/v1/archive", &[("host", "é")], forbidden),
             ("GET", "/v1/archive", &[], forbidden),
             ("GET", "/v1/archive", &[own, own], forbidden),
             ("GET", "http://evil.example/v1/archive", &[own], forbidden),
             // another page in the same browser
-            (
-                "POST",
-                "/v1/search",
-                &[own, ("origin", "http://evil.example")],
-                forbidden,
-            ),
+            ("POST", "/v1/search", &[own, ("origin", "http://evil.example")], forbidden),
             ("POST", "/v1/search", &[own, ("origin", "null")], forbidden),
-            (
-                "POST",
-                "/v1/search",
-                &[own, ("origin", "https://127.0.0.1:8000")],
-                forbidden,
-            ),
-            (
-                "POST",
-                "/v1/search",
-                &[own, ("origin", "http://localhost:8000")],
-                forbidden,
-            ),
-            (
-                "GET",
-                "/v1/images/0/thumbnail",
-                &[own, ("sec-fetch-site", "cross-site")],
-                forbidden,
-            ),
-            (
-                "GET",
-                "/v1/images/0/thumbnail",
-                &[own, ("sec-fetch-site", "same-site")],
-                forbidden,
-            ),
-            ("GET", "/", &[own, ("sec-fetch-site", "cross-site")], forbidden),
+            ("POST", "/v1/search", &[own, ("origin", "https://127.0.0.1:8000")], forbidden),
+            ("POST", "/v1/search", &[own, ("origin", "http://localhost:8000")], forbidden),
+            ("GET", "/v1/images/0/thumbnail", &[own, foreign], forbidden),
+            ("GET", "/v1/images/0/thumbnail", &[own, ("sec-fetch-site", "same-site")], forbidden),
+            ("GET", "/", &[own, foreign], forbidden),
             // a link to a page of ours, and one that would be put into a frame or lead elsewhere
-            (
-                "GET",
-                "/",
-                &[own, ("sec-fetch-site", "cross-site"), document[0], document[1]],
-                Ok(()),
-            ),
-            (
-                "GET",
-                "/docs",
-                &[own, ("sec-fetch-site", "cross-site"), document[0], document[1]],
-                Ok(()),
-            ),
-            (
-                "POST",
-                "/",
-                &[own, ("sec-fetch-site", "cross-site"), document[0], document[1]],
-                forbidden,
-            ),
-            (
-                "GET",
-                "/",
-                &[
-                    own,
-                    ("sec-fetch-site", "cross-site"),
-                    document[0],
-                    ("sec-fetch-dest", "iframe"),
-                ],
-                forbidden,
-            ),
-            (
-                "GET",
-                "/v1/archive",
-                &[own, ("sec-fetch-site", "cross-site"), document[0], document[1]],
-                forbidden,
-            ),
+            ("GET", "/", &[own, foreign, navigate, document], Ok(())),
+            ("GET", "/docs", &[own, foreign, navigate, document], Ok(())),
+            ("POST", "/", &[own, foreign, navigate, document], forbidden),
+            ("GET", "/", &[own, foreign, navigate, ("sec-fetch-dest", "iframe")], forbidden),
+            ("GET", "/v1/archive", &[own, foreign, navigate, document], forbidden),
         ];
         for (method, uri, headers, expected) in rows {
-            assert_eq!(
-                &check(&open, method, uri, headers),
-                expected,
-                "{method} {uri} {headers:?}"
-            );
+            assert_eq!(&check(&open, method, uri, headers), expected, "{method} {uri} {headers:?}");
         }
     }
 
     #[test]
+    #[rustfmt::skip] // a table
     fn with_a_key_pages_are_open_and_everything_else_needs_it() {
-        let closed = Policy {
-            key: Some(ApiKey::new(KEY).unwrap()),
-            loopback: false,
-            port: 8000,
-        };
+        let closed = Policy { key: Some(ApiKey::new(KEY).unwrap()), loopback: false, port: 8000 };
         let bearer = format!("Bearer {KEY}");
-        let host = ("host", "search.example");
-        let unauthorized = Err(ErrorKind::Unauthorized);
-        let rows: &[(&str, &str, &[(&str, &str)], Result<(), ErrorKind>)] = &[
+        let (host, key) = (("host", "search.example"), ("x-api-key", KEY));
+        let (unauthorized, forbidden) = (Err(ErrorKind::Unauthorized), Err(ErrorKind::ForbiddenOrigin));
+        let rows: &[Row<'_>] = &[
             ("GET", "/", &[host], Ok(())),
             ("GET", "/assets/app.js", &[host], Ok(())),
             ("GET", "/docs/", &[host], Ok(())),
             ("GET", "/openapi.json", &[host], Ok(())),
             ("GET", "/readyz", &[host], Ok(())),
             ("GET", "/v1/archive", &[host, ("authorization", &bearer)], Ok(())),
-            (
-                "GET",
-                "/v1/archive",
-                &[host, ("authorization", &bearer.replace("Bearer", "bearer"))],
-                Ok(()),
-            ),
-            ("GET", "/v1/archive", &[host, ("x-api-key", KEY)], Ok(())),
-            ("GET", "/metrics", &[host, ("x-api-key", KEY)], Ok(())),
-            (
-                "POST",
-                "/v1/search",
-                &[host, ("x-api-key", KEY), ("origin", "https://search.example")],
-                Ok(()),
-            ),
+            ("GET", "/v1/archive", &[host, ("authorization", &bearer.replace("Bearer", "bearer"))], Ok(())),
+            ("GET", "/v1/archive", &[host, key], Ok(())),
+            ("GET", "/metrics", &[host, key], Ok(())),
+            ("POST", "/v1/search", &[host, key, ("origin", "https://search.example")], Ok(())),
             ("GET", "/v1/archive", &[host], unauthorized),
-            (
-                "GET",
-                "/v1/archive",
-                &[host, ("x-api-key", "0123456789abcdef-kez")],
-                unauthorized,
-            ),
+            ("GET", "/v1/archive", &[host, ("x-api-key", "0123456789abcdef-kez")], unauthorized),
             ("GET", "/v1/archive", &[host, ("x-api-key", "")], unauthorized),
             ("GET", "/v1/archive", &[host, ("authorization", KEY)], unauthorized),
-            (
-                "GET",
-                "/v1/archive",
-                &[host, ("authorization", "Basic eDp5")],
-                unauthorized,
-            ),
+            ("GET", "/v1/archive", &[host, ("authorization", "Basic eDp5")], unauthorized),
             ("GET", "/metrics", &[host], unauthorized),
             // spelled so that only the router would see `/v1`
             ("GET", "/%76%31/archive", &[host], unauthorized),
             ("GET", "//v1/archive", &[host], unauthorized),
-            (
-                "POST",
-                "/v1/search",
-                &[host, ("x-api-key", KEY), ("origin", "https://evil.example")],
-                Err(ErrorKind::ForbiddenOrigin),
-            ),
-            (
-                "DELETE",
-                "/v1/images/0",
-                &[host, ("x-api-key", KEY), ("origin", "null")],
-                Err(ErrorKind::ForbiddenOrigin),
-            ),
+            ("POST", "/v1/search", &[host, key, ("origin", "https://evil.example")], forbidden),
+            ("DELETE", "/v1/images/0", &[host, key, ("origin", "null")], forbidden),
         ];
         for (method, uri, headers, expected) in rows {
-            assert_eq!(
-                &check(&closed, method, uri, headers),
-                expected,
-                "{method} {uri} {headers:?}"
-            );
+            assert_eq!(&check(&closed, method, uri, headers), expected, "{method} {uri} {headers:?}");
         }
     }
 

@@ -66,6 +66,7 @@ pub async fn observe(
         }
         // The request is lost with the handler, and with it the way to an ordinary response.
         Err(error) => {
+            tracing::error!(request_id = line.id, error = %error, "request failed");
             let mut response = problem::answer(ErrorKind::Internal, "", &line.id);
             add_headers(response.headers_mut(), &line.id, api);
             line.write(

@@ -350,6 +350,9 @@ mod tests {
 
     const FIELDS: &[&str] = &["k", "classes"];
 
+    /// Names and contents of fields.
+    type Form<'a> = &'a [(&'a str, &'a [u8])];
+
     /// A form of (name, content), cut into pieces of `step` bytes, read with small limits.
     async fn read_form(parts: &[(&str, &[u8])], images_max: usize, step: usize) -> Result<Parts> {
         let mut body = Vec::new();
@@ -392,7 +395,7 @@ mod tests {
         let long = vec![b'x'; TEXT_BYTES_MAX + 1];
         let large = vec![0; 10_001];
         let many: Vec<(&str, &[u8])> = std::iter::repeat_n(("k", &b"1"[..]), TEXTS_MAX + 1).collect();
-        let rows: &[(&[(&str, &[u8])], ErrorKind, &str)] = &[
+        let rows: &[(Form<'_>, ErrorKind, &str)] = &[
             (
                 &[("file", file)],
                 ErrorKind::InvalidRequest,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answer::RecordFacts;
-use super::{LabelSource, Names, Window, rendered_path, thumbnail_path};
+use super::{ImageFile, LabelSource, Names, Window, rendered_path, thumbnail_path};
 use crate::domain::{self, ClassLabel, K_MAX, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpSettings;
@@ -228,13 +228,14 @@ pub struct NewImage {
     pub labels: Labels,
 }
 
-/// How the API describes [`NewImage`].
+// How the API describes `NewImage`.
+/// An image to add, with what is known about it.
 #[derive(ToSchema)]
 #[schema(as = NewImage)]
 #[expect(dead_code, reason = "a description, never a value")]
 pub struct NewImageFields {
     /// PNG, JPEG or DICOM, told apart by content.
-    #[schema(value_type = String, format = Binary, content_media_type = "application/octet-stream")]
+    #[schema(value_type = ImageFile)]
     image: (),
     /// Its class; without one it is found but never votes.
     class: Option<String>,

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Vote;
+use super::{ImageFile, Vote};
 use crate::domain::{Ask, ClassLabel, Exclude, ImageId, K_MAX, Region, SpaceId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::problem::without_value;
@@ -73,7 +73,7 @@ impl Options {
                 .transpose()?,
             classes: take(&mut object, "classes")?,
             sources: take(&mut object, "sources")?,
-            exclude: take(&mut object, "exclude")?,
+            exclude: take_words(&mut object, "exclude")?,
             exclude_source: take(&mut object, "exclude_source")?,
             exact: take(&mut object, "exact")?,
             allow_partial: take(&mut object, "allow_partial")?,
@@ -85,7 +85,7 @@ impl Options {
         }
     }
 
-    /// Splits the lists of a form at commas, but not names of this archive that hold one.
+    /// Splits the lists of a form at commas, but not names of the archive's classes and sources that hold one.
     pub fn split_lists(&mut self, classes: &[(ClassLabel, usize)], sources: &[String]) {
         let classes: HashSet<&str> = classes.iter().map(|(class, _)| class.as_str()).collect();
         let sources: HashSet<&str> = sources.iter().map(String::as_str).collect();
@@ -100,11 +100,7 @@ impl Options {
             let Some(values) = list else { continue };
             let parts = |value: String| match known.contains(value.as_str()) {
                 true => vec![value],
-                false => value
-                    .split(',')
-                    .map(|part| part.trim().to_owned())
-                    .filter(|part| !part.is_empty())
-                    .collect(),
+                false => split(&value),
             };
             *values = std::mem::take(values).into_iter().flat_map(parts).collect();
         }
@@ -118,12 +114,13 @@ impl Options {
         let default = Ask::default();
         let classes = self
             .classes
+            .filter(|names| !names.is_empty())
             .map(|names| names.iter().map(|name| ClassLabel::parse(name)).collect::<Result<_>>());
         Ok(Ask {
             k: self.k.map_or(Ok(default.k), check_k)?,
             vote: self.vote.map_or(default.vote, Into::into),
             classes: classes.transpose().map_err(|error| error.context("`classes`"))?,
-            sources: self.sources,
+            sources: self.sources.filter(|sources| !sources.is_empty()),
             exclude_sources: self.exclude_source.unwrap_or_default(),
             exclude: self
                 .exclude
@@ -176,13 +173,14 @@ impl FromParts for SearchForm {
     }
 }
 
-/// How the API describes [`SearchForm`]. `Deserialize` only lends its attribute `flatten`.
+// How the API describes `SearchForm`. Serde only lends its attribute `flatten`.
+/// A search by an uploaded image.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = SearchForm)]
 #[expect(dead_code, reason = "a description, never a value")]
 pub struct SearchFormFields {
     /// PNG, JPEG or DICOM, told apart by content.
-    #[schema(value_type = String, format = Binary, content_media_type = "application/octet-stream")]
+    #[schema(value_type = ImageFile)]
     image: (),
     /// A part of the image as `x,y,width,height`, fractions of its width and height.
     #[schema(example = "0.25,0.25,0.5,0.5")]
@@ -280,7 +278,7 @@ impl TryFrom<Map<String, Value>> for ByVector {
 #[derive(ToSchema)]
 pub struct EmbedForm {
     /// 1 to 16 files, each in a field of this name.
-    #[schema(value_type = Vec<String>, min_items = 1, max_items = 16)]
+    #[schema(value_type = Vec<ImageFile>, min_items = 1, max_items = 16)]
     pub image: Vec<Bytes>,
 }
 
@@ -426,6 +424,24 @@ fn take<T: DeserializeOwned>(object: &mut Map<String, Value>, name: &str) -> Res
     serde_json::from_value(value).map_err(|error| invalid(format!("`{name}`: {}", without_value(&error.to_string()))))
 }
 
+/// A list of words, or the words with commas between as in a form.
+fn take_words(object: &mut Map<String, Value>, name: &str) -> Result<Option<Vec<String>>> {
+    match object.remove(name) {
+        Some(Value::String(text)) => Ok(Some(split(&text))),
+        other => {
+            object.extend(other.map(|value| (name.to_owned(), value)));
+            take(object, name)
+        }
+    }
+}
+
+fn split(text: &str) -> Vec<String> {
+    text.split(',')
+        .map(|part| part.trim().to_owned())
+        .filter(|part| !part.is_empty())
+        .collect()
+}
+
 fn required<T: DeserializeOwned>(object: &mut Map<String, Value>, name: &str) -> Result<T> {
     take(object, name)?.ok_or_else(|| invalid(format!("missing field `{name}`")))
 }
@@ -450,10 +466,18 @@ mod tests {
     #[test]
     fn options_come_with_defaults_and_null_is_absent() {
         assert_eq!(by_id(json!({"ids": [ID]})).unwrap(), Ask::default());
+        let nothing = json!({"ids": [ID], "k": null, "classes": null, "sources": []});
+        assert_eq!(by_id(nothing).unwrap(), Ask::default());
+        let exclude = |value: Value| by_id(json!({"ids": [ID], "exclude": value})).unwrap().exclude;
         assert_eq!(
-            by_id(json!({"ids": [ID], "k": null, "classes": null})).unwrap(),
-            Ask::default()
+            exclude(json!("patient, study")),
+            Exclude {
+                patient: true,
+                study: true,
+                pixels: false
+            }
         );
+        assert_eq!(exclude(json!("none")), exclude(json!([])));
         let ask = by_id(json!({
             "ids": [ID], "k": 3, "vote": "prior", "classes": ["A, B"], "sources": ["s"], "exclude": ["none"],
             "exclude_source": ["t"], "exact": true, "allow_partial": true, "min_version": 7

@@ -120,6 +120,11 @@ impl From<domain::Window> for Window {
     }
 }
 
+/// A file of a form, as the API describes it: what is read is `Bytes`.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary, content_media_type = "application/octet-stream")]
+pub struct ImageFile(());
+
 /// Where the small picture of an image is.
 fn thumbnail_path(id: ImageId) -> String {
     format!("/v1/images/{id}/thumbnail")

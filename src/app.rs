@@ -115,11 +115,15 @@ impl App {
         tokio::spawn(served.follow(commits));
 
         let listener = TcpListener::bind(settings.listen).map_err(|error| {
-            let message = format!("can't listen on `{}`: is another program using the port?", settings.listen);
+            let message = format!(
+                "can't listen on `{}`: is another program using the port?",
+                settings.listen
+            );
             Error::with_source(ErrorKind::Unavailable, message, error)
         })?;
-        let address =
-            listener.local_addr().map_err(|error| Error::with_source(ErrorKind::Internal, "no local address", error))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "no local address", error))?;
         let settings = HttpSettings {
             upload_bytes_max: settings.upload_bytes_max,
             pixels_max: settings.pixels_max,
@@ -130,7 +134,11 @@ impl App {
             port: address.port(),
         };
         let server = http::server(listener, http::State::new(engine, ingest, settings, metrics))?;
-        Ok(Self { address, server, _written: written })
+        Ok(Self {
+            address,
+            server,
+            _written: written,
+        })
     }
 
     /// Where it listens.
@@ -146,7 +154,9 @@ impl App {
     /// Serves until it is stopped by SIGTERM, SIGINT or its handle.
     pub async fn run_until_stopped(self) -> Result<()> {
         let Self { server, _written, .. } = self;
-        server.await.map_err(|error| Error::with_source(ErrorKind::Internal, "the server ended with an error", error))
+        server
+            .await
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "the server ended with an error", error))
     }
 
     /// Builds and runs on a runtime of its own; `started` gets the address, and a switch that stops the server, once it listens.
@@ -166,7 +176,10 @@ impl App {
 async fn keep_compact(archive: Archive, graphs: GraphBuilder) {
     loop {
         tokio::time::sleep(COMPACT_EVERY).await;
-        let settings = CompactSettings { graphs: Some(Arc::clone(&graphs)), ..CompactSettings::default() };
+        let settings = CompactSettings {
+            graphs: Some(Arc::clone(&graphs)),
+            ..CompactSettings::default()
+        };
         match compact_with(&archive, settings).await {
             Ok(collected) => tracing::info!(
                 version = collected.version,
@@ -203,7 +216,11 @@ pub async fn open_engine(archive: &Archive, settings: &Settings) -> Result<(Engi
     };
     let embedder = Embedder::spawn(
         load_backend(model.path(), &settings.device)?,
-        BatchSettings { batch_max: settings.batch_max, queue_max: settings.queue_max, ..BatchSettings::default() },
+        BatchSettings {
+            batch_max: settings.batch_max,
+            queue_max: settings.queue_max,
+            ..BatchSettings::default()
+        },
     )?;
     let decoder = Arc::new(Decoder::new(decoder_settings(settings)));
     let preparer = Preparer::new(decoder, embedder.card().input(), settings.threads);
@@ -221,7 +238,10 @@ pub async fn open_engine(archive: &Archive, settings: &Settings) -> Result<(Engi
 /// How files are decoded under these settings.
 pub fn decoder_settings(settings: &Settings) -> DecoderSettings {
     DecoderSettings {
-        limits: Limits { file_bytes_max: settings.upload_bytes_max, pixels_max: settings.pixels_max },
+        limits: Limits {
+            file_bytes_max: settings.upload_bytes_max,
+            pixels_max: settings.pixels_max,
+        },
         workers: settings.threads,
         worker_memory_bytes_max: settings.worker_memory_bytes_max,
         worker_seconds_max: 20,
@@ -241,7 +261,10 @@ fn check_access(settings: &Settings) -> Result<()> {
         None if settings.listen.ip().is_loopback() => Ok(()),
         None => Err(Error::new(
             ErrorKind::Unauthorized,
-            format!("`{}` can be reached from other machines: give an API key (--api-key-file) or listen on 127.0.0.1", settings.listen),
+            format!(
+                "`{}` can be reached from other machines: give an API key (--api-key-file) or listen on 127.0.0.1",
+                settings.listen
+            ),
         )),
     }
 }

@@ -146,22 +146,38 @@ impl Bench {
     fn timed(&self, mut command: Command) -> Result<f64> {
         let out = tempfile::tempdir()
             .map_err(|error| Error::with_source(ErrorKind::Internal, "no temporary folder", error))?;
-        command.arg("--data").arg(&self.data).arg("--out").arg(out.path()).arg("--model").arg(&self.model);
+        command
+            .arg("--data")
+            .arg(&self.data)
+            .arg("--out")
+            .arg(out.path())
+            .arg("--model")
+            .arg(&self.model);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let started = Instant::now();
         let status = command.status().map_err(|error| {
-            Error::with_source(ErrorKind::Unavailable, "one of the ways of embedding can't be started", error)
+            Error::with_source(
+                ErrorKind::Unavailable,
+                "one of the ways of embedding can't be started",
+                error,
+            )
         })?;
         // 3: some images were left out, by both ways alike.
         if !matches!(status.code(), Some(0 | 3)) {
-            return Err(Error::new(ErrorKind::Unavailable, format!("one of the ways of embedding ended with {status}")));
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("one of the ways of embedding ended with {status}"),
+            ));
         }
         Ok(started.elapsed().as_secs_f64())
     }
 
     fn query(&self, images: &[Vec<u8>]) -> Result<QueryReport> {
         let secret = self.archive.secret()?;
-        let settings = || Settings { model: Some(self.model.clone()), ..Settings::local(&self.archive.archive, secret.clone()) };
+        let settings = || Settings {
+            model: Some(self.model.clone()),
+            ..Settings::local(&self.archive.archive, secret.clone())
+        };
         let alone = self.alone(images, &settings())?;
         let (started, ready) = std::sync::mpsc::channel();
         let server_settings = settings();
@@ -171,7 +187,9 @@ impl Bench {
                 let _ = started.send((address, stop));
             })
         });
-        let (address, stop) = ready.recv().map_err(|_| Error::new(ErrorKind::Unavailable, "the server did not start"))?;
+        let (address, stop) = ready
+            .recv()
+            .map_err(|_| Error::new(ErrorKind::Unavailable, "the server did not start"))?;
         let mut client = Vec::new();
         let mut stages: std::collections::BTreeMap<&'static str, Vec<f64>> = Default::default();
         for (turn, image) in images.iter().cycle().take(self.queries + WARM_UP).enumerate() {
@@ -195,7 +213,10 @@ impl Bench {
         let bound = alone.decode_ms + alone.preprocess_ms + alone.exact_search_ms;
         Ok(QueryReport {
             queries: client.len(),
-            stages: stages.into_iter().map(|(stage, values)| (stage, quantiles(values))).collect(),
+            stages: stages
+                .into_iter()
+                .map(|(stage, values)| (stage, quantiles(values)))
+                .collect(),
             client: quantiles(client),
             not_model_share: round(not_model_share),
             overhead_ratio: round(rest / bound),
@@ -224,8 +245,16 @@ impl Bench {
             resize.push(begun.elapsed().as_secs_f64() * 1000.0);
             let found = version.snapshot.get(ids[turn % ids.len()]);
             let (_, embedding) = found.ok_or_else(|| Error::internal("an id of the version is not in its index"))?;
-            let query = Query { embedding, patients: vec![], studies: vec![], same_pixels: vec![] };
-            let ask = Ask { exact: true, ..Ask::default() };
+            let query = Query {
+                embedding,
+                patients: vec![],
+                studies: vec![],
+                same_pixels: vec![],
+            };
+            let ask = Ask {
+                exact: true,
+                ..Ask::default()
+            };
             let begun = Instant::now();
             std::hint::black_box(search::local::search(&version.snapshot, &query, &ask)?);
             search.push(begun.elapsed().as_secs_f64() * 1000.0);
@@ -244,9 +273,17 @@ const STAGES: [&str; 6] = ["decode", "preprocess", "queue", "model", "search", "
 
 fn read_images(data: &Path, most: usize) -> Result<Vec<Vec<u8>>> {
     let dataset = Dataset::open(data)?;
-    let images = dataset.entries().iter().take(most.max(1)).map(|entry| dataset.read(&entry.file)).collect::<Result<Vec<_>>>()?;
+    let images = dataset
+        .entries()
+        .iter()
+        .take(most.max(1))
+        .map(|entry| dataset.read(&entry.file))
+        .collect::<Result<Vec<_>>>()?;
     if images.is_empty() {
-        return Err(Error::new(ErrorKind::InvalidRequest, format!("`{}` holds no images", data.display())));
+        return Err(Error::new(
+            ErrorKind::InvalidRequest,
+            format!("`{}` holds no images", data.display()),
+        ));
     }
     Ok(images)
 }
@@ -268,7 +305,10 @@ fn post_search(address: SocketAddr, image: &[u8]) -> Result<Value> {
     stream.write_all(&body).map_err(refuse)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).map_err(refuse)?;
-    let start = answer.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |at| at + 4);
+    let start = answer
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .map_or(0, |at| at + 4);
     if !answer.starts_with(b"HTTP/1.1 200") {
         return Err(Error::new(ErrorKind::Unavailable, "a query was not answered with 200"));
     }
@@ -283,8 +323,16 @@ fn median(values: &mut [f64]) -> f64 {
 
 fn quantiles(mut values: Vec<f64>) -> Quantiles {
     values.sort_by(f64::total_cmp);
-    let at = |share: f64| values.get(((values.len() - 1) as f64 * share).round() as usize).copied().unwrap_or(f64::NAN);
-    Quantiles { p50_ms: round(at(0.5)), p99_ms: round(at(0.99)) }
+    let at = |share: f64| {
+        values
+            .get(((values.len() - 1) as f64 * share).round() as usize)
+            .copied()
+            .unwrap_or(f64::NAN)
+    };
+    Quantiles {
+        p50_ms: round(at(0.5)),
+        p99_ms: round(at(0.99)),
+    }
 }
 
 fn round(value: f64) -> f64 {

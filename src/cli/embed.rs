@@ -9,8 +9,8 @@ use super::EXIT_PARTIAL;
 use super::index::decoder;
 use crate::embed::load_backend;
 use crate::error::Result;
-use crate::ingest::bulk::{self, BulkSettings};
 use crate::ingest::Dataset;
+use crate::ingest::bulk::{self, BulkSettings};
 use crate::search::prepare;
 
 /// Turn a folder (or zip) of images into vectors: one `.npy` and one `.json` a class.
@@ -74,18 +74,28 @@ impl Embed {
             self.out.display()
         );
         for (class, images) in &report.classes {
-            eprintln!("  {images:>7}  {}", class.as_ref().map_or("(no label)", |class| class.as_str()));
+            eprintln!(
+                "  {images:>7}  {}",
+                class.as_ref().map_or("(no label)", |class| class.as_str())
+            );
         }
         for (document, rows) in &report.unmatched {
             eprintln!("{document}: {rows} rows name no image of the data set");
         }
         if report.unread > 0 {
-            eprintln!("{} files lie too deep to belong to a class and were not read", report.unread);
+            eprintln!(
+                "{} files lie too deep to belong to a class and were not read",
+                report.unread
+            );
         }
         for file in &report.stale {
             eprintln!("{file} is of an earlier run over other data and was left alone");
         }
-        Ok(if report.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_PARTIAL) })
+        Ok(if report.broken.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(EXIT_PARTIAL)
+        })
     }
 }
 

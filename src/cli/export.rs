@@ -29,7 +29,12 @@ impl Export {
             let archive = Archive::open(&self.archive.archive, secret).await?;
             export(&archive, &self.out).await
         })?;
-        eprintln!("wrote {} records of {} classes to {}", report.records, report.classes, self.out.display());
+        eprintln!(
+            "wrote {} records of {} classes to {}",
+            report.records,
+            report.classes,
+            self.out.display()
+        );
         Ok(ExitCode::SUCCESS)
     }
 }

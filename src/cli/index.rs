@@ -82,7 +82,9 @@ impl Index {
     pub fn run(self) -> Result<ExitCode> {
         let threads = self.decode_threads.unwrap_or_else(super::processors);
         let name = self.name.clone().unwrap_or_else(|| {
-            self.embeddings.file_name().map_or_else(|| "archive".to_owned(), |name| name.to_string_lossy().into_owned())
+            self.embeddings
+                .file_name()
+                .map_or_else(|| "archive".to_owned(), |name| name.to_string_lossy().into_owned())
         });
         let settings = BuildSettings {
             embeddings: self.embeddings,
@@ -106,7 +108,12 @@ impl Index {
             threads,
         };
         let decoder = decoder(threads);
-        let report = super::block_on(build::build(&self.archive.archive, || self.archive.secret_or_new(), &decoder, &settings))?;
+        let report = super::block_on(build::build(
+            &self.archive.archive,
+            || self.archive.secret_or_new(),
+            &decoder,
+            &settings,
+        ))?;
         eprintln!(
             "version {}: {} new images, {} files known already, {} under another class than before, {} left out; {} graphs",
             report.version,
@@ -119,7 +126,11 @@ impl Index {
         for (file, why) in &report.left_out {
             eprintln!("left out: {file}: {why}");
         }
-        Ok(if report.left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_PARTIAL) })
+        Ok(if report.left_out.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(EXIT_PARTIAL)
+        })
     }
 }
 

@@ -30,8 +30,18 @@ impl Verify {
         for damage in &report.damaged {
             println!("damaged: {damage}");
         }
-        println!("version {}: {} objects, {} images, {} damaged", report.version, report.objects, report.images, report.damaged.len());
-        Ok(if report.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_PARTIAL) })
+        println!(
+            "version {}: {} objects, {} images, {} damaged",
+            report.version,
+            report.objects,
+            report.images,
+            report.damaged.len()
+        );
+        Ok(if report.damaged.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(EXIT_PARTIAL)
+        })
     }
 }
 
@@ -60,11 +70,16 @@ impl Compact {
             let settings = CompactSettings {
                 manifest_age_min: Duration::from_secs(self.manifest_seconds),
                 object_age_min: Duration::from_secs(self.object_seconds),
-                graphs: Some(graph_builder(IndexSettings::default().with_exact_rows_max(self.exact_rows_max))),
+                graphs: Some(graph_builder(
+                    IndexSettings::default().with_exact_rows_max(self.exact_rows_max),
+                )),
             };
             compact_with(&archive, settings).await
         })?;
-        println!("version {}: {} manifests and {} objects deleted", report.version, report.manifests_deleted, report.objects_deleted);
+        println!(
+            "version {}: {} manifests and {} objects deleted",
+            report.version, report.manifests_deleted, report.objects_deleted
+        );
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -26,13 +26,25 @@ pub const EXIT_PARTIAL: u8 = 3;
 ///
 /// Research use only, not for diagnosis.
 #[derive(Parser)]
-#[command(name = "medsearch", version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "medsearch",
+    version,
+    max_term_width = 110,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     /// TOML file with one table a command, for example `[serve]` with `listen = "127.0.0.1:8000"`; flags and environment win over it.
     #[arg(long, global = true, value_name = "FILE", env = "MEDSEARCH_CONFIG")]
     config: Option<PathBuf>,
     /// What is logged, for example `info` or `medsearch=debug,warn`.
-    #[arg(long, global = true, default_value = "info", value_name = "LEVEL", env = "MEDSEARCH_LOG")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "info",
+        value_name = "LEVEL",
+        env = "MEDSEARCH_LOG"
+    )]
     log: String,
     #[command(subcommand)]
     command: Command,
@@ -115,6 +127,8 @@ fn block_on<T>(future: impl Future<Output = crate::error::Result<T>>) -> crate::
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| crate::error::Error::with_source(crate::error::ErrorKind::Internal, "no async runtime", error))?
+        .map_err(|error| {
+            crate::error::Error::with_source(crate::error::ErrorKind::Internal, "no async runtime", error)
+        })?
         .block_on(future)
 }

@@ -45,7 +45,11 @@ impl Search {
     /// Prints a table, or JSON.
     pub fn run(self) -> Result<ExitCode> {
         let bytes = std::fs::read(&self.image).map_err(|error| {
-            Error::with_source(ErrorKind::InvalidRequest, format!("`{}` can't be read", self.image.display()), error)
+            Error::with_source(
+                ErrorKind::InvalidRequest,
+                format!("`{}` can't be read", self.image.display()),
+                error,
+            )
         })?;
         let secret = self.archive.secret()?;
         let settings = Settings {
@@ -54,12 +58,26 @@ impl Search {
             ..Settings::local(&self.archive.archive, secret.clone())
         };
         let exclude = if self.include_same {
-            Exclude { patient: false, study: false, pixels: false }
+            Exclude {
+                patient: false,
+                study: false,
+                pixels: false,
+            }
         } else {
             Exclude::default()
         };
-        let ask = Ask { k: self.k.into(), exact: self.exact, exclude, ..Ask::default() };
-        let upload = Upload { bytes: bytes.into(), patient_id: None, issuer: None, study_uid: None };
+        let ask = Ask {
+            k: self.k.into(),
+            exact: self.exact,
+            exclude,
+            ..Ask::default()
+        };
+        let upload = Upload {
+            bytes: bytes.into(),
+            patient_id: None,
+            issuer: None,
+            study_uid: None,
+        };
         let (engine, answer) = super::block_on(async {
             let archive = Archive::open(&self.archive.archive, secret).await?;
             let (engine, _) = open_engine(&archive, &settings).await?;
@@ -85,4 +103,3 @@ fn print_table(answer: &Answer) {
     }
     println!("\n{}. Research use only, not for diagnosis.", answer.verdict.reason);
 }
-

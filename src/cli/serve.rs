@@ -90,9 +90,15 @@ impl Serve {
     }
 
     fn api_key(&self) -> Result<Option<String>> {
-        let Some(path) = &self.api_key_file else { return Ok(self.api_key.clone()) };
+        let Some(path) = &self.api_key_file else {
+            return Ok(self.api_key.clone());
+        };
         let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::with_source(ErrorKind::InvalidRequest, format!("the API key file `{}` can't be read", path.display()), error)
+            Error::with_source(
+                ErrorKind::InvalidRequest,
+                format!("the API key file `{}` can't be read", path.display()),
+                error,
+            )
         })?;
         Ok(Some(text.trim().to_owned()))
     }

@@ -65,27 +65,40 @@ fn config_path(arguments: &[OsString]) -> Option<PathBuf> {
 }
 
 fn apply(mut command: Command, path: &Path) -> Result<Command> {
-    let refuse = |why: String| Error::new(ErrorKind::InvalidRequest, format!("configuration `{}`: {why}", path.display()));
+    let refuse = |why: String| {
+        Error::new(
+            ErrorKind::InvalidRequest,
+            format!("configuration `{}`: {why}", path.display()),
+        )
+    };
     let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
-    let tables: toml::Table = text.parse().map_err(|error: toml::de::Error| refuse(error.message().to_owned()))?;
+    let tables: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| refuse(error.message().to_owned()))?;
     for (name, settings) in tables {
         let toml::Value::Table(settings) = settings else {
-            return Err(refuse(format!("`{name}` is not a table: settings stand under `[serve]`, `[index]` and so on")));
+            return Err(refuse(format!(
+                "`{name}` is not a table: settings stand under `[serve]`, `[index]` and so on"
+            )));
         };
         let Some(subcommand) = command.find_subcommand(&name).cloned() else {
             return Err(refuse(format!("there is no command `{name}`")));
         };
         for (key, value) in settings {
             let id = key.replace('-', "_");
-            if !subcommand.get_arguments().any(|argument| argument.get_id() == id.as_str()) {
+            if !subcommand
+                .get_arguments()
+                .any(|argument| argument.get_id() == id.as_str())
+            {
                 return Err(refuse(format!("`{name}` has no setting `{key}`")));
             }
             let value = match value {
                 toml::Value::String(text) => text,
                 other => other.to_string(),
             };
-            command = command
-                .mut_subcommand(&name, |sub| sub.mut_arg(&id, |argument| argument.required(false).default_value(value)));
+            command = command.mut_subcommand(&name, |sub| {
+                sub.mut_arg(&id, |argument| argument.required(false).default_value(value))
+            });
         }
     }
     Ok(command)
@@ -112,13 +125,20 @@ mod tests {
     fn file_gives_defaults_and_flags_win() {
         let file = "[serve]\nlisten-on = \"127.0.0.1:9\"\n";
         assert_eq!(parsed(file, &["medsearch", "serve"]).unwrap(), "127.0.0.1:9");
-        assert_eq!(parsed(file, &["medsearch", "serve", "--listen-on", "x:1"]).unwrap(), "x:1");
+        assert_eq!(
+            parsed(file, &["medsearch", "serve", "--listen-on", "x:1"]).unwrap(),
+            "x:1"
+        );
     }
 
     #[test]
     fn unknown_names_are_refused() {
         for file in ["[server]\na = 1\n", "[serve]\nlisten = 1\n", "listen = 1\n", "[serve\n"] {
-            assert_eq!(parsed(file, &["medsearch", "serve"]).unwrap_err().kind(), ErrorKind::InvalidRequest, "{file}");
+            assert_eq!(
+                parsed(file, &["medsearch", "serve"]).unwrap_err().kind(),
+                ErrorKind::InvalidRequest,
+                "{file}"
+            );
         }
     }
 }

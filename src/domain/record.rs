@@ -77,7 +77,9 @@ pub struct Record {
 impl Record {
     /// The same pixels were handed in under another class: neither label votes until a PATCH settles it.
     pub fn label_conflict(&self) -> bool {
-        self.aliases.iter().any(|alias| alias.class.is_some() && alias.class != self.class)
+        self.aliases
+            .iter()
+            .any(|alias| alias.class.is_some() && alias.class != self.class)
     }
 
     /// Whether the label takes part in votes (a conflict with another record is found by the index).

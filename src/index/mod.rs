@@ -50,6 +50,9 @@ impl Default for IndexSettings {
 impl IndexSettings {
     /// The same with another threshold, if one is given.
     pub fn with_exact_rows_max(self, exact_rows_max: Option<usize>) -> Self {
-        Self { exact_rows_max: exact_rows_max.unwrap_or(self.exact_rows_max), ..self }
+        Self {
+            exact_rows_max: exact_rows_max.unwrap_or(self.exact_rows_max),
+            ..self
+        }
     }
 }

@@ -13,8 +13,8 @@ use super::dataset::Dataset;
 use super::image::pictures;
 use super::progress::Progress;
 use crate::archive::{
-    Archive, ClassData, GraphBuilder, GraphParameters, IdentityMode, NewArchive, NewGraph, NewImage, NewModel, Retention,
-    RowsObject, Scope, Secret, load_folder,
+    Archive, ClassData, GraphBuilder, GraphParameters, IdentityMode, NewArchive, NewGraph, NewImage, NewModel,
+    Retention, RowsObject, Scope, Secret, load_folder,
 };
 use crate::domain::{ClassLabel, Embedding};
 use crate::embed::ModelCard;
@@ -95,7 +95,12 @@ pub async fn build(
     {
         return Err(Error::new(
             ErrorKind::SpaceMismatch,
-            format!("the model `{}` is of space `{}`, the vectors are of `{}`", card.name, card.space().id(), space.id()),
+            format!(
+                "the model `{}` is of space `{}`, the vectors are of `{}`",
+                card.name,
+                card.space().id(),
+                space.id()
+            ),
         ));
     }
     let input = model.as_ref().map(|(card, _)| card.input());
@@ -114,7 +119,13 @@ pub async fn build(
     };
     let archive = open_or_create(url, new, secret()?).await?;
     let images = settings.data.as_deref().map(Dataset::open).transpose()?;
-    let source = Source { archive: &archive, decoder, input, images: images.as_ref(), retention: settings.retention };
+    let source = Source {
+        archive: &archive,
+        decoder,
+        input,
+        images: images.as_ref(),
+        retention: settings.retention,
+    };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(settings.threads.max(1))
         .build()
@@ -179,7 +190,10 @@ impl Source<'_> {
         if let (Some(images), Some(file)) = (self.images, record.file.clone()) {
             let bytes = images.read(&file)?;
             let described = class.file.described(row)?;
-            if described.sha256.is_some_and(|sha256| sha256 != hex::encode(Sha256::digest(&bytes))) {
+            if described
+                .sha256
+                .is_some_and(|sha256| sha256 != hex::encode(Sha256::digest(&bytes)))
+            {
                 let why = "the file is not the one that was embedded: embed the data again";
                 return Err(Error::new(ErrorKind::InvalidImage, why));
             }
@@ -207,11 +221,16 @@ impl Source<'_> {
 
 fn name_of(class: &ClassData, row: usize) -> String {
     let described = class.file.described(row).ok();
-    described.and_then(|described| described.file).unwrap_or_else(|| format!("{}, row {row}", class.file.stem()))
+    described
+        .and_then(|described| described.file)
+        .unwrap_or_else(|| format!("{}, row {row}", class.file.stem()))
 }
 
 fn precisions(classes: &[ClassData]) -> Vec<String> {
-    let mut precisions: Vec<String> = classes.iter().map(|class| class.file.provenance.precision.clone()).collect();
+    let mut precisions: Vec<String> = classes
+        .iter()
+        .map(|class| class.file.provenance.precision.clone())
+        .collect();
     precisions.sort();
     precisions.dedup();
     precisions
@@ -221,16 +240,25 @@ fn read_model(dir: &Path) -> Result<(ModelCard, NewModel)> {
     let unwritable = |error| Error::with_source(ErrorKind::Internal, "the model card can't be written as JSON", error);
     if dir.as_os_str() == "thumbnail" {
         let card = ModelCard::thumbnail();
-        let model = NewModel { card: serde_json::to_value(&card).map_err(unwritable)?, torchscript: None };
+        let model = NewModel {
+            card: serde_json::to_value(&card).map_err(unwritable)?,
+            torchscript: None,
+        };
         return Ok((card, model));
     }
     let card = ModelCard::load(dir)?;
     let script = std::fs::read(dir.join("model.pt")).map_err(|error| {
-        Error::with_source(ErrorKind::NotFound, format!("`{}` can't be read", dir.join("model.pt").display()), error)
+        Error::with_source(
+            ErrorKind::NotFound,
+            format!("`{}` can't be read", dir.join("model.pt").display()),
+            error,
+        )
     })?;
     card.check_script(&script)?;
-    let model =
-        NewModel { card: serde_json::to_value(&card).map_err(unwritable)?, torchscript: Some(script.into()) };
+    let model = NewModel {
+        card: serde_json::to_value(&card).map_err(unwritable)?,
+        torchscript: Some(script.into()),
+    };
     Ok((card, model))
 }
 
@@ -243,14 +271,23 @@ pub fn graph_builder(settings: IndexSettings) -> GraphBuilder {
                 by_class.entry(class).or_default().push(row);
             }
         }
-        let large: Vec<_> = by_class.into_iter().filter(|(_, keys)| keys.len() > settings.exact_rows_max).collect();
-        large.into_par_iter().map(|(class, keys)| graph(rows, class, &keys, &settings.graph)).collect()
+        let large: Vec<_> = by_class
+            .into_iter()
+            .filter(|(_, keys)| keys.len() > settings.exact_rows_max)
+            .collect();
+        large
+            .into_par_iter()
+            .map(|(class, keys)| graph(rows, class, &keys, &settings.graph))
+            .collect()
     })
 }
 
 fn graph(rows: &RowsObject, class: &ClassLabel, keys: &[u32], parameters: &index::GraphParameters) -> Result<NewGraph> {
     let dimension = rows.header.dimension;
-    let units = keys.iter().map(|&row| Embedding::from_raw(rows.vector(row), dimension)).collect::<Result<Vec<_>>>()?;
+    let units = keys
+        .iter()
+        .map(|&row| Embedding::from_raw(rows.vector(row), dimension))
+        .collect::<Result<Vec<_>>>()?;
     let vectors: Vec<&[f32]> = units.iter().map(Embedding::as_slice).collect();
     Ok(NewGraph {
         class: Some(class.clone()),

@@ -76,7 +76,13 @@ impl Ingest {
             let facts = InterchangeFacts::of(&upload, &labels, &image);
             let record = record(archive.identity(), &upload, labels, &image, facts)?;
             let (thumbnail, pixels) = pictures(&image, retention)?;
-            Ok(NewImage { record, vector: embedded.raw, thumbnail, pixels, provenance })
+            Ok(NewImage {
+                record,
+                vector: embedded.raw,
+                thumbnail,
+                pixels,
+                provenance,
+            })
         })
         .await?;
         let class = image.record.class.clone();
@@ -102,9 +108,19 @@ impl Ingest {
         class: Option<ClassLabel>,
         label_source: Option<LabelSource>,
     ) -> Result<Receipt> {
-        let change = Change::Relabel { id, class: class.clone(), label_source };
+        let change = Change::Relabel {
+            id,
+            class: class.clone(),
+            label_source,
+        };
         let committed = self.writer.submit(change).await?;
-        Ok(Receipt { id, version: committed.version, duplicate: false, class, label_conflict: false })
+        Ok(Receipt {
+            id,
+            version: committed.version,
+            duplicate: false,
+            class,
+            label_conflict: false,
+        })
     }
 
     /// Removes an image from every answer. Its bytes are collected by `compact`.
@@ -120,9 +136,18 @@ impl Ingest {
     /// # Errors
     /// `InvalidRequest` for an id that stands for no patient; otherwise as [`Ingest::add`].
     pub async fn delete_patient(&self, patient_id: &str, issuer: Option<&str>) -> Result<(usize, u64)> {
-        let key = self.engine.parts().archive.identity().patient_key(issuer, patient_id).ok_or_else(|| {
-            Error::new(ErrorKind::InvalidRequest, "`patient_id` is blank or a placeholder and stands for no patient")
-        })?;
+        let key = self
+            .engine
+            .parts()
+            .archive
+            .identity()
+            .patient_key(issuer, patient_id)
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::InvalidRequest,
+                    "`patient_id` is blank or a placeholder and stands for no patient",
+                )
+            })?;
         let committed = self.writer.submit(Change::DeletePatient { key }).await?;
         match committed.outcome {
             Outcome::Deleted { images } => Ok((images, committed.version)),
@@ -132,10 +157,7 @@ impl Ingest {
 }
 
 /// The pictures that an archive keeps of an image, as its retention says.
-pub(super) fn pictures(
-    image: &PreparedImage,
-    retention: Retention,
-) -> Result<(Option<Vec<u8>>, Option<NewPixels>)> {
+pub(super) fn pictures(image: &PreparedImage, retention: Retention) -> Result<(Option<Vec<u8>>, Option<NewPixels>)> {
     let thumbnail = thumbnail_png(&image.raster8, THUMBNAIL_PX)?;
     let long_side_max = match retention {
         Retention::Thumbnail => return Ok((Some(thumbnail), None)),
@@ -169,8 +191,18 @@ impl InterchangeFacts {
         put("id", Some(&sha256[..32]));
         put("file", Some(&format!("upload/{sha256}.{}", image.facts.format)));
         put("sha256", Some(&sha256));
-        put("patient_id", upload.patient_id.as_deref().or(dicom.patient_id.as_deref()));
-        put("issuer", if upload.patient_id.is_some() { upload.issuer.as_deref() } else { dicom.issuer.as_deref() });
+        put(
+            "patient_id",
+            upload.patient_id.as_deref().or(dicom.patient_id.as_deref()),
+        );
+        put(
+            "issuer",
+            if upload.patient_id.is_some() {
+                upload.issuer.as_deref()
+            } else {
+                dicom.issuer.as_deref()
+            },
+        );
         put("study_uid", upload.study_uid.as_deref().or(dicom.study_uid.as_deref()));
         put("series_uid", dicom.series_uid.as_deref());
         put("sop_uid", dicom.sop_uid.as_deref());

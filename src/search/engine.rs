@@ -78,8 +78,18 @@ impl Engine {
     ) -> Result<Answer> {
         let started = Instant::now();
         let version = self.version_for(&ask, deadline).await?;
-        let prepared = self.0.parts.preparer.run(upload.bytes.clone(), region, deadline).await?;
-        let Prepared { input, image, decode, preprocess } = prepared;
+        let prepared = self
+            .0
+            .parts
+            .preparer
+            .run(upload.bytes.clone(), region, deadline)
+            .await?;
+        let Prepared {
+            input,
+            image,
+            decode,
+            preprocess,
+        } = prepared;
         let whose = Whose::of(self.0.parts.archive.identity(), &upload, &image);
         let embedded = self.0.parts.embedder.embed(input, deadline).await?;
         let query = Query {
@@ -89,7 +99,10 @@ impl Engine {
             same_pixels: vec![whose.file_key, whose.pixel_key],
         };
         let mut answer = self.search(version, query, ask, deadline).await?;
-        answer.query = AskedQuery { image: Some(image.facts), region };
+        answer.query = AskedQuery {
+            image: Some(image.facts),
+            region,
+        };
         answer.timings = Timings {
             decode_ms: ms(decode),
             preprocess_ms: ms(preprocess),
@@ -107,7 +120,10 @@ impl Engine {
     /// `NotFound` for an id that is not there; otherwise as a search.
     pub async fn search_ids(&self, ids: Vec<ImageId>, ask: Ask, deadline: Instant) -> Result<Answer> {
         if ids.is_empty() || ids.len() > QUERY_IDS_MAX {
-            return Err(Error::new(ErrorKind::InvalidRequest, format!("`ids` needs 1 to {QUERY_IDS_MAX} image ids")));
+            return Err(Error::new(
+                ErrorKind::InvalidRequest,
+                format!("`ids` needs 1 to {QUERY_IDS_MAX} image ids"),
+            ));
         }
         let version = self.version_for(&ask, deadline).await?;
         let mut embeddings = Vec::with_capacity(ids.len());
@@ -121,7 +137,12 @@ impl Engine {
             same_pixels.extend(record.pixel_key);
             same_pixels.extend(record.aliases.iter().map(|alias| alias.file_key));
         }
-        let query = Query { embedding: Embedding::mean(&embeddings)?, patients, studies, same_pixels };
+        let query = Query {
+            embedding: Embedding::mean(&embeddings)?,
+            patients,
+            studies,
+            same_pixels,
+        };
         self.search(version, query, ask, deadline).await
     }
 
@@ -135,18 +156,28 @@ impl Engine {
         if space != own {
             return Err(Error::new(
                 ErrorKind::SpaceMismatch,
-                format!("the vector is of space `{space}`, this archive's is `{own}`: embed the image with this archive's model"),
+                format!(
+                    "the vector is of space `{space}`, this archive's is `{own}`: embed the image with this archive's model"
+                ),
             ));
         }
         let embedding = Embedding::from_raw(&raw, version.state.manifest.space.dimension)?;
-        let query = Query { embedding, patients: vec![], studies: vec![], same_pixels: vec![] };
+        let query = Query {
+            embedding,
+            patients: vec![],
+            studies: vec![],
+            same_pixels: vec![],
+        };
         self.search(version, query, ask, deadline).await
     }
 
     /// The vector of an image, raw as the model gives it.
     pub async fn embed_image(&self, bytes: Bytes, deadline: Instant) -> Result<EmbeddedImage> {
         let (image, embedded) = self.prepare_and_embed(bytes, deadline).await?;
-        Ok(EmbeddedImage { sha256: image.sha256, raw: embedded.raw })
+        Ok(EmbeddedImage {
+            sha256: image.sha256,
+            raw: embedded.raw,
+        })
     }
 
     /// An image decoded and embedded, for whoever keeps it.
@@ -181,11 +212,19 @@ impl Engine {
                 query: AskedQuery::default(),
                 ranking,
                 verdict,
-                coverage: Coverage { shards, answered: shards, missing: vec![] },
+                coverage: Coverage {
+                    shards,
+                    answered: shards,
+                    missing: vec![],
+                },
                 version: version.state.manifest.version,
                 images: version.snapshot.images(),
                 space: version.state.manifest.space.id(),
-                timings: Timings { search_ms: elapsed, total_ms: elapsed, ..Timings::default() },
+                timings: Timings {
+                    search_ms: elapsed,
+                    total_ms: elapsed,
+                    ..Timings::default()
+                },
                 ask,
             })
         })
@@ -205,7 +244,10 @@ impl Engine {
     /// Whether an image's label is kept out of votes because the same pixels stand under another class.
     pub fn label_conflict(&self, id: ImageId) -> bool {
         let version = self.0.parts.served.current();
-        version.state.record(id).is_some_and(|record| version.label_conflict(record))
+        version
+            .state
+            .record(id)
+            .is_some_and(|record| version.label_conflict(record))
     }
 
     /// The model's card.
@@ -256,7 +298,10 @@ impl Engine {
 
     /// How full the model's queue is.
     pub fn saturation(&self) -> Saturation {
-        Saturation { queue_depth: self.0.parts.embedder.queue_depth(), queue_max: self.0.parts.queue_max }
+        Saturation {
+            queue_depth: self.0.parts.embedder.queue_depth(),
+            queue_max: self.0.parts.queue_max,
+        }
     }
 
     pub(crate) fn parts(&self) -> &Parts {
@@ -298,7 +343,10 @@ fn not_found(id: ImageId) -> Error {
 }
 
 fn not_kept() -> Error {
-    Error::new(ErrorKind::PixelsNotKept, "this archive did not keep the pixels of this image")
+    Error::new(
+        ErrorKind::PixelsNotKept,
+        "this archive did not keep the pixels of this image",
+    )
 }
 
 fn ms(duration: Duration) -> f64 {

@@ -164,8 +164,14 @@ mod tests {
         fn query(&self) -> Query {
             Query {
                 embedding: Embedding::from_raw(&self.vector.map(f32::from), DIMENSION).unwrap(),
-                patients: (self.patient > 0).then(|| key(PATIENT + u32::from(self.patient))).into_iter().collect(),
-                studies: (self.study > 0).then(|| key(STUDY + u32::from(self.study))).into_iter().collect(),
+                patients: (self.patient > 0)
+                    .then(|| key(PATIENT + u32::from(self.patient)))
+                    .into_iter()
+                    .collect(),
+                studies: (self.study > 0)
+                    .then(|| key(STUDY + u32::from(self.study)))
+                    .into_iter()
+                    .collect(),
                 same_pixels: self.same.iter().map(|&number| key(number)).collect(),
             }
         }

@@ -21,12 +21,18 @@ pub fn snapshot_input(
             name: rows.name.clone(),
             dimension: manifest.space.dimension,
             records: if held { vec![] } else { rows.records.clone() },
-            vectors: if held { vec![] } else { (0..rows.rows()).flat_map(|row| rows.vector(row)).copied().collect() },
+            vectors: if held {
+                vec![]
+            } else {
+                (0..rows.rows()).flat_map(|row| rows.vector(row)).copied().collect()
+            },
         };
         (Arc::new(segment), state.tombstones(at).to_vec())
     });
     let named: HashSet<&str> = state.rows.iter().map(|rows| rows.name.as_str()).collect();
-    let graphs = graphs.into_iter().filter(|(entry, _)| named.contains(entry.rows_object.as_str()));
+    let graphs = graphs
+        .into_iter()
+        .filter(|(entry, _)| named.contains(entry.rows_object.as_str()));
     SnapshotInput {
         version: manifest.version,
         dimension: manifest.space.dimension,

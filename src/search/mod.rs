@@ -11,7 +11,7 @@ mod served;
 pub mod vote;
 
 pub use answer::{Answer, AskedQuery, EmbeddedImage, ImageFacts, Overview, Saturation, Timings, Upload};
-pub use engine::{Engine, Parts, QUERY_IDS_MAX};
 pub(crate) use engine::Whose;
+pub use engine::{Engine, Parts, QUERY_IDS_MAX};
 pub use prepare::{Prepared, PreparedImage, Preparer, prepare};
 pub use served::{Served, Version};

@@ -54,7 +54,11 @@ pub struct Preparer {
 impl Preparer {
     /// `threads` images at a time.
     pub fn new(decoder: Arc<Decoder>, input: InputSpec, threads: usize) -> Self {
-        Self { decoder, input, permits: Arc::new(Semaphore::new(threads.max(1))) }
+        Self {
+            decoder,
+            input,
+            permits: Arc::new(Semaphore::new(threads.max(1))),
+        }
     }
 
     /// One image, on a blocking thread. Waits for its turn no longer than `deadline`.
@@ -104,5 +108,10 @@ pub fn prepare(decoder: &Decoder, input: &InputSpec, bytes: &[u8], region: Optio
         raster8,
         window,
     };
-    Ok(Prepared { input: model_input, image, decode, preprocess })
+    Ok(Prepared {
+        input: model_input,
+        image,
+        decode,
+        preprocess,
+    })
 }

@@ -50,7 +50,12 @@ impl Served {
         let state = Arc::new(State::load(&archive).await?);
         let version = Arc::new(index(&archive, state, None, &settings).await?);
         let (sender, _) = watch::channel(version.state.manifest.version);
-        Ok(Arc::new(Self { archive, settings, current: ArcSwap::new(version), version: sender }))
+        Ok(Arc::new(Self {
+            archive,
+            settings,
+            current: ArcSwap::new(version),
+            version: sender,
+        }))
     }
 
     /// What answers at this moment.
@@ -68,7 +73,10 @@ impl Served {
             Ok(Ok(_)) => Ok(()),
             _ => Err(Error::new(
                 ErrorKind::VersionAhead,
-                format!("version {min_version} is not served here yet, the newest is {}", *self.version.borrow()),
+                format!(
+                    "version {min_version} is not served here yet, the newest is {}",
+                    *self.version.borrow()
+                ),
             )),
         }
     }
@@ -90,7 +98,9 @@ impl Served {
     /// Loads what is new, if anything is.
     pub async fn refresh(&self) -> Result<()> {
         let current = self.current();
-        let Some(manifest) = self.archive.after(current.state.manifest.version).await? else { return Ok(()) };
+        let Some(manifest) = self.archive.after(current.state.manifest.version).await? else {
+            return Ok(());
+        };
         let next = self.load(&current, manifest).await?;
         let version = next.state.manifest.version;
         self.current.store(Arc::new(next));
@@ -113,8 +123,17 @@ async fn index(
 ) -> Result<Version> {
     let mut graphs = Vec::new();
     for entry in &state.manifest.graphs {
-        let held = previous.as_ref().is_some_and(|version| version.snapshot.has_graph(&entry.object));
-        graphs.push((entry.clone(), if held { None } else { Some(archive.read_graph(entry).await?) }));
+        let held = previous
+            .as_ref()
+            .is_some_and(|version| version.snapshot.has_graph(&entry.object));
+        graphs.push((
+            entry.clone(),
+            if held {
+                None
+            } else {
+                Some(archive.read_graph(entry).await?)
+            },
+        ));
     }
     let settings = settings.clone();
     run_blocking(move || {
@@ -122,7 +141,11 @@ async fn index(
         let input = snapshot_input(&state, graphs, previous);
         let snapshot = Snapshot::build(&input, previous, &settings)?;
         let overview = overview(&state, &snapshot);
-        Ok(Version { state, snapshot, overview })
+        Ok(Version {
+            state,
+            snapshot,
+            overview,
+        })
     })
     .await
 }
@@ -132,8 +155,11 @@ const SAMPLES: usize = 6;
 
 fn overview(state: &State, snapshot: &Snapshot) -> Overview {
     let manifest = &state.manifest;
-    let classes: Vec<(ClassLabel, usize)> =
-        snapshot.classes().iter().map(|(class, images)| (class.clone(), *images)).collect();
+    let classes: Vec<(ClassLabel, usize)> = snapshot
+        .classes()
+        .iter()
+        .map(|(class, images)| (class.clone(), *images))
+        .collect();
     Overview {
         name: manifest.archive.name.clone(),
         version: manifest.version,
@@ -149,7 +175,11 @@ fn overview(state: &State, snapshot: &Snapshot) -> Overview {
         retention: manifest.archive.retention.to_string(),
         identity: manifest.archive.identity.to_string(),
         created_at: manifest.archive.created_at.clone(),
-        samples: if manifest.archive.demo { samples(state, &classes) } else { vec![] },
+        samples: if manifest.archive.demo {
+            samples(state, &classes)
+        } else {
+            vec![]
+        },
         classes,
     }
 }
@@ -165,5 +195,8 @@ fn samples(state: &State, classes: &[(ClassLabel, usize)]) -> Vec<(ImageId, Clas
         }
     }
     let turns = (0..SAMPLES).flat_map(|turn| of_class.iter().map(move |(class, ids)| (*class, ids.get(turn))));
-    turns.filter_map(|(class, id)| Some((*id?, class.clone()))).take(SAMPLES).collect()
+    turns
+        .filter_map(|(class, id)| Some((*id?, class.clone())))
+        .take(SAMPLES)
+        .collect()
 }

@@ -45,11 +45,22 @@ fn make() -> TempDir {
     std::fs::write(folder.path().join("secret"), hex::encode([7; 32])).unwrap();
     let embeddings = folder.path().join("embeddings");
     let run = |arguments: &[&Path]| {
-        let run = std::process::Command::new(env!("CARGO_BIN_EXE_medsearch")).args(arguments).output().unwrap();
+        let run = std::process::Command::new(env!("CARGO_BIN_EXE_medsearch"))
+            .args(arguments)
+            .output()
+            .unwrap();
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     };
     let path = Path::new;
-    run(&[path("embed"), path("--data"), &data, path("--out"), &embeddings, path("--model"), path("thumbnail")]);
+    run(&[
+        path("embed"),
+        path("--data"),
+        &data,
+        path("--out"),
+        &embeddings,
+        path("--model"),
+        path("thumbnail"),
+    ]);
     let archive = folder.path().join("archive");
     let secret = folder.path().join("secret");
     run(&[

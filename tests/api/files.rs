@@ -170,7 +170,10 @@ pub fn pattern_png(class: u32, number: u32) -> Vec<u8> {
             _ => x + y,
         };
         let stripe = (along * 4 + number * 3) % 200;
-        let noise = (x * 31 + y * 17 + number * 101 + 1).wrapping_mul(2_654_435_761).wrapping_mul(2 * number + 1) >> 28;
+        let noise = (x * 31 + y * 17 + number * 101 + 1)
+            .wrapping_mul(2_654_435_761)
+            .wrapping_mul(2 * number + 1)
+            >> 28;
         (stripe + noise) as u8
     })
 }

@@ -72,13 +72,23 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
     let (engine, served) = app::open_engine(&archive, &parts).await.unwrap();
     let space = engine.overview().space.id().to_string();
     let (written, commits) = watch::channel(0);
-    let writer = Writer::spawn(archive, WriterSettings::default(), written.clone()).await.unwrap();
+    let writer = Writer::spawn(archive, WriterSettings::default(), written.clone())
+        .await
+        .unwrap();
     actix_web::rt::spawn(served.follow(commits));
     let ingest = Ingest::new(engine.clone(), writer);
     let state = State::new(engine, Some(ingest), settings, Arc::new(Metrics::new().unwrap()));
     actix_web::rt::spawn(http::server(listener, state).unwrap());
-    let client = Client::builder().timeout(Duration::from_secs(60)).redirect(reqwest::redirect::Policy::none());
-    TestApp { port, space, client: client.build().unwrap(), _written: written, _folder: folder }
+    let client = Client::builder()
+        .timeout(Duration::from_secs(60))
+        .redirect(reqwest::redirect::Policy::none());
+    TestApp {
+        port,
+        space,
+        client: client.build().unwrap(),
+        _written: written,
+        _folder: folder,
+    }
 }
 
 impl TestApp {

@@ -16,15 +16,19 @@ async fn ok(request: reqwest::RequestBuilder) -> Value {
 
 impl TestApp {
     async fn search(&self, file: &[u8], options: &[(&str, &str)]) -> Value {
-        let mut parts: Vec<Part<'_>> =
-            options.iter().map(|(name, value)| Part::Text(name, value.as_bytes())).collect();
+        let mut parts: Vec<Part<'_>> = options
+            .iter()
+            .map(|(name, value)| Part::Text(name, value.as_bytes()))
+            .collect();
         parts.push(Part::File("image", file));
         ok(self.form("/v1/search", &parts)).await
     }
 
     async fn add(&self, file: &[u8], fields: &[(&str, &str)]) -> (u16, Value) {
-        let mut parts: Vec<Part<'_>> =
-            fields.iter().map(|(name, value)| Part::Text(name, value.as_bytes())).collect();
+        let mut parts: Vec<Part<'_>> = fields
+            .iter()
+            .map(|(name, value)| Part::Text(name, value.as_bytes()))
+            .collect();
         parts.push(Part::File("image", file));
         let response = self.form("/v1/images", &parts).send().await.unwrap();
         (response.status().as_u16(), response.json().await.unwrap())
@@ -37,7 +41,10 @@ impl TestApp {
 
 fn ids(answer: &Value) -> Vec<String> {
     let neighbors = answer["neighbors"].as_array().unwrap();
-    neighbors.iter().map(|neighbor| neighbor["id"].as_str().unwrap().to_owned()).collect()
+    neighbors
+        .iter()
+        .map(|neighbor| neighbor["id"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[actix_web::test]
@@ -47,7 +54,10 @@ async fn a_search_says_what_it_found_and_how() {
     let answer = app.search(&file, &[("k", "5")]).await;
     let neighbors = answer["neighbors"].as_array().unwrap();
     assert_eq!(neighbors.len(), 5);
-    assert!(neighbors.iter().all(|neighbor| neighbor["class"] == "Viral Pneumonia"), "{answer:#}");
+    assert!(
+        neighbors.iter().all(|neighbor| neighbor["class"] == "Viral Pneumonia"),
+        "{answer:#}"
+    );
     assert_eq!(neighbors[0]["rank"], 1);
     assert_eq!(neighbors[0]["label_source"], "folder");
     assert_eq!(answer["suggestion"]["status"], "suggested");
@@ -66,15 +76,19 @@ async fn a_search_says_what_it_found_and_how() {
     assert!(neighbors[0]["similarity"].as_f64().unwrap() < 0.9999);
     let with_itself = app.search(&file, &[("k", "5"), ("exclude", "none")]).await;
     assert!(with_itself["neighbors"][0]["similarity"].as_f64().unwrap() > 0.9999);
-    let similarities: Vec<f64> =
-        neighbors.iter().map(|neighbor| neighbor["similarity"].as_f64().unwrap()).collect();
+    let similarities: Vec<f64> = neighbors
+        .iter()
+        .map(|neighbor| neighbor["similarity"].as_f64().unwrap())
+        .collect();
     assert!(similarities.is_sorted_by(|a, b| a >= b), "{similarities:?}");
 }
 
 #[actix_web::test]
 async fn filters_act_inside_the_search() {
     let app = spawn_app().await;
-    let answer = app.search(&image(0, 1), &[("k", "6"), ("classes", "Viral Pneumonia,Normal")]).await;
+    let answer = app
+        .search(&image(0, 1), &[("k", "6"), ("classes", "Viral Pneumonia,Normal")])
+        .await;
     let neighbors = answer["neighbors"].as_array().unwrap();
     assert_eq!(neighbors.len(), 6, "k come back where k exist");
     assert!(neighbors.iter().all(|neighbor| neighbor["class"] != "COVID"));
@@ -88,7 +102,10 @@ async fn by_id_and_by_vector_answer_like_the_image() {
     let by_image = app.search(&file, &[("k", "7")]).await;
     let with_itself = app.search(&file, &[("k", "1"), ("exclude", "none")]).await;
     let id = with_itself["neighbors"][0]["id"].clone();
-    let by_id = ok(app.request("POST", "/v1/search/by-id").json(&json!({"ids": [id], "k": 7}))).await;
+    let by_id = ok(app
+        .request("POST", "/v1/search/by-id")
+        .json(&json!({"ids": [id], "k": 7})))
+    .await;
     assert_eq!(ids(&by_image), ids(&by_id));
     let embedded = ok(app.form("/v1/embeddings", &[Part::File("image", &file)])).await;
     let body = json!({"vector": embedded["embeddings"][0]["vector"], "space": app.space, "k": 8});
@@ -101,7 +118,12 @@ async fn by_id_and_by_vector_answer_like_the_image() {
 async fn a_write_is_answered_once_and_found_at_its_version() {
     let app = spawn_app().await;
     let file = image(0, 100);
-    let fields = [("class", "COVID"), ("label_source", "PCR"), ("patient_id", "4711"), ("source", "here")];
+    let fields = [
+        ("class", "COVID"),
+        ("label_source", "PCR"),
+        ("patient_id", "4711"),
+        ("source", "here"),
+    ];
     let (status, receipt) = app.add(&file, &fields).await;
     assert_eq!((status, &receipt["duplicate"]), (201, &json!(false)), "{receipt}");
     let version = receipt["version"].to_string();
@@ -114,7 +136,10 @@ async fn a_write_is_answered_once_and_found_at_its_version() {
     assert!(patient.starts_with("p_") && !patient.contains("4711"));
 
     let (status, again) = app.add(&file, &fields).await;
-    assert_eq!((status, &again["duplicate"], &again["id"]), (200, &json!(true), &receipt["id"]));
+    assert_eq!(
+        (status, &again["duplicate"], &again["id"]),
+        (200, &json!(true), &receipt["id"])
+    );
     assert_eq!(app.archive().await["images"], u64::from(PER_CLASS) * 3 + 1);
 
     // The patient's own images stay out, for whoever says whose image is asked about.
@@ -123,11 +148,14 @@ async fn a_write_is_answered_once_and_found_at_its_version() {
     let of_another = app.search(&image(0, 101), &[("patient_id", "4712"), ("k", "30")]).await;
     assert!(ids(&of_another).contains(&receipt["id"].as_str().unwrap().to_owned()));
     let (status, slug, _) = problem(
-        app.form("/v1/search", &[Part::Text("min_version", b"999999"), Part::File("image", &file)])
-            .timeout(std::time::Duration::from_secs(60))
-            .send()
-            .await
-            .unwrap(),
+        app.form(
+            "/v1/search",
+            &[Part::Text("min_version", b"999999"), Part::File("image", &file)],
+        )
+        .timeout(std::time::Duration::from_secs(60))
+        .send()
+        .await
+        .unwrap(),
     )
     .await;
     assert_eq!((status, slug.as_str()), (503, "version-ahead"));
@@ -138,13 +166,26 @@ async fn one_patient_has_one_vote() {
     let app = spawn_app().await;
     let mut version = String::new();
     for number in 200..206 {
-        let (status, receipt) = app.add(&image(0, number), &[("class", "Normal"), ("patient_id", "one")]).await;
+        let (status, receipt) = app
+            .add(&image(0, number), &[("class", "Normal"), ("patient_id", "one")])
+            .await;
         assert_eq!(status, 201);
         version = receipt["version"].to_string();
     }
-    let answer = app.search(&image(0, 3), &[("k", "10"), ("min_version", &version)]).await;
-    let patients: Vec<&Value> = answer["neighbors"].as_array().unwrap().iter().map(|n| &n["patient"]).collect();
-    assert_eq!(patients.iter().filter(|patient| !patient.is_null()).count(), 1, "{answer:#}");
+    let answer = app
+        .search(&image(0, 3), &[("k", "10"), ("min_version", &version)])
+        .await;
+    let patients: Vec<&Value> = answer["neighbors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|n| &n["patient"])
+        .collect();
+    assert_eq!(
+        patients.iter().filter(|patient| !patient.is_null()).count(),
+        1,
+        "{answer:#}"
+    );
     assert_eq!(answer["neighbors"].as_array().unwrap().len(), 10);
 }
 
@@ -155,9 +196,15 @@ async fn labels_live_and_conflicts_do_not_vote() {
     let itself = app.search(&file, &[("k", "1"), ("exclude", "none")]).await;
     let id = itself["neighbors"][0]["id"].as_str().unwrap().to_owned();
     let (status, receipt) = app.add(&file, &[("class", "COVID")]).await;
-    assert_eq!((status, &receipt["id"], &receipt["label_conflict"]), (200, &json!(id), &json!(true)), "{receipt}");
+    assert_eq!(
+        (status, &receipt["id"], &receipt["label_conflict"]),
+        (200, &json!(id), &json!(true)),
+        "{receipt}"
+    );
     let version = receipt["version"].to_string();
-    let answer = app.search(&file, &[("exclude", "none"), ("k", "3"), ("min_version", &version)]).await;
+    let answer = app
+        .search(&file, &[("exclude", "none"), ("k", "3"), ("min_version", &version)])
+        .await;
     assert_eq!(answer["neighbors"][0]["label_conflict"], true);
     assert!(!answer["suggestion"]["voters"].as_array().unwrap().contains(&json!(id)));
 
@@ -165,7 +212,9 @@ async fn labels_live_and_conflicts_do_not_vote() {
     let change = json!({"class": "Normal", "label_source": "biopsy"});
     let changed = ok(app.request("PATCH", &path).json(&change)).await;
     let version = changed["version"].to_string();
-    let answer = app.search(&file, &[("exclude", "none"), ("k", "3"), ("min_version", &version)]).await;
+    let answer = app
+        .search(&file, &[("exclude", "none"), ("k", "3"), ("min_version", &version)])
+        .await;
     assert_eq!(answer["neighbors"][0]["label_conflict"], false);
     assert_eq!(answer["neighbors"][0]["label_source"], "biopsy");
     assert!(answer["suggestion"]["voters"].as_array().unwrap().contains(&json!(id)));
@@ -182,7 +231,9 @@ async fn what_is_deleted_is_gone_and_may_come_back() {
     let path = format!("/v1/images/{id}");
     let deleted = ok(app.request("DELETE", &path)).await;
     let version = deleted["version"].to_string();
-    let answer = app.search(&file, &[("exclude", "none"), ("k", "30"), ("min_version", &version)]).await;
+    let answer = app
+        .search(&file, &[("exclude", "none"), ("k", "30"), ("min_version", &version)])
+        .await;
     assert!(!ids(&answer).contains(&id));
     let (status, slug, _) = problem(app.get(&path).await).await;
     assert_eq!((status, slug.as_str()), (404, "not-found"));

@@ -28,7 +28,9 @@ fn row(
 
 /// A file that only the decoder finds wrong.
 fn file(name: &'static str, slugs: &'static [&'static str], content: Vec<u8>) -> Row {
-    row(name, slugs, move |app| app.form("/v1/search", &[Part::File("image", &content)]))
+    row(name, slugs, move |app| {
+        app.form("/v1/search", &[Part::File("image", &content)])
+    })
 }
 
 /// A good image with a wrong option.
@@ -331,7 +333,11 @@ impl TestApp {
     /// The next good request works.
     async fn works(&self) {
         assert_eq!(self.get("/v1/archive").await.status(), 200);
-        let response = self.form("/v1/search", &[Part::File("image", &files::png(64, 64))]).send().await.unwrap();
+        let response = self
+            .form("/v1/search", &[Part::File("image", &files::png(64, 64))])
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), 200);
     }
 }

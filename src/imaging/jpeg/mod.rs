@@ -3,6 +3,7 @@
 mod header;
 mod orientation;
 
+use libjpeg_turbo_rs::{PixelFormat, decompress_to};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
@@ -51,6 +52,18 @@ pub fn decode_components(bytes: &[u8], header: &Header) -> Result<Vec<u8>> {
 /// Interleaved samples as they are coded, or RGB when `to_rgb` says that they are YCbCr.
 fn decode_samples(bytes: &[u8], header: &Header, to_rgb: bool) -> Result<Vec<u8>> {
     let bytes = header.without_asides(bytes);
+    let turbo = match header.components.len() {
+        1 => Some(PixelFormat::Grayscale),
+        3 if to_rgb && !header.names_rgb() => Some(PixelFormat::Rgb),
+        _ => None,
+    };
+    if let Some(format) = turbo {
+        let image = decompress_to(&bytes, format).map_err(broken)?;
+        if (image.width, image.height) != (header.width as usize, header.height as usize) {
+            return Err(invalid("it has another size than its header says"));
+        }
+        return Ok(image.data);
+    }
     let options = DecoderOptions::default()
         .set_max_width(SIDE_MAX as usize)
         .set_max_height(SIDE_MAX as usize);
@@ -99,7 +112,7 @@ fn invalid(what: &str) -> Error {
     Error::new(ErrorKind::InvalidImage, format!("broken JPEG: {what}"))
 }
 
-fn broken(error: zune_jpeg::errors::DecodeErrors) -> Error {
+fn broken(error: impl std::fmt::Display) -> Error {
     Error::with_source(
         ErrorKind::InvalidImage,
         "broken JPEG: it can't be decoded",

@@ -297,8 +297,9 @@ fn check_rows(vectors: &[&[f32]], keys: &[u32]) -> Result<usize> {
             return Err(wrong_dimension(vector.len(), dimension));
         }
         let squared: f64 = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-        // Written so that NaN is refused too.
-        if !((squared - 1.0).abs() < 1e-3) {
+        // False for NaN too.
+        let unit = (squared - 1.0).abs() < 1e-3;
+        if !unit {
             return Err(Error::new(
                 ErrorKind::Damaged,
                 format!("row `{key}` is not a finite unit vector"),

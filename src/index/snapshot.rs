@@ -438,10 +438,11 @@ impl Passage<'_> {
         let segment = &self.snapshot.segments[leg.segment].segment;
         let allowed = &self.scope.allowed[leg.segment];
         let rows = rows.iter().copied().filter(|&row| allowed.contains(row));
+        let slots = rows.map(|row| segment.slot_of(row));
         let mut found = Found::none(self.k);
-        found.evaluations = exact::scan(self.query.as_slice(), segment.matrix(), rows, |row, similarity| {
+        found.evaluations = exact::scan(self.query.as_slice(), segment.matrix(), slots, |slot, similarity| {
             if found.top.welcomes(similarity) || found.best.welcomes(similarity) {
-                let record = segment.record(row).clone();
+                let record = segment.record(segment.row_at(slot)).clone();
                 let votes = self.snapshot.votes(&record);
                 let hit = Hit {
                     similarity,

@@ -51,7 +51,7 @@ mod tests {
     /// A hit whose record follows from its number, as an image has one record wherever it is found.
     fn hit(number: u32, similarity: i8) -> Hit {
         let class = [None, Some("A"), Some("B"), Some("Viral Pneumonia")][number as usize % 4];
-        let patient = (number % 3 > 0).then_some((number / 3 % 5) as u8);
+        let patient = (!number.is_multiple_of(3)).then_some((number / 3 % 5) as u8);
         Hit {
             similarity: f32::from(similarity) / 8.0,
             record: record(number, class, patient),
@@ -68,7 +68,7 @@ mod tests {
                 *eligible.entry(class.clone()).or_default() += 1;
                 path.insert(
                     class.clone(),
-                    if hits.len() % 2 == 0 {
+                    if hits.len().is_multiple_of(2) {
                         PathTaken::Hnsw
                     } else {
                         PathTaken::Exact

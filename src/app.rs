@@ -51,6 +51,8 @@ pub struct Settings {
     pub worker_memory_bytes_max: u64,
     /// Searches only.
     pub read_only: bool,
+    /// The program whose `decode-worker` decodes DICOM: this one.
+    pub program: PathBuf,
 }
 
 impl Settings {
@@ -73,6 +75,7 @@ impl Settings {
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             worker_memory_bytes_max: 2 << 30,
             read_only: false,
+            program: own_program(),
         }
     }
 }
@@ -178,7 +181,7 @@ pub async fn open_engine(archive: &Archive, settings: &Settings) -> Result<(Engi
         load_backend(model.path(), &settings.device)?,
         BatchSettings { batch_max: settings.batch_max, queue_max: settings.queue_max, ..BatchSettings::default() },
     )?;
-    let decoder = Arc::new(Decoder::new(decoder_settings(settings)?));
+    let decoder = Arc::new(Decoder::new(decoder_settings(settings)));
     let preparer = Preparer::new(decoder, embedder.card().input(), settings.threads);
     let parts = Parts {
         archive: archive.clone(),
@@ -192,16 +195,19 @@ pub async fn open_engine(archive: &Archive, settings: &Settings) -> Result<(Engi
 }
 
 /// How files are decoded under these settings.
-pub fn decoder_settings(settings: &Settings) -> Result<DecoderSettings> {
-    let program = std::env::current_exe()
-        .map_err(|error| Error::with_source(ErrorKind::Internal, "the program's own path is unknown", error))?;
-    Ok(DecoderSettings {
+pub fn decoder_settings(settings: &Settings) -> DecoderSettings {
+    DecoderSettings {
         limits: Limits { file_bytes_max: settings.upload_bytes_max, pixels_max: settings.pixels_max },
         workers: settings.threads,
         worker_memory_bytes_max: settings.worker_memory_bytes_max,
         worker_seconds_max: 20,
-        program,
-    })
+        program: settings.program.clone(),
+    }
+}
+
+/// Where this program lies. By the name that the kernel gives it when the path is gone, for example after an upgrade in place.
+pub fn own_program() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"))
 }
 
 /// Beyond loopback nothing is served without a credential.

@@ -8,20 +8,20 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::commit::{Propose, Proposed, base, commit};
-use super::draft::{Draft, alias_of, check_image, encode};
+use super::draft::{Draft, alias_of, check_image, encode, keep_vector};
 use super::merge::ROWS_BYTES_MAX;
 use super::pack::{Kind, PackBuilder, Slice};
 use super::rows::Rows;
 use super::store::{blocking, object_name};
 use super::{
-    Archive, GraphEntry, GraphParameters, Moment, NewImage, NewPixels, Outcome, PackEntry, Retention, RowsEntry,
-    RowsObject, RowsProvenance, State,
+    Archive, GraphEntry, GraphParameters, Identity, Moment, NewImage, NewPixels, Outcome, PackEntry, Retention,
+    RowsEntry, RowsObject, RowsProvenance, State,
 };
-use crate::domain::{Alias, ClassLabel, Key, Record};
+use crate::domain::{ClassLabel, Key, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Packs that are not named yet are safe from collection for a day; half of that is left for the commit.
-const AGE_MAX: Duration = Duration::from_secs(12 * 3600);
+pub(super) const AGE_MAX: Duration = Duration::from_secs(12 * 3600);
 
 const GRAPH_MAGIC: &[u8; 8] = b"MSGRAPH1";
 const GRAPH_FORMAT: u32 = 1;
@@ -137,14 +137,12 @@ impl Bulk {
             .collect();
         if let Some(&index) = keys.iter().find_map(|key| self.keys.get(key)) {
             self.keys.extend(keys.into_iter().map(|key| (key, index)));
-            let outcome = join(
-                &mut self.staged[index],
-                Staged {
-                    record,
-                    vector,
-                    provenance,
-                },
-            );
+            let other = Staged {
+                record,
+                vector,
+                provenance,
+            };
+            let outcome = join(&mut self.staged[index], other, self.archive.identity())?;
             match outcome {
                 Outcome::Conflict => self.conflicts += 1,
                 _ => self.duplicates += 1,
@@ -245,7 +243,7 @@ async fn close(archive: &Archive, builder: &mut PackBuilder, packs: &mut Vec<Pac
 }
 
 /// Makes `other` an alias of `first`, or the other way round when only `other` has a class. Pictures stay with the place.
-fn join(first: &mut Staged, other: Staged) -> Outcome {
+fn join(first: &mut Staged, other: Staged, identity: &Identity) -> Result<Outcome> {
     let swap = first.record.class.is_none() && other.record.class.is_some();
     let conflict = !swap && other.record.class.is_some() && other.record.class != first.record.class;
     let same_file = |file_key: Key, file: &Option<String>, class: &Option<ClassLabel>| {
@@ -263,14 +261,19 @@ fn join(first: &mut Staged, other: Staged) -> Outcome {
         first.record.pixels = old.record.pixels.take();
         first.record.aliases = std::mem::take(&mut old.record.aliases);
         first.record.aliases.push(alias_of(&old.record));
+        for alias in &mut first.record.aliases {
+            keep_vector(alias, &old.vector, &first.vector, identity)?;
+        }
     } else if !known {
-        first.record.aliases.push(alias_of(&other.record));
+        let mut alias = alias_of(&other.record);
+        keep_vector(&mut alias, &other.vector, &first.vector, identity)?;
+        first.record.aliases.push(alias);
     }
-    if conflict {
+    Ok(if conflict {
         Outcome::Conflict
     } else {
         Outcome::Duplicate
-    }
+    })
 }
 
 struct Append {
@@ -307,17 +310,14 @@ impl Propose for Append {
                 fresh.push(index);
                 continue;
             };
-            let files: Vec<Alias> = std::iter::once(alias_of(&staged.record))
-                .chain(staged.record.aliases.iter().cloned())
-                .collect();
-            // An absorbed alias moves the row, so its place is looked up again.
-            for (nth, alias) in files.into_iter().enumerate() {
-                let spot = if nth == 0 {
-                    spot
-                } else {
-                    draft.same(&staged.record).unwrap_or(spot)
-                };
+            let files = std::iter::once(alias_of(&staged.record)).chain(staged.record.aliases.iter().cloned());
+            for (nth, mut alias) in files.enumerate() {
+                // An absorbed alias moves the row.
+                let spot = draft.same(&staged.record).unwrap_or(spot);
+                keep_vector(&mut alias, &staged.vector, draft.vector(spot), archive.identity())?;
                 match draft.absorb(spot, alias) {
+                    // The others were counted when they were pushed.
+                    _ if nth > 0 => {}
                     Outcome::Conflict => self.conflicts += 1,
                     _ => self.duplicates += 1,
                 }
@@ -328,7 +328,7 @@ impl Propose for Append {
             return Ok(None);
         }
         // Another writer seldom adds one of these images: then what was written on the older base is still right.
-        if !self.written.as_ref().is_some_and(|written| written.fresh == fresh) {
+        if self.written.as_ref().is_none_or(|written| written.fresh != fresh) {
             self.written = Some(self.write(archive, base, fresh, commit).await?);
         }
         let mut manifest = base.manifest.as_ref().clone();

@@ -9,7 +9,9 @@ use futures_util::future::try_join_all;
 use super::pack::{Kind, PackBuilder};
 use super::rows::Rows;
 use super::store::{blocking, object_name};
-use super::{Archive, IdentityMode, Manifest, PackEntry, Retention, RowsEntry, RowsObject, RowsProvenance, State};
+use super::{
+    Archive, Identity, IdentityMode, Manifest, PackEntry, Retention, RowsEntry, RowsObject, RowsProvenance, State,
+};
 use crate::domain::{Alias, ClassLabel, Embedding, ImageId, Key, LabelChange, LabelSource, PixelsRef, Record};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -109,6 +111,18 @@ pub(super) fn alias_of(record: &Record) -> Alias {
     }
 }
 
+/// Seals the vector of a file with its record where that is not, bit for bit, the vector it will stand behind: so that an export gives
+/// back what came in. Without a sealed record (mode `anonymous`) it is let go.
+pub(super) fn keep_vector(alias: &mut Alias, own: &[f32], kept: &[f32], identity: &Identity) -> Result<()> {
+    let same = own.len() == kept.len() && own.iter().zip(kept).all(|(own, kept)| own.to_bits() == kept.to_bits());
+    if let Some(sealed) = alias.sealed.as_deref().filter(|_| !same)
+        && let (record, None) = identity.open_with_vector(sealed)?
+    {
+        alias.sealed = Some(identity.seal_with_vector(&record, own)?);
+    }
+    Ok(())
+}
+
 /// A place in the draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spot {
@@ -155,7 +169,7 @@ impl<'a> Draft<'a> {
         match change {
             Change::Insert(image) => {
                 check_image(image, self.base, archive)?;
-                let (outcome, id) = self.insert(image);
+                let (outcome, id) = self.insert(image, archive.identity())?;
                 Ok((outcome, Some(id)))
             }
             Change::Relabel {
@@ -178,7 +192,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn insert(&mut self, image: &'a NewImage) -> (Outcome, ImageId) {
+    fn insert(&mut self, image: &'a NewImage, identity: &Identity) -> Result<(Outcome, ImageId)> {
         let record = &image.record;
         let Some(spot) = self.same(record) else {
             let id = record.id;
@@ -192,22 +206,23 @@ impl<'a> Draft<'a> {
                 provenance: &image.provenance,
                 pictures: Some(image),
             });
-            return (Outcome::Inserted, id);
+            return Ok((Outcome::Inserted, id));
         };
         let known = self.record(spot);
         let id = known.id;
         if record.class.is_none() || record.class == known.class {
-            return (Outcome::Duplicate, id);
+            return Ok((Outcome::Duplicate, id));
         }
-        let alias = alias_of(record);
+        let mut alias = alias_of(record);
         if !known
             .aliases
             .iter()
             .any(|known| known.file_key == alias.file_key && known.class == alias.class)
         {
+            keep_vector(&mut alias, &image.vector, self.vector(spot), identity)?;
             self.add_alias(spot, alias);
         }
-        (Outcome::Conflict, id)
+        Ok((Outcome::Conflict, id))
     }
 
     /// Takes in an image of a data set that is known already: every file of the set comes back from an export. Says what that meant.
@@ -309,6 +324,14 @@ impl<'a> Draft<'a> {
         match spot {
             Spot::Base(object, row) => self.base.at((object, row)),
             Spot::New(index) => &self.rows[index].as_ref().expect("deleted rows are in no lookup").record,
+        }
+    }
+
+    /// The vector at a place.
+    pub fn vector(&self, spot: Spot) -> &[f32] {
+        match spot {
+            Spot::Base(object, row) => self.base.rows[object].vector(row),
+            Spot::New(index) => &self.rows[index].as_ref().expect("deleted rows are in no lookup").vector,
         }
     }
 

@@ -38,6 +38,8 @@ struct Row {
     file: String,
     value: Value,
     at: (usize, u32),
+    /// Where it is not that of `at`.
+    vector: Option<Vec<f32>>,
 }
 
 fn write(state: &State, identity: &Identity, folder: &Path) -> Result<Exported> {
@@ -47,14 +49,15 @@ fn write(state: &State, identity: &Identity, folder: &Path) -> Result<Exported> 
         for index in 0..=record.aliases.len() {
             let alias = index.checked_sub(1).map(|index| &record.aliases[index]);
             let (class, file) = alias.map_or((&record.class, &record.file), |alias| (&alias.class, &alias.file));
-            let value = match identity.mode() {
+            let (value, vector) = match identity.mode() {
                 IdentityMode::Linked => linked(record, index, identity)?,
-                IdentityMode::Anonymous => anonymous(record, index),
+                IdentityMode::Anonymous => (anonymous(record, index), None),
             };
             let row = Row {
                 file: file.clone().unwrap_or_default(),
                 value,
                 at,
+                vector,
             };
             classes.entry(class.clone()).or_default().push(row);
         }
@@ -67,7 +70,8 @@ fn write(state: &State, identity: &Identity, folder: &Path) -> Result<Exported> 
         let path = folder.join(format!("{}.npy", stem(class.as_ref())));
         let mut writer = NpyWriter::create(&path, rows.len(), state.manifest.space.dimension)?;
         for row in &rows {
-            writer.push(state.rows[row.at.0].vector(row.at.1))?;
+            let shared = state.rows[row.at.0].vector(row.at.1);
+            writer.push(row.vector.as_deref().unwrap_or(shared))?;
         }
         writer.finish()?;
         exported.records += rows.len();
@@ -84,8 +88,8 @@ fn write(state: &State, identity: &Identity, folder: &Path) -> Result<Exported> 
     Ok(exported)
 }
 
-/// The record as it came, with today's label where that was changed.
-fn linked(record: &Record, index: usize, identity: &Identity) -> Result<Value> {
+/// The record as it came, with today's label where that was changed, and its own vector where it has one.
+fn linked(record: &Record, index: usize, identity: &Identity) -> Result<(Value, Option<Vec<f32>>)> {
     let sealed = match index.checked_sub(1) {
         None => &record.sealed,
         Some(index) => &record.aliases[index].sealed,
@@ -96,15 +100,15 @@ fn linked(record: &Record, index: usize, identity: &Identity) -> Result<Value> {
             format!("image `{}` has no sealed record", record.id),
         )
     })?;
-    let mut value = identity
-        .open(sealed)
+    let (mut value, vector) = identity
+        .open_with_vector(sealed)
         .map_err(|error| error.context(format!("image `{}`", record.id)))?;
     if !record.history.is_empty()
         && let Value::Object(fields) = &mut value
     {
         put_label_source(fields, record);
     }
-    Ok(value)
+    Ok((value, vector))
 }
 
 /// Pseudonyms in place of ids. Of an alias only its own file is known apart from what it shares with its image.

@@ -1,6 +1,7 @@
 //! Pseudonyms: what the archive keeps in place of patient ids and UIDs, and the sealed original.
 
 use std::fmt;
+use std::str::FromStr;
 
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead, KeyInit as _, Payload};
@@ -15,8 +16,10 @@ use super::Secret;
 use crate::domain::{ImageId, Key, Slot};
 use crate::error::{Error, ErrorKind, Result};
 
-const SEAL_VERSION: u8 = 1;
-const SEAL_CONTEXT: &[u8] = b"medsearch/record/1";
+/// A sealed record: JSON.
+const SEAL_RECORD: u8 = 1;
+/// A sealed record with its vector: u32 LE length of the JSON, JSON, f32 LE.
+const SEAL_RECORD_AND_VECTOR: u8 = 2;
 const NONCE_BYTES: usize = 12;
 
 /// Patient ids that name nobody, after normalisation. Rows of zeros, `X` or punctuation are recognised apart.
@@ -55,6 +58,20 @@ pub enum IdentityMode {
     Anonymous,
     /// Pseudonyms, and the interchange record as it came, encrypted.
     Linked,
+}
+
+impl FromStr for IdentityMode {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "anonymous" => Ok(Self::Anonymous),
+            "linked" => Ok(Self::Linked),
+            _ => Err(Error::new(
+                ErrorKind::InvalidRequest,
+                "the identity mode is `anonymous` or `linked`",
+            )),
+        }
+    }
 }
 
 impl fmt::Display for IdentityMode {
@@ -155,25 +172,7 @@ impl Identity {
         if self.mode == IdentityMode::Anonymous {
             return Ok(None);
         }
-        let plain = serde_json::to_vec(record)
-            .map_err(|error| Error::with_source(ErrorKind::Internal, "a record can't be written as JSON", error))?;
-        let mut nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut nonce)
-            .map_err(|error| Error::with_source(ErrorKind::Internal, "the system gives no random bytes", error))?;
-        let sealed = self
-            .cipher()
-            .encrypt(
-                &nonce.into(),
-                Payload {
-                    msg: &plain,
-                    aad: SEAL_CONTEXT,
-                },
-            )
-            .map_err(|_| Error::internal("a record can't be sealed"))?;
-        let mut bytes = vec![SEAL_VERSION];
-        bytes.extend(nonce);
-        bytes.extend(sealed);
-        Ok(Some(BASE64.encode(bytes)))
+        Ok(Some(self.encrypt(SEAL_RECORD, &json(record)?)?))
     }
 
     /// Decrypts what [`Identity::seal`] made.
@@ -181,22 +180,69 @@ impl Identity {
     /// # Errors
     /// `Damaged` when it is not that, or another secret's.
     pub fn open(&self, sealed: &str) -> Result<Value> {
+        Ok(self.open_with_vector(sealed)?.0)
+    }
+
+    /// Encrypts a record together with its own vector, for a record that stands behind another one's vector.
+    pub(super) fn seal_with_vector(&self, record: &Value, vector: &[f32]) -> Result<String> {
+        let record = json(record)?;
+        let length = u32::try_from(record.len()).map_err(|_| Error::internal("a record is too long to be sealed"))?;
+        let mut plain = length.to_le_bytes().to_vec();
+        plain.extend(record);
+        plain.extend(vector.iter().flat_map(|x| x.to_le_bytes()));
+        self.encrypt(SEAL_RECORD_AND_VECTOR, &plain)
+    }
+
+    /// Decrypts a record, and its vector when that was sealed with it.
+    pub(super) fn open_with_vector(&self, sealed: &str) -> Result<(Value, Option<Vec<f32>>)> {
         let damaged = || Error::new(ErrorKind::Damaged, "a sealed record can't be opened with this secret");
         let bytes = BASE64.decode(sealed).map_err(|_| damaged())?;
         let (&version, rest) = bytes.split_first().ok_or_else(damaged)?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_BYTES>().ok_or_else(damaged)?;
-        if version != SEAL_VERSION {
-            return Err(damaged());
-        }
         let payload = Payload {
             msg: sealed,
-            aad: SEAL_CONTEXT,
+            aad: &context(version),
         };
         let plain = self
             .cipher()
             .decrypt(&(*nonce).into(), payload)
             .map_err(|_| damaged())?;
-        serde_json::from_slice(&plain).map_err(|_| damaged())
+        let (record, vector) = match version {
+            SEAL_RECORD => (plain.as_slice(), None),
+            SEAL_RECORD_AND_VECTOR => {
+                let (length, rest) = plain.split_first_chunk::<4>().ok_or_else(damaged)?;
+                let length = u32::from_le_bytes(*length) as usize;
+                let (record, vector) = rest.split_at_checked(length).ok_or_else(damaged)?;
+                let (components, rest) = vector.as_chunks::<4>();
+                if !rest.is_empty() {
+                    return Err(damaged());
+                }
+                (
+                    record,
+                    Some(components.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
+                )
+            }
+            _ => return Err(damaged()),
+        };
+        Ok((serde_json::from_slice(record).map_err(|_| damaged())?, vector))
+    }
+
+    fn encrypt(&self, version: u8, plain: &[u8]) -> Result<String> {
+        let mut nonce = [0; NONCE_BYTES];
+        getrandom::fill(&mut nonce)
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "the system gives no random bytes", error))?;
+        let payload = Payload {
+            msg: plain,
+            aad: &context(version),
+        };
+        let sealed = self
+            .cipher()
+            .encrypt(&nonce.into(), payload)
+            .map_err(|_| Error::internal("a record can't be sealed"))?;
+        let mut bytes = vec![version];
+        bytes.extend(nonce);
+        bytes.extend(sealed);
+        Ok(BASE64.encode(bytes))
     }
 
     fn cipher(&self) -> Aes256Gcm {
@@ -231,6 +277,16 @@ impl fmt::Debug for Identity {
             .field("mode", &self.mode)
             .finish_non_exhaustive()
     }
+}
+
+/// Binds what is sealed to what it is, so that one kind can't be passed off as the other.
+fn context(version: u8) -> Vec<u8> {
+    format!("medsearch/record/{version}").into_bytes()
+}
+
+fn json(record: &Value) -> Result<Vec<u8>> {
+    serde_json::to_vec(record)
+        .map_err(|error| Error::with_source(ErrorKind::Internal, "a record can't be written as JSON", error))
 }
 
 fn normalised(text: &str) -> String {
@@ -308,7 +364,18 @@ mod tests {
         assert_eq!(got, expected);
     }
 
-    const GOLDEN: [&str; 10] = ["", "", "", "", "", "", "", "", "", ""];
+    const GOLDEN: [&str; 10] = [
+        "105a516fc1077eb3",
+        "870658d4017d40da8fa8c9da7e505d97",
+        "424763f605f975ac8904f24a1071ec6b",
+        "6d5bdbc7f49bb773242312ec6035f80f",
+        "d489029243850e2635055032e193cf1e",
+        "ca5d5ab972dc800296f4e92bcd641dd9",
+        "8e3969512a5278ffbf04d67a6e8d9a98",
+        "e9593ac49f10f8f9eecba354e0f982254bdf",
+        "2a413122f5b76048e69d51a7dfd9ee3a742b",
+        "p_870658d4017d",
+    ];
 
     #[test]
     fn a_patient_stays_in_one_slot() {
@@ -339,5 +406,18 @@ mod tests {
             assert_eq!(linked.open(broken).unwrap_err().kind(), ErrorKind::Damaged);
         }
         assert_eq!(identity(IdentityMode::Anonymous).seal(&record).unwrap(), None);
+
+        let vector = [1.5f32, -0.0, f32::MIN_POSITIVE];
+        let both = linked.seal_with_vector(&record, &vector).unwrap();
+        let (opened, own) = linked.open_with_vector(&both).unwrap();
+        assert_eq!(opened, record);
+        assert_eq!(
+            <[f32; 3]>::try_from(own.unwrap()).unwrap().map(f32::to_bits),
+            vector.map(f32::to_bits)
+        );
+        assert_eq!(linked.open(&both).unwrap(), record);
+        let mut passed_off = BASE64.decode(&both).unwrap();
+        passed_off[0] = SEAL_RECORD;
+        assert!(linked.open(&BASE64.encode(passed_off)).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! `<CLASS>.npy` + `<CLASS>.json`: the form in which embeddings come in and go out.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -62,7 +63,7 @@ impl VectorProvenance {
 }
 
 /// `<CLASS>.json`: record i describes row i of `<CLASS>.npy`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct ClassFile {
     /// Space of the vectors.
     pub space: Space,
@@ -74,6 +75,16 @@ pub struct ClassFile {
     pub pseudonyms_of: Option<String>,
     /// The records as they are written, unknown fields included.
     pub records: Vec<Value>,
+}
+
+/// Never the records.
+impl fmt::Debug for ClassFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClassFile")
+            .field("class", &self.class)
+            .field("records", &self.records.len())
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Deserialize)]
@@ -231,9 +242,7 @@ impl ClassFile {
         Ok(Record {
             id: keys.id,
             class: self.class.clone(),
-            label_source: described
-                .label_source
-                .or(self.class.as_ref().map(|_| LabelSource::Folder)),
+            label_source: described.label_source,
             patient: keys.patient,
             study: keys.study,
             series: keys.series,
@@ -616,7 +625,7 @@ mod tests {
         assert_eq!(made.age.as_deref(), Some("45"));
         assert_eq!(made.file_key, identity.file_key(&[0xab; 32]));
         assert_eq!(made.id, identity.image_id(made.patient, &[0xab; 32]));
-        assert_eq!(made.label_source, Some(LabelSource::Folder));
+        assert_eq!(made.label_source, None);
         assert_eq!(identity.open(made.sealed.as_deref().unwrap()).unwrap(), record());
         for broken in 1..4 {
             assert_eq!(

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::str::FromStr;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -107,6 +108,21 @@ pub enum Retention {
     View,
     /// A small picture only.
     Thumbnail,
+}
+
+impl FromStr for Retention {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "original" => Ok(Self::Original),
+            "view" => Ok(Self::View),
+            "thumbnail" => Ok(Self::Thumbnail),
+            _ => Err(Error::new(
+                ErrorKind::InvalidRequest,
+                "the retention is `original`, `view` or `thumbnail`",
+            )),
+        }
+    }
 }
 
 impl fmt::Display for Retention {
@@ -269,7 +285,7 @@ impl Manifest {
             )
         };
         let Format { format } = serde_json::from_slice(bytes).map_err(damaged)?;
-        if format != FORMAT {
+        if format > FORMAT {
             return Err(Error::new(
                 ErrorKind::Unavailable,
                 format!("the archive has format {format}, this program reads format {FORMAT}: use a newer medsearch"),

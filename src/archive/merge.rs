@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::bulk::{GraphBuilder, write_graphs};
+use super::bulk::{AGE_MAX, GraphBuilder, write_graphs};
 use super::commit::{Propose, Proposed};
 use super::draft::encode;
 use super::pack::{self, Kind, PackBuilder};
 use super::rows::Rows;
 use super::store::blocking;
-use super::{Archive, GraphEntry, PackEntry, RowsEntry, RowsObject, RowsProvenance, State};
+use super::{Archive, GraphEntry, Moment, PackEntry, RowsEntry, RowsObject, RowsProvenance, State};
 use crate::domain::{PackRef, Record};
 use crate::error::{ErrorKind, Result};
 
@@ -37,6 +37,7 @@ pub(super) struct Merge {
 }
 
 struct Written {
+    began: Moment,
     sources: BTreeSet<String>,
     rows: Vec<(RowsEntry, Arc<RowsObject>)>,
     graphs: Vec<GraphEntry>,
@@ -62,7 +63,8 @@ impl Propose for Merge {
                 .iter()
                 .all(|name| base.manifest.rows.iter().any(|entry| entry.object == *name))
         };
-        if !self.written.as_ref().is_some_and(|written| named(&written.sources)) {
+        let safe = |written: &Written| written.began.age(archive.moment()) <= AGE_MAX && named(&written.sources);
+        if !self.written.as_ref().is_some_and(safe) {
             let sources = sources(base, self.scale);
             self.written = match sources.is_empty() {
                 true => None,
@@ -174,6 +176,7 @@ async fn write(
     graphs: Option<&GraphBuilder>,
     commit: &str,
 ) -> Result<Written> {
+    let began = archive.moment();
     let manifest = &base.manifest;
     let rows: Vec<(usize, u32)> = base
         .live()
@@ -216,6 +219,7 @@ async fn write(
             .push(at);
     }
     let mut written = Written {
+        began,
         sources: sources.clone(),
         rows: vec![],
         graphs: vec![],

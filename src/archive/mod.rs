@@ -77,6 +77,15 @@ struct Tuning {
     patience: Duration,
 }
 
+impl Tuning {
+    fn moment(&self) -> Moment {
+        Moment {
+            monotonic: Instant::now(),
+            wall: (self.clock)(),
+        }
+    }
+}
+
 impl Default for Tuning {
     fn default() -> Self {
         Self {
@@ -182,7 +191,8 @@ impl Archive {
             Some(model) => Some(put_model(&store, model).await?),
             None => None,
         };
-        let now = (tuning.clock)();
+        let at = tuning.moment();
+        let now = at.wall;
         let manifest = Manifest {
             format: FORMAT,
             version: 1,
@@ -220,7 +230,7 @@ impl Archive {
         if commit::place(&store, &manifest, tuning.patience).await? == commit::Placed::Theirs {
             return Err(exists());
         }
-        Ok(Self::with(store, identity, tuning, manifest))
+        Ok(Self::with(store, identity, tuning, manifest, at))
     }
 
     /// Opens an archive.
@@ -232,6 +242,7 @@ impl Archive {
     }
 
     async fn open_in(store: Store, url: &str, secret: Secret, tuning: Tuning) -> Result<Self> {
+        let at = tuning.moment();
         let manifest = newest(&store).await?;
         let manifest =
             manifest.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no archive at `{url}`")))?;
@@ -243,14 +254,10 @@ impl Archive {
                 format!("the secret `{ours}` is not that of the archive at `{url}`, which is `{wanted}`"),
             ));
         }
-        Ok(Self::with(store, identity, tuning, manifest))
+        Ok(Self::with(store, identity, tuning, manifest, at))
     }
 
-    fn with(store: Store, identity: Identity, tuning: Tuning, manifest: Manifest) -> Self {
-        let at = Moment {
-            monotonic: Instant::now(),
-            wall: (tuning.clock)(),
-        };
+    fn with(store: Store, identity: Identity, tuning: Tuning, manifest: Manifest, at: Moment) -> Self {
         let known = Mutex::new(Known {
             manifest: Arc::new(manifest),
             at,
@@ -363,10 +370,7 @@ impl Archive {
     }
 
     fn moment(&self) -> Moment {
-        Moment {
-            monotonic: Instant::now(),
-            wall: self.now(),
-        }
+        self.0.tuning.moment()
     }
 
     /// Shares a rows object for as long as someone uses it.

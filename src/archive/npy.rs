@@ -13,8 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 const HEADER_BYTES_MAX: usize = 4096;
 /// Digits in a header that describes a matrix; more, and its numbers could overflow.
 const HEADER_DIGITS_MAX: usize = 18;
-/// Brackets within brackets in such a header.
-const HEADER_DEPTH_MAX: usize = 3;
+/// Brackets in such a header; more, and the parser could run out of stack.
+const HEADER_BRACKETS_MAX: usize = 8;
 
 /// Rows of equal length.
 #[derive(Debug, Clone, PartialEq)]
@@ -151,8 +151,8 @@ fn check_header(bytes: &[u8]) -> Result<usize, String> {
     }
     let text = bytes.get(start..start + length).ok_or_else(cut_off)?;
     let digits = text.iter().filter(|byte| byte.is_ascii_digit()).count();
-    let depth = text.iter().filter(|byte| matches!(byte, b'(' | b'[' | b'{')).count();
-    if digits > HEADER_DIGITS_MAX || depth > HEADER_DEPTH_MAX {
+    let brackets = text.iter().filter(|byte| matches!(byte, b'(' | b'[' | b'{')).count();
+    if digits > HEADER_DIGITS_MAX || brackets > HEADER_BRACKETS_MAX {
         return Err("is not a matrix of floats".to_owned());
     }
     Ok(start + length)

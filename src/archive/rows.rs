@@ -4,6 +4,7 @@
 //! zeros to a multiple of 64, vectors as f32 LE, row after row. Offsets in the header count from the start of the object.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -50,7 +51,6 @@ pub struct RowsHeader {
 }
 
 /// A rows object in memory.
-#[derive(Debug)]
 pub struct RowsObject {
     /// `rows/<blake3>`.
     pub name: String,
@@ -63,6 +63,16 @@ pub struct RowsObject {
     files: Vec<(Key, u32)>,
     pixels: Vec<(Key, u32)>,
     patients: Vec<(Key, u32)>,
+}
+
+/// Never the records.
+impl fmt::Debug for RowsObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RowsObject")
+            .field("name", &self.name)
+            .field("header", &self.header)
+            .finish_non_exhaustive()
+    }
 }
 
 impl RowsObject {
@@ -250,7 +260,7 @@ fn decode_checked(name: &str, bytes: &[u8]) -> Result<RowsObject, Problem> {
     }
     let header = rest.get(..length).ok_or("its header is cut off")?;
     let Format { format } = serde_json::from_slice(header).map_err(|_| "its header is not readable")?;
-    if format != FORMAT {
+    if format > FORMAT {
         return Err(Problem::Newer(format));
     }
     let header: RowsHeader = serde_json::from_slice(header).map_err(|_| "its header is not readable")?;

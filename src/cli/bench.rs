@@ -210,7 +210,7 @@ impl Bench {
             Ok(Served::open(archive, IndexSettings::default()).await?.current())
         })?;
         let input = ModelCard::load(&self.model)?.input();
-        let decoder = Decoder::new(decoder_settings(settings)?);
+        let decoder = Decoder::new(decoder_settings(settings));
         let ids: Vec<ImageId> = version.state.live().map(|spot| version.state.at(spot).id).collect();
         let (mut decode, mut resize, mut search) = (Vec::new(), Vec::new(), Vec::new());
         for turn in 0..self.queries + WARM_UP {

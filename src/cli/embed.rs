@@ -51,7 +51,7 @@ impl Embed {
         let dataset = Dataset::open(&self.data)?;
         let mut backend = load_backend(model_dir(&self.model), &self.device)?;
         let threads = self.decode_threads.unwrap_or_else(super::processors);
-        let decoder = decoder(threads)?;
+        let decoder = decoder(threads);
         let input = backend.card().input();
         let decode = |bytes: &[u8]| {
             let prepared = prepare(&decoder, &input, bytes, None)?;

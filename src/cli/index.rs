@@ -7,8 +7,9 @@ use clap::{Args, ValueEnum};
 
 use super::EXIT_PARTIAL;
 use super::settings::ArchiveArgs;
+use crate::app::own_program;
 use crate::archive::{IdentityMode, Retention};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::imaging::{Decoder, DecoderSettings, Limits};
 use crate::index::IndexSettings;
 use crate::ingest::build::{self, BuildSettings};
@@ -104,7 +105,7 @@ impl Index {
             index: IndexSettings::default().with_exact_rows_max(self.exact_rows_max),
             threads,
         };
-        let decoder = decoder(threads)?;
+        let decoder = decoder(threads);
         let report = super::block_on(build::build(&self.archive.archive, || self.archive.secret_or_new(), &decoder, &settings))?;
         eprintln!(
             "version {}: {} new images, {} files known already, {} under another class than before, {} left out; {} graphs",
@@ -123,14 +124,12 @@ impl Index {
 }
 
 /// A decoder for commands that read many files.
-pub(super) fn decoder(threads: usize) -> Result<Decoder> {
-    let program = std::env::current_exe()
-        .map_err(|error| Error::with_source(ErrorKind::Internal, "the program's own path is unknown", error))?;
-    Ok(Decoder::new(DecoderSettings {
+pub(super) fn decoder(threads: usize) -> Decoder {
+    Decoder::new(DecoderSettings {
         limits: Limits::default(),
         workers: threads,
         worker_memory_bytes_max: 2 << 30,
         worker_seconds_max: 60,
-        program,
-    }))
+        program: own_program(),
+    })
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::settings::ArchiveArgs;
-use crate::app::{App, Settings};
+use crate::app::{App, Settings, own_program};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Answer queries over an archive.
@@ -83,6 +83,7 @@ impl Serve {
             threads: self.decode_threads.unwrap_or_else(super::processors),
             worker_memory_bytes_max: self.worker_memory_bytes_max,
             read_only: self.read_only,
+            program: own_program(),
         };
         App::run(settings, |address, _| announce(address))?;
         Ok(ExitCode::SUCCESS)

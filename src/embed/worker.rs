@@ -19,7 +19,8 @@ use crate::imaging::ModelInput;
 pub struct BatchSettings {
     /// Most images in one call of the model.
     pub batch_max: usize,
-    /// Longest that a request waits for company while the model is idle. While the model is busy requests gather anyway.
+    /// Longest that a request waits for company while the model is idle; while it is busy requests gather anyway. Half a millisecond lets several
+    /// clients meet in one batch and costs a lone one little.
     pub wait_us_max: u64,
     /// Most requests that wait; one more is refused.
     pub queue_max: usize,
@@ -29,7 +30,7 @@ impl Default for BatchSettings {
     fn default() -> Self {
         Self {
             batch_max: 32,
-            wait_us_max: 2000,
+            wait_us_max: 500,
             queue_max: 256,
         }
     }
@@ -62,25 +63,35 @@ struct Inner {
 }
 
 impl Embedder {
-    /// Starts the thread that owns `backend`.
+    /// Starts the thread that owns `backend` and waits until the model is warm.
     ///
     /// # Errors
-    /// `Unavailable` when the system gives no thread.
+    /// `Unavailable` when the system gives no thread or the model panics; what [`Backend::warm_up`] says.
     pub fn spawn(mut backend: Box<dyn Backend>, settings: BatchSettings) -> Result<Self> {
         let card = backend.card().clone();
         let provenance = backend.provenance();
         let queue = Arc::new(Queue::new(settings));
+        let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
+        let work = {
+            let queue = Arc::clone(&queue);
+            move || {
+                let warm = backend.warm_up();
+                let usable = warm.is_ok();
+                // The starter listens until it has heard.
+                let _ = ready.send(warm);
+                while usable && let Some(batch) = queue.next_batch() {
+                    run_batch(backend.as_mut(), batch);
+                }
+            }
+        };
+        let failed = |error| Error::with_source(ErrorKind::Unavailable, "the model thread can't be started", error);
         let thread = std::thread::Builder::new()
             .name("model".into())
-            .spawn({
-                let queue = Arc::clone(&queue);
-                move || {
-                    while let Some(batch) = queue.next_batch() {
-                        run_batch(backend.as_mut(), batch);
-                    }
-                }
-            })
-            .map_err(|error| Error::with_source(ErrorKind::Unavailable, "the model thread can't be started", error))?;
+            .spawn(work)
+            .map_err(failed)?;
+        is_ready
+            .recv()
+            .map_err(|_| Error::new(ErrorKind::Unavailable, "the model panicked at its start"))??;
         Ok(Self {
             inner: Arc::new(Inner {
                 queue,

@@ -9,7 +9,7 @@ use actix_web::error::InternalError;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::{HttpResponse, web};
+use actix_web::web;
 use futures_util::FutureExt;
 use tracing::Instrument;
 
@@ -41,7 +41,7 @@ pub async fn observe(
 
     // Before the body is read; the permit is held until the answer is there.
     let answered = match if line.quiet { Ok(None) } else { state.admit().map(Some) } {
-        Err(error) => Ok(request.into_response(HttpResponse::from_error(error))),
+        Err(error) => Ok(request.error_response(error)),
         Ok(_permit) => {
             let span = tracing::info_span!("request", request_id = %line.id);
             let answer = AssertUnwindSafe(next.call(request))

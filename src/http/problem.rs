@@ -250,12 +250,11 @@ fn of_payload(error: &PayloadError) -> (ErrorKind, String) {
 pub fn of_multipart(error: MultipartError) -> Error {
     let invalid = |message: &str| Error::new(ErrorKind::InvalidRequest, message);
     match error {
-        MultipartError::ContentTypeMissing
-        | MultipartError::ContentTypeParse
-        | MultipartError::ContentTypeIncompatible => Error::new(
+        MultipartError::ContentTypeMissing | MultipartError::ContentTypeIncompatible => Error::new(
             ErrorKind::UnsupportedMedia,
             "send `multipart/form-data` with the file in the field `image`",
         ),
+        MultipartError::ContentTypeParse => invalid("the `Content-Type` of the form can't be read"),
         MultipartError::BoundaryMissing => invalid("the form has no `boundary`, or a part does not begin with it"),
         MultipartError::ContentDispositionMissing | MultipartError::ContentDispositionNameMissing => {
             invalid("a part of the form has no `Content-Disposition: form-data` with a `name`")

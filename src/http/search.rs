@@ -32,7 +32,8 @@ pub async fn by_image(state: Data<State>, form: Form<SearchForm>) -> Result<Json
         region,
         mut options,
     } = form.value;
-    options.split_lists(&state.engine.overview());
+    let archive = state.engine.overview();
+    options.split_lists(&archive.classes, &archive.sources);
     let answer = state
         .engine
         .search_image(upload, options.ask()?, region, deadline)

@@ -13,6 +13,7 @@ pub mod png;
 pub mod preprocess;
 pub mod raster;
 pub mod render;
+pub mod resize;
 pub mod sniff;
 #[cfg(test)]
 mod testing;

@@ -1,10 +1,8 @@
 //! 8-bit picture to the model's input: crop, fit, antialiased resize, three channels.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-
 use super::eight_bit::Raster8;
 use super::limits::Limits;
+use super::resize;
 use crate::domain::Region;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -78,35 +76,17 @@ pub fn preprocess(picture: &Raster8, spec: &InputSpec, region: Option<Region>) -
 /// # Errors
 /// `Internal` when a side is 0.
 pub fn resize(picture: &Raster8, width: u32, height: u32) -> Result<Raster8> {
-    let pixels = if picture.channels == 1 {
-        PixelType::U8
-    } else {
-        PixelType::U8x3
-    };
-    let data = resize_bytes(&picture.data, (picture.width, picture.height), pixels, (width, height))?;
+    if width == 0 || height == 0 {
+        return Err(Error::internal("a resize to nothing"));
+    }
+    let from = (picture.width, picture.height);
+    let data = resize::resize(&picture.data, usize::from(picture.channels), from, (width, height));
     Ok(Raster8 {
         width,
         height,
         channels: picture.channels,
         data,
     })
-}
-
-/// The same for any pixel type of the resizer; samples of more than a byte in native order.
-pub(super) fn resize_bytes(data: &[u8], from: (u32, u32), pixels: PixelType, to: (u32, u32)) -> Result<Vec<u8>> {
-    let failed = |error: &dyn std::fmt::Display| Error::internal(format!("resize failed: {error}"));
-    if to.0 == 0 || to.1 == 0 {
-        return Err(Error::internal("a resize to nothing"));
-    }
-    let source = ImageRef::new(from.0, from.1, data, pixels).map_err(|error| failed(&error))?;
-    let mut target = Image::new(to.0, to.1, pixels);
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
-        .use_alpha(false);
-    Resizer::new()
-        .resize(&source, &mut target, &options)
-        .map_err(|error| failed(&error))?;
-    Ok(target.into_vec())
 }
 
 fn cut_region(picture: &Raster8, region: Region) -> Result<Raster8> {
@@ -181,28 +161,6 @@ mod tests {
             channels: 1,
             data,
         }
-    }
-
-    #[test]
-    fn shrinking_is_antialiased() {
-        // Alternating columns average to grey; a plain bilinear sample would pick one of them.
-        let data = (0..64).map(|i| if i % 2 == 0 { 0 } else { 255 }).collect();
-        let small = resize(
-            &Raster8 {
-                width: 64,
-                height: 1,
-                channels: 1,
-                data,
-            },
-            8,
-            1,
-        )
-        .unwrap();
-        assert!(
-            small.data.iter().all(|&level| (120..=136).contains(&level)),
-            "{:?}",
-            small.data
-        );
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! Pictures for people: the thumbnail, the view that an archive keeps, and what a browser is shown of it.
 
-use fast_image_resize::PixelType;
-
 use super::eight_bit::{Raster8, to_eight_bit, window_level};
 use super::limits::Limits;
 use super::png;
-use super::preprocess::{resize, resize_bytes};
+use super::preprocess;
 use super::raster::{Levels, Raster, Samples};
+use super::resize::{Sample, resize};
 use crate::domain::{PixelsRef, Window};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -35,7 +34,7 @@ pub fn thumbnail_png(picture: &Raster8, long_side_max: u32) -> Result<Vec<u8>> {
     let picture = if (width, height) == (picture.width, picture.height) {
         picture
     } else {
-        small = resize(picture, width, height)?;
+        small = preprocess::resize(picture, width, height)?;
         &small
     };
     encode_eight_bit(picture)
@@ -49,38 +48,25 @@ pub fn view_png(raster: &Raster, long_side_max: u32) -> Result<View> {
     let from = (raster.width(), raster.height());
     let (width, height) = fitting(from.0, from.1, long_side_max);
     let offset_levels = raster.offset_levels();
-    let same = (width, height) == from;
-    let shrink8 = |samples: Vec<u8>, pixels| {
-        if same {
-            Ok(samples)
-        } else {
-            resize_bytes(&samples, from, pixels, (width, height))
-        }
-    };
-    let shrink16 = |samples: Vec<u16>, pixels| -> Result<Vec<u16>> {
-        if same {
-            return Ok(samples);
-        }
-        let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_ne_bytes()).collect();
-        let small = resize_bytes(&bytes, from, pixels, (width, height))?;
-        Ok(small
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|&pair| u16::from_ne_bytes(pair))
-            .collect())
-    };
+    let to = (width, height);
+    if width == 0 {
+        return Err(Error::internal("a view of no size"));
+    }
     let samples = match raster.samples() {
-        Samples::Gray8(data) => {
-            let shifted = data.iter().map(|&sample| sample ^ offset_levels as u8).collect();
-            Samples::Gray8(shrink8(shifted, PixelType::U8)?)
-        }
-        Samples::Gray16(data) => {
-            let shifted = data.iter().map(|&sample| sample ^ offset_levels as u16).collect();
-            Samples::Gray16(shrink16(shifted, PixelType::U16)?)
-        }
-        Samples::Rgb8(data) => Samples::Rgb8(shrink8(data.clone(), PixelType::U8x3)?),
-        Samples::Rgb16(data) => Samples::Rgb16(shrink16(data.clone(), PixelType::U16x3)?),
+        Samples::Gray8(data) => Samples::Gray8(shrink(
+            data.iter().map(|&sample| sample ^ offset_levels as u8).collect(),
+            1,
+            from,
+            to,
+        )),
+        Samples::Gray16(data) => Samples::Gray16(shrink(
+            data.iter().map(|&sample| sample ^ offset_levels as u16).collect(),
+            1,
+            from,
+            to,
+        )),
+        Samples::Rgb8(data) => Samples::Rgb8(shrink(data.clone(), 3, from, to)),
+        Samples::Rgb16(data) => Samples::Rgb16(shrink(data.clone(), 3, from, to)),
     };
     let png = png::encode(width, height, &samples)?;
     Ok(View {
@@ -90,6 +76,14 @@ pub fn view_png(raster: &Raster, long_side_max: u32) -> Result<View> {
         inverted: raster.levels().inverted,
         offset_levels,
     })
+}
+
+fn shrink<S: Sample>(data: Vec<S>, channels: usize, from: (u32, u32), to: (u32, u32)) -> Vec<S> {
+    if from == to {
+        data
+    } else {
+        resize(&data, channels, from, to)
+    }
 }
 
 /// An 8-bit PNG to show of a kept view.
@@ -210,6 +204,7 @@ mod tests {
                 object: String::new(),
                 offset: 0,
                 length: 0,
+                blake3: String::new(),
             },
             width: view.width,
             height: view.height,

@@ -18,6 +18,10 @@ pub use scope::{Leg, Scope, Step};
 pub use segment::{Segment, SegmentInput};
 pub use snapshot::{GraphInput, Snapshot, SnapshotInput};
 
+/// Where a scan and a walk through a graph (ef 128) cost the same: `cargo bench --bench hnsw -- --sweep`. At 1280 dimensions the scan of
+/// 2,000 rows takes about 0.55 ms of one core, a walk 0.3 to 0.6 ms; both costs grow alike with the dimension.
+const EXACT_ROWS_MAX: usize = 2_000;
+
 /// Settings of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexSettings {
@@ -35,7 +39,7 @@ impl Default for IndexSettings {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            exact_rows_max: 8_000,
+            exact_rows_max: EXACT_ROWS_MAX,
             graph: GraphParameters::default(),
             search_threads: threads,
             scan_threads: 1,

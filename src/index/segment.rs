@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
+use super::{IndexSettings, build_graph};
 use crate::domain::{ClassLabel, Embedding, ImageId, Key, Record};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -186,6 +189,34 @@ impl Segment {
     /// Rows by decoded pixels.
     pub fn pixels(&self) -> &Postings<Key> {
         &self.pixels
+    }
+
+    /// The graph of each class that is large enough for one. Each graph is built by one thread, several graphs at a time.
+    ///
+    /// # Errors
+    /// `Internal` when the graph library refuses.
+    pub fn build_graphs(&self, settings: &IndexSettings) -> Result<Vec<(ClassLabel, Vec<u8>)>> {
+        let large = self
+            .lists
+            .iter()
+            .filter(|list| list.rows.len() > settings.exact_rows_max);
+        let large: Vec<(&ClassLabel, &[u32])> = large
+            .filter_map(|list| Some((list.class.as_ref()?, list.rows.as_slice())))
+            .collect();
+        let build = |(class, rows): (&ClassLabel, &[u32])| {
+            let vectors: Vec<&[f32]> = rows.iter().map(|&row| self.vector(row)).collect();
+            Ok((class.clone(), build_graph(&vectors, rows, &settings.graph)?))
+        };
+        // Largest first: the longest build must not be the last to begin.
+        let mut order = large;
+        order.sort_by_key(|(_, rows)| std::cmp::Reverse(rows.len()));
+        let mut graphs = order
+            .into_par_iter()
+            .with_max_len(1)
+            .map(build)
+            .collect::<Result<Vec<_>>>()?;
+        graphs.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(graphs)
     }
 
     /// Labelled rows whose own record says that their label is in dispute.

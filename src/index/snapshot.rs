@@ -21,7 +21,7 @@ pub struct SnapshotInput {
     pub dimension: usize,
     /// Classes the archive knows, also those without an image at the moment.
     pub classes: Vec<ClassLabel>,
-    /// Rows objects with their deleted rows.
+    /// Rows objects with their deleted rows. One that the previous snapshot holds may come without its vectors.
     pub segments: Vec<(Arc<SegmentInput>, Vec<u32>)>,
     /// Their graphs.
     pub graphs: Vec<GraphInput>,
@@ -147,7 +147,7 @@ impl Snapshot {
         self.conflicting
     }
 
-    /// The image, its unit vector and whether its label votes.
+    /// The image and its unit vector.
     pub fn get(&self, id: ImageId) -> Option<(Arc<Record>, Embedding)> {
         self.segments.iter().rev().find_map(|live| {
             let row = live.segment.ids().rows(id).find(|&row| live.live.contains(row))?;
@@ -160,6 +160,11 @@ impl Snapshot {
     /// pixels.
     pub fn votes(&self, record: &Record) -> bool {
         record.votes() && !record.pixel_key.is_some_and(|key| self.conflicts.contains(&key))
+    }
+
+    /// Whether a segment of this name is held: the next snapshot doesn't look at the input's vectors then.
+    pub fn has_segment(&self, name: &str) -> bool {
+        self.segment(name).is_some()
     }
 
     /// Whether a graph of this name is loaded, so that the next snapshot needs no bytes for it.
@@ -257,11 +262,6 @@ impl Snapshot {
         ranking.nearest_per_class = nearest.into_values().flat_map(TopGroups::into_hits).collect();
         ranking.nearest_per_class.sort_by(Hit::order);
         Ok(ranking)
-    }
-
-    /// Whether the rows object of this name is loaded: the next snapshot needs its name only.
-    pub fn has_segment(&self, name: &str) -> bool {
-        self.segment(name).is_some()
     }
 
     fn segment(&self, name: &str) -> Option<&LiveSegment> {

@@ -110,6 +110,7 @@ where
     let key = format!("rust-{}-{}", card.space_id, provenance.precision);
     let (mut parts, known) = Parts::open(&settings.out, &key, card.dimension, settings.resume)?;
     let mut run = Run::new(dataset, backend, settings, &mut parts);
+    run.backend.warm_up()?;
     run.embed_all(&known, decode)?;
     let Run {
         done,

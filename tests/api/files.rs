@@ -160,3 +160,17 @@ fn even(text: &str) -> Vec<u8> {
     }
     bytes
 }
+
+/// Stripes whose direction is the class and whose phase and noise are the number.
+pub fn pattern_png(class: u32, number: u32) -> Vec<u8> {
+    grey_png(96, 96, |x, y| {
+        let along = match class {
+            0 => x,
+            1 => y,
+            _ => x + y,
+        };
+        let stripe = (along * 4 + number * 3) % 200;
+        let noise = (x * 31 + y * 17 + number * 101) * 2_654_435_761_u32.wrapping_mul(number + 1) >> 28;
+        (stripe + noise) as u8
+    })
+}

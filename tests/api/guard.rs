@@ -4,7 +4,7 @@ use crate::harness::{KEY, problem, spawn_app, spawn_with_key};
 
 #[actix_web::test]
 async fn a_foreign_page_can_neither_write_nor_read() {
-    let app = spawn_app();
+    let app = spawn_app().await;
     for (name, value) in [
         ("origin", "http://evil.example"),
         ("origin", "null"),
@@ -32,7 +32,7 @@ async fn a_foreign_page_can_neither_write_nor_read() {
 
 #[actix_web::test]
 async fn our_own_page_and_programs_just_work() {
-    let app = spawn_app();
+    let app = spawn_app().await;
     assert_eq!(app.get("/v1/archive").await.status(), 200);
     let origin = format!("http://127.0.0.1:{}", app.port);
     let own = app
@@ -49,7 +49,7 @@ async fn our_own_page_and_programs_just_work() {
 
 #[actix_web::test]
 async fn with_a_key_the_api_needs_it_and_pages_and_probes_do_not() {
-    let app = spawn_with_key();
+    let app = spawn_with_key().await;
     for path in ["/", "/assets/app.js", "/docs/", "/openapi.json", "/livez"] {
         assert_eq!(app.get(path).await.status(), 200, "{path}");
     }

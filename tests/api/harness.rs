@@ -2,16 +2,21 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use medsearch::app;
+use medsearch::archive::{Archive, Writer, WriterSettings};
 use medsearch::http::{self, ApiKey, HttpSettings, Problem, State};
+use medsearch::ingest::Ingest;
 use medsearch::metrics::Metrics;
-use medsearch::{ingest, search};
 use reqwest::{Client, Method, RequestBuilder, Response};
+use tempfile::TempDir;
+use tokio::sync::watch;
 
-/// Whether `spawn_app` has an archive and a model behind it.
-pub const ENGINE: bool = false;
+use crate::archive;
+
 /// Boundary of every form of these tests.
 pub const BOUNDARY: &str = "medsearch-test-boundary";
 /// Key of servers with a key.
@@ -24,23 +29,28 @@ pub struct TestApp {
     /// The space of its archive.
     pub space: String,
     client: Client,
+    /// Dropping it ends the task that follows the archive.
+    _written: watch::Sender<u64>,
+    _folder: TempDir,
 }
 
 /// A server as it is on loopback without a key.
-pub fn spawn_app() -> TestApp {
-    spawn_with(|_| {})
+pub async fn spawn_app() -> TestApp {
+    spawn_with(|_| {}).await
 }
 
 /// A server with a key, as beyond loopback.
-pub fn spawn_with_key() -> TestApp {
+pub async fn spawn_with_key() -> TestApp {
     spawn_with(|settings| {
         settings.api_key = Some(ApiKey::new(KEY).unwrap());
         settings.loopback = false;
     })
+    .await
 }
 
-/// A server with other settings.
-pub fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
+/// A server with other settings, over an archive of its own.
+pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
+    let folder = archive::copy();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut settings = HttpSettings {
@@ -53,21 +63,22 @@ pub fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
         port,
     };
     change(&mut settings);
-    let state = State::new(
-        search::Engine,
-        Some(ingest::Ingest),
-        settings,
-        Arc::new(Metrics::new().unwrap()),
-    );
+    let parts = app::Settings {
+        program: PathBuf::from(env!("CARGO_BIN_EXE_medsearch")),
+        upload_bytes_max: settings.upload_bytes_max,
+        ..app::Settings::local(folder.path().join("archive").display().to_string(), archive::secret())
+    };
+    let archive = Archive::open(&parts.archive, archive::secret()).await.unwrap();
+    let (engine, served) = app::open_engine(&archive, &parts).await.unwrap();
+    let space = engine.overview().space.id().to_string();
+    let (written, commits) = watch::channel(0);
+    let writer = Writer::spawn(archive, WriterSettings::default(), written.clone()).await.unwrap();
+    actix_web::rt::spawn(served.follow(commits));
+    let ingest = Ingest::new(engine.clone(), writer);
+    let state = State::new(engine, Some(ingest), settings, Arc::new(Metrics::new().unwrap()));
     actix_web::rt::spawn(http::server(listener, state).unwrap());
-    let client = Client::builder()
-        .timeout(Duration::from_secs(60))
-        .redirect(reqwest::redirect::Policy::none());
-    TestApp {
-        space,
-        port,
-        client: client.build().unwrap(),
-    }
+    let client = Client::builder().timeout(Duration::from_secs(60)).redirect(reqwest::redirect::Policy::none());
+    TestApp { port, space, client: client.build().unwrap(), _written: written, _folder: folder }
 }
 
 impl TestApp {

@@ -1,10 +1,12 @@
 //! The service as its users meet it: over HTTP, on a port of its own.
 
+mod archive;
 mod files;
 mod guard;
 mod harness;
 mod openapi;
 mod pages;
 mod problems;
+mod retrieval;
 mod uploads;
 mod wrong_inputs;

@@ -43,7 +43,7 @@ fn every_route_is_described_and_every_description_has_a_route() {
 
 #[actix_web::test]
 async fn what_is_described_is_served() {
-    let app = spawn_app();
+    let app = spawn_app().await;
     for (method, path) in described() {
         let path = path.replace("{id}", &"0".repeat(36));
         let response = app.request(&method.to_uppercase(), &path).send().await.unwrap();

@@ -4,7 +4,7 @@ use crate::harness::spawn_app;
 
 #[actix_web::test]
 async fn the_page_is_served_with_all_it_needs_and_nothing_else() {
-    let app = spawn_app();
+    let app = spawn_app().await;
     let response = app.get("/").await;
     assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
     assert!(
@@ -34,7 +34,7 @@ async fn the_page_is_served_with_all_it_needs_and_nothing_else() {
 
 #[actix_web::test]
 async fn an_unchanged_file_is_not_sent_again() {
-    let app = spawn_app();
+    let app = spawn_app().await;
     let tag = app.get("/assets/app.js").await.headers()["etag"]
         .to_str()
         .unwrap()
@@ -60,7 +60,7 @@ async fn an_unchanged_file_is_not_sent_again() {
 
 #[actix_web::test]
 async fn the_api_can_be_browsed_without_another_host() {
-    let app = spawn_app();
+    let app = spawn_app().await;
     let response = app.get("/docs").await;
     assert_eq!(
         (
@@ -89,7 +89,7 @@ async fn the_api_can_be_browsed_without_another_host() {
 
 #[actix_web::test]
 async fn probes_and_metrics_answer() {
-    let app = spawn_app();
+    let app = spawn_app().await;
     for path in ["/livez", "/readyz", "/startupz"] {
         assert_eq!(app.get(path).await.status(), 200, "{path}");
         assert_eq!(app.request("HEAD", path).send().await.unwrap().status(), 200, "{path}");

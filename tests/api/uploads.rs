@@ -14,7 +14,7 @@ fn head(headers: &str) -> String {
 
 #[actix_web::test]
 async fn a_body_that_says_it_is_too_large_is_refused_before_it_is_sent() {
-    let app = spawn_app();
+    let app = spawn_app().await;
     let port = app.port;
     let answer = actix_web::rt::task::spawn_blocking(move || {
         let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -37,14 +37,14 @@ async fn a_body_that_says_it_is_too_large_is_refused_before_it_is_sent() {
 /// A client that sends everything before it reads still sees the answer.
 #[actix_web::test]
 async fn the_answer_to_a_large_body_reaches_a_client_that_sends_first() {
-    let app = spawn_app();
+    let app = spawn_app().await;
     let request = app.form("/v1/search", &[Part::File("image", &vec![7; 200 << 20])]);
     assert_eq!(problem(request.send().await.unwrap()).await.1, "too-large");
 }
 
 #[actix_web::test]
 async fn a_body_without_a_length_is_refused_when_it_gets_too_large() {
-    let app = spawn_with(|settings| settings.upload_bytes_max = 1 << 20);
+    let app = spawn_with(|settings| settings.upload_bytes_max = 1 << 20).await;
     let body = form_body(&[Part::File("image", &vec![7; 4 << 20])]);
     let mut request = head("transfer-encoding: chunked\r\nconnection: close").into_bytes();
     for chunk in body.chunks(50_000) {
@@ -59,7 +59,7 @@ async fn a_body_without_a_length_is_refused_when_it_gets_too_large() {
 
 #[actix_web::test]
 async fn the_largest_file_that_is_allowed_is_read() {
-    let app = spawn_with(|settings| settings.upload_bytes_max = 1 << 20);
+    let app = spawn_with(|settings| settings.upload_bytes_max = 1 << 20).await;
     for (bytes, too_large) in [(1 << 20, false), ((1 << 20) + 1, true)] {
         let response = app
             .form("/v1/search", &[Part::File("image", &vec![7; bytes])])
@@ -72,7 +72,7 @@ async fn the_largest_file_that_is_allowed_is_read() {
 
 #[actix_web::test]
 async fn a_body_that_stops_coming_is_given_up() {
-    let app = spawn_app();
+    let app = spawn_app().await;
     let started = Instant::now();
     let mut request = head("content-length: 1000\r\nconnection: close").into_bytes();
     request.extend_from_slice(
@@ -88,7 +88,7 @@ async fn a_body_that_stops_coming_is_given_up() {
 
 #[actix_web::test]
 async fn a_connection_serves_the_next_request_after_a_refused_small_one() {
-    let app = spawn_app();
+    let app = spawn_app().await;
     let mut request = head("content-length: 3")
         .replace("/v1/search", "/v1/nothing")
         .into_bytes();

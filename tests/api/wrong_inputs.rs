@@ -4,7 +4,7 @@ use reqwest::RequestBuilder;
 use serde_json::json;
 
 use crate::files;
-use crate::harness::{BOUNDARY, ENGINE, Part, TestApp, form_body, problem, spawn_app};
+use crate::harness::{BOUNDARY, Part, TestApp, form_body, problem, spawn_app};
 
 /// One wrong input.
 struct Row {
@@ -12,8 +12,6 @@ struct Row {
     request: Box<dyn Fn(&TestApp) -> RequestBuilder>,
     /// The type of the problem; more than one where a decoder may see either first.
     slugs: &'static [&'static str],
-    /// Whether it takes a decoder, a model or an archive to see that it is wrong.
-    needs_engine: bool,
 }
 
 fn row(
@@ -25,18 +23,12 @@ fn row(
         name,
         request: Box::new(request),
         slugs,
-        needs_engine: false,
     }
 }
 
 /// A file that only the decoder finds wrong.
 fn file(name: &'static str, slugs: &'static [&'static str], content: Vec<u8>) -> Row {
-    Row {
-        needs_engine: true,
-        ..row(name, slugs, move |app| {
-            app.form("/v1/search", &[Part::File("image", &content)])
-        })
-    }
+    row(name, slugs, move |app| app.form("/v1/search", &[Part::File("image", &content)]))
 }
 
 /// A good image with a wrong option.
@@ -223,10 +215,7 @@ fn wrong_options() -> Vec<Row> {
         option("region of letters", INVALID, "region", b"a,b,c,d"),
         option("version of letters", INVALID, "min_version", b"latest"),
         option("text that is no UTF-8", INVALID, "issuer", b"\xff\xfe\xfd"),
-        Row {
-            needs_engine: true,
-            ..option("unknown class", &["unknown-class"], "classes", b"Dragon Pox")
-        },
+        option("unknown class", &["unknown-class"], "classes", b"Dragon Pox"),
     ]
 }
 
@@ -235,10 +224,6 @@ fn wrong_json() -> Vec<Row> {
     let space = "0".repeat(32);
     let raw =
         |body: &'static str| move |app: &TestApp| app.body("/v1/search/by-vector", "application/json", body.into());
-    let engine = |row: Row| Row {
-        needs_engine: true,
-        ..row
-    };
     vec![
         row(
             "NaN in a vector",
@@ -263,16 +248,16 @@ fn wrong_json() -> Vec<Row> {
             "/v1/search/by-vector",
             json!({"vector": [1.0], "space": "lite0"}),
         ),
-        engine(search(
+        search(
             "another space",
             &["space-mismatch"],
             "/v1/search/by-vector",
             json!({"vector": [1.0], "space": space}),
-        )),
-        engine(row("vector of another dimension", &["wrong-dimension"], |app| {
+        ),
+        row("vector of another dimension", &["wrong-dimension"], |app| {
             app.request("POST", "/v1/search/by-vector")
                 .json(&json!({"vector": [1.0, 2.0], "space": app.space}))
-        })),
+        }),
         search("no ids", INVALID, "/v1/search/by-id", json!({"ids": []})),
         search(
             "id that can't be one",
@@ -280,12 +265,12 @@ fn wrong_json() -> Vec<Row> {
             "/v1/search/by-id",
             json!({"ids": ["../../etc/passwd"]}),
         ),
-        engine(search(
+        search(
             "id that is not there",
             &["not-found"],
             "/v1/search/by-id",
             json!({"ids": [id]}),
-        )),
+        ),
         search(
             "unknown option",
             INVALID,
@@ -306,9 +291,9 @@ async fn wrong_inputs_are_answered_with_fitting_problems() {
     let rows = [broken_files(), broken_forms(), wrong_options(), wrong_json()]
         .into_iter()
         .flatten();
-    let rows: Vec<Row> = rows.filter(|row| ENGINE || !row.needs_engine).collect();
-    assert!(!ENGINE || rows.len() >= 44);
-    let app = spawn_app();
+    let rows: Vec<Row> = rows.collect();
+    assert!(rows.len() >= 44);
+    let app = spawn_app().await;
     let mut wrong = Vec::new();
     for row in &rows {
         let response = (row.request)(&app).send().await;
@@ -346,13 +331,7 @@ impl TestApp {
     /// The next good request works.
     async fn works(&self) {
         assert_eq!(self.get("/v1/archive").await.status(), 200);
-        if ENGINE {
-            let response = self
-                .form("/v1/search", &[Part::File("image", &files::png(64, 64))])
-                .send()
-                .await
-                .unwrap();
-            assert_eq!(response.status(), 200);
-        }
+        let response = self.form("/v1/search", &[Part::File("image", &files::png(64, 64))]).send().await.unwrap();
+        assert_eq!(response.status(), 200);
     }
 }

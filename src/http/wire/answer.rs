@@ -464,6 +464,7 @@ pub(super) mod tests {
                 object: "thumbnails/x".into(),
                 offset: 0,
                 length: 1,
+                blake3: String::new(),
             }),
             pixels: None,
             aliases: Vec::new(),

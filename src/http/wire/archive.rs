@@ -304,7 +304,7 @@ fn proven_needs_class(class: bool, label_source: bool) -> Result<()> {
 
 /// Another label for an image.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct NewLabel {
     /// The class; null takes the label away.
     #[serde(deserialize_with = "present")]
@@ -372,7 +372,7 @@ pub struct Deleted {
 
 /// A patient whose images are to be deleted.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct PatientToDelete {
     /// The id as the hospital knows it. In the body, so that it is in no log of any proxy.
     pub patient_id: String,

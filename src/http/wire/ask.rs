@@ -13,7 +13,7 @@ use crate::domain::{Ask, ClassLabel, Exclude, ImageId, K_MAX, Region, SpaceId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::problem::without_value;
 use crate::http::upload::{FromParts, Parts, echo};
-use crate::search::{Overview, Upload};
+use crate::search::Upload;
 
 /// Most ids of one search.
 const IDS_MAX: usize = 100;
@@ -86,9 +86,9 @@ impl Options {
     }
 
     /// Splits the lists of a form at commas, but not names of this archive that hold one.
-    pub fn split_lists(&mut self, archive: &Overview) {
-        let classes: HashSet<&str> = archive.classes.iter().map(|(class, _)| class.as_str()).collect();
-        let sources: HashSet<&str> = archive.sources.iter().map(String::as_str).collect();
+    pub fn split_lists(&mut self, classes: &[(ClassLabel, usize)], sources: &[String]) {
+        let classes: HashSet<&str> = classes.iter().map(|(class, _)| class.as_str()).collect();
+        let sources: HashSet<&str> = sources.iter().map(String::as_str).collect();
         let nothing = HashSet::new();
         let lists = [
             (&mut self.classes, &classes),
@@ -513,9 +513,7 @@ mod tests {
             exclude: Some(vec!["patient,study".into()]),
             ..Options::default()
         };
-        let mut archive = crate::search::Engine.overview();
-        archive.classes = vec![(ClassLabel::parse("Effusion, left").unwrap(), 1)];
-        options.split_lists(&archive);
+        options.split_lists(&[(ClassLabel::parse("Effusion, left").unwrap(), 1)], &[]);
         assert_eq!(options.classes.unwrap(), ["COVID", "Viral", "Effusion, left"]);
         assert_eq!(options.exclude.unwrap(), ["patient", "study"]);
     }

@@ -1,7 +1,7 @@
 //! Bounds on a DICOM file, checked on its bytes before any parser or decoder sees them.
 
 use std::borrow::Cow;
-use std::io::Read;
+use std::io::{self, Read};
 use std::ops::Range;
 
 use dicom_core::VR;
@@ -72,9 +72,11 @@ impl<'a> File<'a> {
             at = header.range().end;
         }
         let uid = uid.ok_or_else(|| invalid("it names no transfer syntax"))?;
+        let syntax = Syntax::from_uid(uid.trim_end_matches(['\0', ' ']))?;
+        let data_set = &bytes[at..];
         Ok(Self {
-            syntax: Syntax::from_uid(uid.trim_end_matches(['\0', ' ']))?,
-            data_set: &bytes[at..],
+            syntax: as_written(syntax, data_set),
+            data_set,
         })
     }
 
@@ -91,12 +93,27 @@ impl<'a> File<'a> {
         flate2::read::DeflateDecoder::new(self.data_set)
             .take(bytes_max as u64 + 1)
             .read_to_end(&mut inflated)
-            .map_err(|_| invalid("its deflate stream is damaged or cut off"))?;
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::OutOfMemory => invalid("it needs more memory than a file may have"),
+                _ => invalid("its deflate stream is damaged or cut off"),
+            })?;
         if inflated.len() > bytes_max {
             let message = format!("the deflated data set is larger than `{bytes_max}` bytes");
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
         Ok(Cow::Owned(inflated))
+    }
+}
+
+/// Writers get this wrong: whether value representations are there shows in the first element, which no file makes so
+/// long that its length would look like letters.
+fn as_written(syntax: Syntax, data_set: &[u8]) -> Syntax {
+    match data_set.get(4..6) {
+        Some(letters) if !syntax.big_endian && !syntax.deflated => Syntax {
+            implicit: !letters.iter().all(u8::is_ascii_uppercase),
+            ..syntax
+        },
+        _ => syntax,
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Header {
     pub exif: Option<Range<usize>>,
     scans: u32,
     coded_bytes: u64,
+    /// Application segments and comments.
+    asides: Vec<Range<usize>>,
 }
 
 impl Header {
@@ -72,6 +74,7 @@ impl Header {
         }
         let mut frame: Option<Self> = None;
         let (mut jfif, mut adobe, mut exif) = (false, None, None);
+        let mut asides = Vec::new();
         loop {
             let marker = walk.marker()?;
             match marker {
@@ -80,6 +83,7 @@ impl Header {
                 0xd9 => break,
                 _ => {}
             }
+            let start = walk.at - 2;
             let range = walk.segment()?;
             let body = &bytes[range.clone()];
             match marker {
@@ -96,9 +100,16 @@ impl Header {
                     frame.scans += 1;
                     frame.coded_bytes += walk.skip_coded() as u64;
                 }
-                0xe0 if body.starts_with(b"JFIF\0") => jfif = true,
-                0xe1 if exif.is_none() && body.starts_with(b"Exif\0\0") => exif = Some(range.start + 6..range.end),
-                0xee if body.starts_with(b"Adobe") => adobe = body.get(11).copied().or(adobe),
+                0xe0..=0xef | 0xfe => {
+                    asides.push(start..range.end);
+                    jfif |= marker == 0xe0 && body.starts_with(b"JFIF\0");
+                    if marker == 0xe1 && exif.is_none() && body.starts_with(b"Exif\0\0") {
+                        exif = Some(range.start + 6..range.end);
+                    }
+                    if marker == 0xee && body.starts_with(b"Adobe") {
+                        adobe = body.get(11).copied().or(adobe);
+                    }
+                }
                 _ => {}
             }
         }
@@ -109,6 +120,7 @@ impl Header {
             jfif,
             adobe,
             exif,
+            asides,
             ..frame
         })
     }
@@ -168,6 +180,19 @@ impl Header {
         self.components.iter().map(|component| component.id).eq(*b"RGB")
     }
 
+    /// The file without application segments and comments: what they say has been read, and a decoder that stumbles over
+    /// them, or believes them, is no help.
+    pub fn without_asides(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut rest = Vec::with_capacity(bytes.len());
+        let mut at = 0;
+        for aside in &self.asides {
+            rest.extend_from_slice(&bytes[at..aside.start]);
+            at = aside.end;
+        }
+        rest.extend_from_slice(&bytes[at..]);
+        rest
+    }
+
     /// A coded block, or a sample of lossless coding, takes a bit at least.
     fn coded_bits_min(&self) -> u64 {
         let (width, height) = (u64::from(self.width), u64::from(self.height));
@@ -222,6 +247,7 @@ fn frame_header(process: u8, body: &[u8]) -> Result<Header> {
         exif: None,
         scans: 0,
         coded_bytes: 0,
+        asides: Vec::new(),
     })
 }
 

@@ -49,37 +49,25 @@ pub fn decode_components(bytes: &[u8], header: &Header) -> Result<Vec<u8>> {
 }
 
 /// Interleaved samples as they are coded, or RGB when `to_rgb` says that they are YCbCr.
-///
-/// Which of the two three components are was decided by the header; the decoder has a rule of its own, which is
-/// worked around where it differs.
 fn decode_samples(bytes: &[u8], header: &Header, to_rgb: bool) -> Result<Vec<u8>> {
+    let bytes = header.without_asides(bytes);
     let options = DecoderOptions::default()
         .set_max_width(SIDE_MAX as usize)
         .set_max_height(SIDE_MAX as usize);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(broken)?;
-    let believed = decoder.input_colorspace().ok_or_else(|| invalid("it has no picture"))?;
-    let coded = match (header.components.len(), believed) {
-        (1, _) => ColorSpace::Luma,
-        // The decoder settles these two only after the header.
-        (3, ColorSpace::CMYK) => ColorSpace::RGB,
-        (3, ColorSpace::YCCK) => ColorSpace::YCbCr,
-        (_, other) => other,
+    // Without application segments the decoder goes by the components alone.
+    let (out, convert) = match header.components.len() {
+        1 => (ColorSpace::Luma, false),
+        3 if header.names_rgb() => (ColorSpace::RGB, to_rgb),
+        3 if to_rgb => (ColorSpace::RGB, false),
+        3 => (ColorSpace::YCbCr, false),
+        _ => (ColorSpace::CMYK, false),
     };
-    let out = if to_rgb && coded == ColorSpace::YCbCr {
-        ColorSpace::RGB
-    } else {
-        coded
-    };
-    decoder.set_options(options.jpeg_set_out_colorspace(out));
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&bytes), options.jpeg_set_out_colorspace(out));
     let mut samples = decoder.decode().map_err(broken)?;
     if samples.len() != header.width as usize * header.height as usize * header.components.len() {
-        return Err(Error::new(
-            ErrorKind::UnsupportedMedia,
-            "a JPEG with this colour coding is not read",
-        ));
+        return Err(invalid("it has another size than its header says"));
     }
-    if to_rgb && coded == ColorSpace::RGB {
+    if convert {
         samples
             .as_chunks_mut::<3>()
             .0
@@ -168,6 +156,16 @@ mod tests {
         let mut renamed = named.to_vec();
         renamed[at + 11] = 1;
         check(&renamed, ycbcr_to_rgb([220, 30, 10]), ycbcr_to_rgb([20, 40, 200]));
+    }
+
+    #[test]
+    fn segments_that_make_no_sense_do_no_harm() {
+        let plain = decoded(GRAY_JPEG);
+        for marker in 0xe0..=0xef {
+            assert!(decoded(&jpeg_with_segment(marker, b"")) == plain);
+            assert!(decoded(&jpeg_with_segment(marker, b"Adobe\0\0\0\0\0")) == plain);
+            assert!(decoded(&jpeg_with_segment(marker, b"Exif\0\0\xff\xd9\xff\xda")) == plain);
+        }
     }
 
     #[test]

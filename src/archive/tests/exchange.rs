@@ -1,0 +1,152 @@
+//! Export and back.
+
+use super::*;
+
+#[tokio::test]
+async fn a_linked_archive_gives_back_what_came_in() {
+    let place = Place::new(IdentityMode::Linked).await;
+    let archive = &place.archive;
+    let record = |number: u32, file: &str| {
+        serde_json::json!({"id": format!("{number:032x}"), "file": file, "sha256": format!("{number:064x}"),
+            "patient_id": format!("Patient {number}"), "added": {"by": ["others", 1.5]}})
+    };
+    let provenance = VectorProvenance {
+        model: "unknown".into(),
+        precision: "f32".into(),
+        device: "cpu".into(),
+        engine: "test".into(),
+    };
+    let file = |label: Option<&str>, records| ClassFile {
+        space: manifest::tests::space(4),
+        provenance: provenance.clone(),
+        class: label.map(class),
+        pseudonyms_of: None,
+        records,
+    };
+    let covid = file(
+        Some("COVID"),
+        vec![
+            record(1, "COVID/1.png"),
+            record(1, "COVID/1 copy.png"),
+            record(2, "COVID/ü.png"),
+        ],
+    );
+    let none = file(None, vec![record(3, "3.png")]);
+    let mut images = Vec::new();
+    for (file, first) in [(&covid, 0.125f32), (&none, 7.0)] {
+        for index in 0..file.records.len() {
+            let record = file.record(index, archive.identity(), "2026-01-01T00:00:00Z").unwrap();
+            // Two files with the same bytes, the vectors a rounding apart, as another batch makes them.
+            let vector = vec![first + index as f32 * 1e-6, -0.0, f32::MIN_POSITIVE, 3e38];
+            images.push(NewImage {
+                record,
+                vector,
+                thumbnail: None,
+                pixels: None,
+                provenance: file.provenance.rows(),
+            });
+        }
+    }
+    let vectors: Vec<_> = images.iter().map(|image| image.vector.clone()).collect();
+    let again = images.clone();
+    assert_eq!(archive.append(images, None).await.unwrap().inserted, 3);
+    assert_eq!(
+        archive.append(again, None).await.unwrap().version,
+        2,
+        "the same again changes nothing"
+    );
+
+    let out = place.dir.path().join("out");
+    assert_eq!(
+        export(archive, &out).await.unwrap(),
+        Exported { records: 4, classes: 2 }
+    );
+    assert_eq!(
+        export(archive, &out).await.unwrap(),
+        Exported { records: 4, classes: 2 },
+        "again over the first"
+    );
+    let classes = load_folder(&out).unwrap();
+    let mut expected = covid.clone();
+    expected.records.swap(0, 1); // sorted by file
+    assert_eq!(classes[0].file, expected);
+    assert_eq!(classes[1].file, none);
+    let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(classes[0].vectors.row(2)), bits(&vectors[2]));
+    assert_eq!(bits(classes[0].vectors.row(1)), bits(&vectors[0]));
+    assert_eq!(bits(classes[0].vectors.row(0)), bits(&vectors[1]));
+    assert_eq!(bits(classes[1].vectors.row(0)), bits(&vectors[3]));
+
+    // A label of today comes along; another archive's files are not mixed in.
+    let id = covid.record(2, archive.identity(), "").unwrap().id;
+    let relabel = Change::Relabel {
+        id,
+        class: Some(class("Normal")),
+        label_source: Some(LabelSource::Pcr),
+    };
+    writer(archive).await.submit(relabel).await.unwrap();
+    let other = place.dir.path().join("other");
+    export(archive, &other).await.unwrap();
+    let normal = ClassFile::read(&other.join("Normal.json")).unwrap();
+    assert_eq!(normal.records[0]["label_source"], "PCR");
+    assert_eq!(normal.records[0]["patient_id"], "Patient 2");
+    std::fs::write(out.join("Old.npy"), "").unwrap();
+    assert_eq!(
+        export(archive, &out).await.unwrap_err().kind(),
+        ErrorKind::InvalidRequest
+    );
+}
+
+#[tokio::test]
+async fn an_anonymous_archive_gives_pseudonyms_that_can_be_indexed_again() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let archive = &place.archive;
+    let mut alias = image(archive, 2, Some("COVID"));
+    alias.record.file = Some("COVID/2 copy.png".into());
+    let images = vec![
+        image(archive, 1, Some("COVID")),
+        image(archive, 2, Some("COVID")),
+        alias,
+        image(archive, 3, None),
+    ];
+    archive.append(images, None).await.unwrap();
+    let out = place.dir.path().join("out");
+    assert_eq!(
+        export(archive, &out).await.unwrap(),
+        Exported { records: 4, classes: 2 }
+    );
+    let text = std::fs::read_to_string(out.join("COVID.json")).unwrap();
+    assert!(text.contains("\"identity\": \"pseudonym\"") && !text.contains("patient 1"));
+
+    let again = Place::new(IdentityMode::Anonymous).await;
+    let mut images = Vec::new();
+    for ClassData { file, vectors } in load_folder(&out).unwrap() {
+        for index in 0..vectors.rows {
+            let record = file
+                .record(index, again.archive.identity(), "2026-01-01T00:00:00Z")
+                .unwrap();
+            let provenance = file.provenance.rows();
+            images.push(NewImage {
+                record,
+                vector: vectors.row(index).to_vec(),
+                thumbnail: None,
+                pixels: None,
+                provenance,
+            });
+        }
+    }
+    let done = again.archive.append(images, None).await.unwrap();
+    assert_eq!((done.inserted, done.duplicates, done.conflicts), (3, 1, 0));
+    let (before, after) = (contents(archive).await, contents(&again.archive).await);
+    for (id, old) in before {
+        let new = &after[&id];
+        assert_eq!(
+            (new.patient, new.file_key, new.pixel_key),
+            (old.patient, old.file_key, old.pixel_key)
+        );
+        assert_eq!(
+            (&new.class, new.label_source, new.aliases.len()),
+            (&old.class, old.label_source, old.aliases.len())
+        );
+    }
+}

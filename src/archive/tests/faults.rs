@@ -1,0 +1,298 @@
+//! Kills, unknown outcomes, full disks, racing and sleeping writers.
+
+use super::*;
+
+/// What the fault tests do, one step after the other, and what has to be there afterwards.
+struct Script {
+    archive: Archive,
+    writer: Option<Writer>,
+    /// Image -> class, of what was acknowledged; `None`: deleted.
+    acknowledged: BTreeMap<ImageId, Option<&'static str>>,
+    /// Images whose last change was not acknowledged: either is right.
+    open: BTreeSet<ImageId>,
+    kinds: Vec<ErrorKind>,
+}
+
+impl Script {
+    fn new(archive: Archive) -> Self {
+        Self {
+            archive,
+            writer: None,
+            acknowledged: BTreeMap::new(),
+            open: BTreeSet::new(),
+            kinds: vec![],
+        }
+    }
+
+    async fn submit(&mut self, image: u32, change: Change, then: Option<&'static str>) {
+        let id = id(&self.archive, image);
+        let done = match &self.writer {
+            Some(writer) => writer.submit(change).await,
+            None => {
+                // Merges come along: they are writes too.
+                let settings = WriterSettings {
+                    deltas_merge_at: 3,
+                    ..WriterSettings::default()
+                };
+                match Writer::spawn(self.archive.clone(), settings, watch::channel(0).0).await {
+                    Ok(writer) => {
+                        let done = writer.submit(change).await;
+                        self.writer = Some(writer);
+                        done
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        match done {
+            Ok(_) => {
+                self.acknowledged.insert(id, then);
+                self.open.remove(&id);
+            }
+            Err(error) => {
+                // A change of an image whose insertion failed finds none.
+                if error.kind() != ErrorKind::NotFound {
+                    self.open.insert(id);
+                }
+                self.kinds.push(error.kind());
+            }
+        }
+    }
+
+    async fn run(&mut self) {
+        for number in 1..=4 {
+            self.submit(
+                number,
+                insert(&self.archive.clone(), number, Some("COVID")),
+                Some("COVID"),
+            )
+            .await;
+        }
+        let relabel = Change::Relabel {
+            id: id(&self.archive, 2),
+            class: Some(class("Normal")),
+            label_source: None,
+        };
+        self.submit(2, relabel, Some("Normal")).await;
+        let delete = Change::Delete {
+            id: id(&self.archive, 3),
+        };
+        self.submit(3, delete, None).await;
+        self.submit(5, insert(&self.archive.clone(), 5, Some("COVID")), Some("COVID"))
+            .await;
+    }
+
+    async fn check(&self, archive: &Archive) {
+        let found = contents(archive).await;
+        for (id, expected) in &self.acknowledged {
+            if !self.open.contains(id) {
+                assert_eq!(found.get(id).and_then(label), *expected, "{id}");
+            }
+        }
+        for record in found.values() {
+            assert!(self.acknowledged.contains_key(&record.id) || self.open.contains(&record.id));
+            archive.read_pack(record.thumbnail.as_ref().unwrap()).await.unwrap();
+        }
+        let verified = verify(archive).await.unwrap();
+        assert!(verified.damaged.is_empty(), "{:?}", verified.damaged);
+    }
+}
+
+/// Runs the script with a fault at every operation, then again without.
+async fn at_every_operation(fault: fn(usize) -> Faults, reached: fn(&Faults) -> usize) -> Vec<ErrorKind> {
+    let mut kinds = Vec::new();
+    for number in 0.. {
+        let place = Place::new(IdentityMode::Anonymous).await;
+        let faults = Arc::new(fault(number));
+        if let Ok(archive) = place.faulty(&faults).await {
+            let mut script = Script::new(archive);
+            script.run().await;
+            script.check(&place.again().await).await;
+            kinds.append(&mut script.kinds);
+        }
+        let mut again = Script::new(place.again().await);
+        again.run().await;
+        assert_eq!(again.kinds, [], "fault {number}");
+        again.check(&place.again().await).await;
+        if reached(&faults) <= number {
+            println!("{number} operations");
+            return kinds;
+        }
+    }
+    unreachable!("the script ends")
+}
+
+#[tokio::test]
+async fn killed_between_any_two_operations() {
+    let stop = |number| Faults {
+        stop_at: Some(number),
+        ..Faults::default()
+    };
+    let kinds = at_every_operation(stop, Faults::operations).await;
+    assert!(
+        kinds
+            .iter()
+            .all(|kind| matches!(kind, ErrorKind::Unavailable | ErrorKind::NotFound)),
+        "{kinds:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_at_any_operation() {
+    let lie = |number| Faults {
+        lie_at: Some(number),
+        ..Faults::default()
+    };
+    let kinds = at_every_operation(lie, Faults::operations).await;
+    assert!(
+        kinds
+            .iter()
+            .all(|kind| matches!(kind, ErrorKind::Unavailable | ErrorKind::NotFound)),
+        "{kinds:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_full_disk_at_any_write() {
+    let full = |number| Faults {
+        full_at: Some((number, number + 2)),
+        ..Faults::default()
+    };
+    let kinds = at_every_operation(full, Faults::puts).await;
+    assert!(kinds.contains(&ErrorKind::StorageFull));
+    assert!(
+        kinds
+            .iter()
+            .all(|kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::NotFound)),
+        "{kinds:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_writer_goes_on_when_there_is_space_again() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let faults = Arc::new(Faults {
+        full_at: Some((0, 3)),
+        ..Faults::default()
+    });
+    let archive = place.faulty(&faults).await.unwrap();
+    let writer = writer(&archive).await;
+    let refused = writer.submit(insert(&archive, 1, None)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::StorageFull);
+    while faults.puts() <= 3 {
+        let _ = writer.submit(insert(&archive, 1, None)).await;
+    }
+    assert!(writer.submit(insert(&archive, 1, None)).await.is_ok());
+    assert_eq!(contents(&place.again().await).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn racing_writers_lose_nothing_and_double_nothing() {
+    const WRITERS: u32 = 8;
+    const EACH: u32 = 6;
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let mut tasks = Vec::new();
+    for number in 0..WRITERS {
+        let archive = place.again().await;
+        tasks.push(tokio::spawn(async move {
+            let writer = writer(&archive).await;
+            for image in 0..EACH {
+                let own = insert(&archive, 100 * (number + 1) + image, Some("COVID"));
+                // Everybody has the same one, too.
+                let shared = insert(&archive, image, Some("COVID"));
+                let (own, shared) = tokio::join!(writer.submit(own), writer.submit(shared));
+                assert_eq!(own.unwrap().outcome, Outcome::Inserted);
+                assert!(matches!(
+                    shared.unwrap().outcome,
+                    Outcome::Inserted | Outcome::Duplicate
+                ));
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let found = contents(&place.again().await).await;
+    assert_eq!(found.len() as u32, WRITERS * EACH + EACH);
+    assert!(verify(&place.again().await).await.unwrap().damaged.is_empty());
+    // Every version names the one before.
+    let store = place.archive.store();
+    let newest = place.archive.latest().await.unwrap();
+    for version in 2..=newest.version {
+        let this = read_manifest(store, version).await.unwrap().unwrap();
+        let before = read_manifest(store, version - 1).await.unwrap().unwrap();
+        assert_eq!(this.parent, Some(before.commit));
+    }
+}
+
+#[tokio::test]
+async fn whoever_slept_does_not_take_a_number_again() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let sleepy_clock = Arc::new(std::sync::Mutex::new(Timestamp::now()));
+    let clock = Arc::clone(&sleepy_clock);
+    let tuning = Tuning {
+        clock: Arc::new(move || *lock(&clock)),
+        ..Tuning::default()
+    };
+    let sleeper = Archive::open_in(
+        store::Store::open(&place.url()).unwrap(),
+        &place.url(),
+        secret(),
+        tuning,
+    )
+    .await
+    .unwrap();
+    let sleeping = writer(&sleeper).await;
+
+    let awake = writer(&place.archive).await;
+    for number in 1..=4 {
+        awake.submit(insert(&place.archive, number, None)).await.unwrap();
+    }
+    compact(&place.archive, Duration::ZERO, Duration::ZERO).await.unwrap();
+    let newest = place.archive.latest().await.unwrap().version;
+    assert!(
+        read_manifest(place.archive.store(), 2).await.unwrap().is_none(),
+        "version 2 is collected"
+    );
+
+    *lock(&sleepy_clock) += SignedDuration::from_hours(2);
+    let done = sleeping.submit(insert(&sleeper, 5, None)).await.unwrap();
+    assert_eq!(done.version, newest + 1);
+    assert_eq!(contents(&place.again().await).await.len(), 5);
+}
+
+#[tokio::test]
+async fn damage_is_named() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let archive = &place.archive;
+    let images = (0..3).map(|number| image(archive, number, Some("COVID"))).collect();
+    archive.append(images, None).await.unwrap();
+    let manifest = archive.latest().await.unwrap();
+    assert_eq!(manifest.objects().count(), 3);
+    for (name, _) in manifest.objects() {
+        let path = place.path().join(name);
+        let whole = std::fs::read(&path).unwrap();
+        let mut damaged = whole.clone();
+        let last = damaged.len() - 1;
+        damaged[last] ^= 1;
+        for broken in [damaged, whole[..last].to_vec(), vec![]] {
+            std::fs::write(&path, broken).unwrap();
+            let found = verify(archive).await.unwrap().damaged;
+            assert!(found.len() == 1 && found[0].contains(name), "{found:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        let found = verify(archive).await.unwrap().damaged;
+        assert!(
+            found.len() == 1 && found[0].contains(name) && found[0].contains("missing"),
+            "{found:?}"
+        );
+        std::fs::write(&path, whole).unwrap();
+    }
+    assert!(verify(archive).await.unwrap().damaged.is_empty());
+    let path = place.path().join(Manifest::name(manifest.version));
+    std::fs::write(path, "{").unwrap();
+    assert_eq!(
+        Archive::open(&place.url(), secret()).await.unwrap_err().kind(),
+        ErrorKind::Damaged
+    );
+}

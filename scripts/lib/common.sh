@@ -48,8 +48,8 @@ digest() {
 
 # ---- steps ----
 # step_add FUNCTION "what it does" "what it fetches, about how long the first time"
-# Where FUNCTION_key exists, its output names the step's inputs: a step with the same key as last time, whose
-# FUNCTION_there (if any) agrees, is not run again.
+# FUNCTION_key, where it exists, prints what names the step's inputs; FUNCTION_there, where it exists, is true when the step's
+# result is in place. A step with the key of last time whose result is in place is not run again; one with neither always is.
 STEPS=()
 STEP_WHAT=()
 STEP_NOTE=()
@@ -60,21 +60,25 @@ step_add() {
 }
 
 steps_run() {
-    local i n=${#STEPS[@]} name stamp key began
+    local i n=${#STEPS[@]} name stamp key finished began
     mkdir -p "$LOCAL/stamps"
     for ((i = 0; i < n; i++)); do
         name=${STEPS[i]}
         stamp=$LOCAL/stamps/$name
-        key=
-        if declare -F "${name}_key" >/dev/null; then
-            key=$("${name}_key")
-            if [ "$(cat "$stamp" 2>/dev/null)" = "$key" ] &&
-                { ! declare -F "${name}_there" >/dev/null || "${name}_there"; }; then
-                say "step $((i + 1)) of $n: ${STEP_WHAT[i]}: already done"
-                continue
+        key='' finished=''
+        ! declare -F "${name}_key" >/dev/null || key=$("${name}_key")
+        if [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then
+            if declare -F "${name}_there" >/dev/null; then
+                ! "${name}_there" || finished=yes
+            elif [ -n "$key" ]; then
+                finished=yes
             fi
-            rm -f "$stamp"
         fi
+        if [ -n "$finished" ]; then
+            say "step $((i + 1)) of $n: ${STEP_WHAT[i]}: already done"
+            continue
+        fi
+        rm -f "$stamp"
         say "step $((i + 1)) of $n: ${STEP_WHAT[i]}${STEP_NOTE[i]:+ (${STEP_NOTE[i]})}"
         began=$SECONDS
         guarded "$name"

@@ -187,8 +187,8 @@ impl Mixture {
             let embedding = Embedding::from_raw(&raw, self.dimension).expect("gaussian rows are finite and not zero");
             Query {
                 embedding,
-                patient: None,
-                study: None,
+                patients: Vec::new(),
+                studies: Vec::new(),
                 same_pixels: Vec::new(),
             }
         };

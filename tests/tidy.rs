@@ -485,7 +485,10 @@ fn each_source(rule: fn(&str, &str) -> Vec<String>) -> Vec<String> {
         .iter()
         .flat_map(|(name, text)| test_modules(name, text))
         .collect();
-    sources.retain(|(name, _)| !for_tests.contains(&module_of(name).join("/")));
+    sources.retain(|(name, _)| {
+        let module = module_of(name);
+        !(1..=module.len()).any(|depth| for_tests.contains(&module[..depth].join("/")))
+    });
     sources.iter().flat_map(|(name, text)| rule(name, text)).collect()
 }
 

@@ -77,6 +77,8 @@ enum Command {
 
 /// Runs one command; the exit code is 0, [`EXIT_PARTIAL`], 2 for a wrong command line, 1 for anything else.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // SAFETY: this is the program's first thread, and it has started no other.
+    unsafe { settings::use_huge_pages() };
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let cli = match settings::with_file(Cli::command(), &arguments).and_then(|command| {
         let matches = command.get_matches_from(&arguments);

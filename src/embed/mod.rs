@@ -41,19 +41,6 @@ pub trait Backend: Send {
     fn provenance(&self) -> RowsProvenance;
 }
 
-/// Lets libtorch use huge pages for what passes between layers, unless `THP_MEM_ALLOC_ENABLE` says otherwise. A batch allocates and frees hundreds
-/// of megabytes, and with small pages the kernel takes a third of the time (batch of 32, EfficientNet-Lite0: 10.6 instead of 7.0 ms an image).
-///
-/// # Safety
-/// No other thread may run yet: the environment is changed.
-pub unsafe fn use_huge_pages() {
-    const SWITCH: &str = "THP_MEM_ALLOC_ENABLE";
-    if std::env::var_os(SWITCH).is_none() {
-        // SAFETY: the caller promises that no other thread reads the environment meanwhile.
-        unsafe { std::env::set_var(SWITCH, "1") };
-    }
-}
-
 /// Loads the model in `dir` (`model.json`, `model.pt`) onto `device` (`auto`, `cpu`, `cuda` or `cuda:N`); without a folder the 32×32 grey
 /// thumbnail embedder, which needs no network and ignores `device`.
 ///

@@ -201,3 +201,49 @@ impl Drop for Worker {
         let _ = self.process.wait();
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::imaging::limits::Limits;
+
+    const HELLO: &str = r"printf '\031\0\0\0medsearch decode worker 1'";
+    const REFUSAL: &str = r#"printf '\067\0\0\0{"Refused":{"kind":"unsupported-media","message":"no"}}'"#;
+
+    /// What programs that only play a worker make of a file: the kinds of two answers in a row.
+    fn answers(folder: &std::path::Path, name: &str, script: &str) -> [ErrorKind; 2] {
+        let program = folder.join(name);
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).unwrap();
+        let settings = Settings {
+            limits: Limits::default(),
+            memory_bytes_max: 1 << 30,
+            seconds_max: 1,
+        };
+        let pool = Pool::new(program, 1, settings);
+        [(); 2].map(|()| pool.decode(b"a file").unwrap_err().kind())
+    }
+
+    #[test]
+    fn workers_that_fail_cost_one_file_each() {
+        use ErrorKind::{InvalidImage, Unavailable, UnsupportedMedia};
+        let folder = tempfile::tempdir().unwrap();
+        let check = |name, script: &str, expected| assert_eq!(answers(folder.path(), name, script), expected, "{name}");
+        check("does-not-start", "exit 1", [Unavailable; 2]);
+        check("says-something-else", r"printf '\002\0\0\0no'", [Unavailable; 2]);
+        check("dies", HELLO, [InvalidImage; 2]);
+        check("hangs", &format!("{HELLO}; exec /bin/sleep 60"), [InvalidImage; 2]);
+        check(
+            "talks-nonsense",
+            &format!("{HELLO}; {HELLO}; exec /bin/sleep 60"),
+            [InvalidImage; 2],
+        );
+        check(
+            "answers-once",
+            &format!("{HELLO}; {REFUSAL}; exec /bin/sleep 60"),
+            [UnsupportedMedia, InvalidImage],
+        );
+    }
+}

@@ -74,7 +74,7 @@ def _raster(dataset: pydicom.Dataset) -> Raster:
     if syntax not in TRANSFER_SYNTAXES:
         raise ImageProblem(UNSUPPORTED, f"transfer syntax `{syntax}` is not read")
     if "PixelData" not in dataset:
-        raise ImageProblem(UNSUPPORTED, "the DICOM file has no pixel data")
+        raise ImageProblem(BROKEN, "the DICOM file has no pixel data")
     check_dimensions(int(dataset.Columns), int(dataset.Rows))
     if dataset.BitsAllocated not in (8, 16) or dataset.SamplesPerPixel not in (1, 3):
         raise ImageProblem(

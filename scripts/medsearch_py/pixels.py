@@ -96,7 +96,9 @@ def fit_and_resize(values: np.ndarray, width: int, height: int, fit: str = "sque
         values = _pad_to_square(values)
     elif fit == "crop":
         values = _crop_to_square(values)
-    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
+    # Columns first, rows second, in two calls: from version 13 on Pillow turns the order around for tall pictures.
+    narrow = Image.fromarray(values).resize((width, values.shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(narrow.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def as_rgb(values: np.ndarray) -> np.ndarray:

@@ -41,10 +41,10 @@ def decode(data: bytes) -> Raster:
         colours = colours[..., 0] if header.colour == GREY_ALPHA else colours
     else:
         colours, alpha = samples, _keyed_alpha(samples, header)
+    if header.colour == GREY and header.depth < 8:
+        colours = (colours * (255 // ((1 << header.depth) - 1))).astype(np.uint8)
     if alpha is not None:
         colours = _over_black(_to_8_bit(colours), _to_8_bit(alpha))
-    elif header.colour == GREY and header.depth < 8:
-        colours = (colours * (255 // ((1 << header.depth) - 1))).astype(np.uint8)
     return Raster(np.ascontiguousarray(colours), "png", windowed=colours.dtype == np.uint16 and colours.ndim == 2)
 
 

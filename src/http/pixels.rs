@@ -5,7 +5,7 @@ use actix_web::http::header;
 use actix_web::web::{Data, Path, Query};
 use bytes::Bytes;
 
-use super::wire::RenderQuery;
+use super::wire::{ImageFile, RenderQuery};
 use super::{State, problem};
 use crate::error::Result;
 
@@ -16,7 +16,7 @@ use crate::error::Result;
     tag = "archive",
     operation_id = "getThumbnail",
     params(("id" = String, Path, description = "The image, 36 hex digits")),
-    responses((status = 200, description = "PNG, longest side at most 256", body = Vec<u8>, content_type = "image/png"), problem::Showing)
+    responses((status = 200, description = "PNG, longest side at most 256", body = ImageFile, content_type = "image/png"), problem::Showing)
 )]
 pub async fn thumbnail(state: Data<State>, id: Path<String>) -> Result<HttpResponse> {
     Ok(picture(state.engine.thumbnail(id.parse()?).await?))
@@ -29,7 +29,7 @@ pub async fn thumbnail(state: Data<State>, id: Path<String>) -> Result<HttpRespo
     tag = "archive",
     operation_id = "getRendered",
     params(("id" = String, Path, description = "The image, 36 hex digits"), RenderQuery),
-    responses((status = 200, description = "PNG of 8 bit", body = Vec<u8>, content_type = "image/png"), problem::Showing)
+    responses((status = 200, description = "PNG of 8 bit", body = ImageFile, content_type = "image/png"), problem::Showing)
 )]
 pub async fn rendered(state: Data<State>, id: Path<String>, query: Query<RenderQuery>) -> Result<HttpResponse> {
     Ok(picture(

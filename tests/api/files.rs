@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 
+use libjpeg_turbo_rs::{PixelFormat, Subsampling, compress};
+
 /// A grey PNG with a gradient: something to compare.
 pub fn png(width: u32, height: u32) -> Vec<u8> {
     grey_png(width, height, |x, y| ((x * 3 + y * 5 + x * y / 7) % 251) as u8)
@@ -59,10 +61,7 @@ pub fn jpeg_head(width: u16, height: u16) -> Vec<u8> {
 /// A JPEG that ends within its scan.
 pub fn truncated_jpeg() -> Vec<u8> {
     let pixels: Vec<u8> = (0..128u32 * 128).map(|i| (i * 37 % 256) as u8).collect();
-    let mut file = Vec::new();
-    image::codecs::jpeg::JpegEncoder::new(&mut file)
-        .encode(&pixels, 128, 128, image::ExtendedColorType::L8)
-        .unwrap();
+    let mut file = compress(&pixels, 128, 128, PixelFormat::Grayscale, 85, Subsampling::S444).unwrap();
     file.truncate(file.len() / 2);
     file
 }

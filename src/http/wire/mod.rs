@@ -120,7 +120,8 @@ impl From<domain::Window> for Window {
     }
 }
 
-/// A file of a form, as the API describes it: what is read is `Bytes`.
+// How the API describes what is `Bytes` here.
+/// The bytes of a file.
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary, content_media_type = "application/octet-stream")]
 pub struct ImageFile(());

@@ -95,7 +95,7 @@ impl Search {
 }
 
 fn print_table(answer: &Answer) {
-    println!("{:>4}  {:>10}  {:<20} {}", "rank", "similarity", "class", "file or id");
+    println!("rank  similarity  class                file or id");
     for (rank, hit) in answer.ranking.hits.iter().enumerate() {
         let class = hit.class().map_or("(no label)", |class| class.as_str());
         let name = hit.record.file.clone().unwrap_or_else(|| hit.id().to_string());

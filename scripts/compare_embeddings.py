@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Two embedding folders of the same files, held against each other: cosine per file and leave-one-out top-10 lists.
 
-Exit code 1 when a file is missing on one side, a cosine is below the bound or a list differs by more than ties under 1e-4.
+Exit code 1 when a file is missing on one side, a cosine is below the bound or a list differs by more than ties under
+1e-4.
 """
 
 import argparse
@@ -39,9 +40,7 @@ def main() -> int:
     missing = orders[0].keys() ^ orders[1].keys()
     files = sorted(orders[0].keys() & orders[1].keys())
     one, other = (side[0][[order[file] for file in files]] for side, order in zip(sides, orders, strict=True))
-    records = [
-        [side[2][order[file]] for file in files] for side, order in zip(sides, orders, strict=True)
-    ]
+    records = [[side[2][order[file]] for file in files] for side, order in zip(sides, orders, strict=True)]
     cosines = np.sum(one * other, axis=1)
     k = min(arguments.k, len(files) - 1)
     differing = []

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Leave-one-out through the HTTP API, held against numpy on the same vectors.
 
-Every image of DATA is sent to POST /v1/search of a server over an archive made of EMBEDDINGS; its own pixels are excluded
-there by default. The same neighbors and the same majority vote (ties: similarity sum, then nearest) are computed here from
-the `.npy` and `.json` files alone. Prints accuracy, balanced accuracy and every disagreement; exit code 1 when there is any.
+Every image of DATA is sent to POST /v1/search of a server over an archive made of EMBEDDINGS; its own pixels are
+excluded there by default. The same neighbors and the same majority vote (ties: similarity sum, then nearest) are
+computed here from the `.npy` and `.json` files alone. Prints accuracy, balanced accuracy and every disagreement; exit
+code 1 when there is any.
 """
 
 import argparse
@@ -60,7 +61,7 @@ def vote(classes, similarities):
     return min(counts, key=lambda label: (-counts[label], -sums[label], first[label])), counts
 
 
-def numpy_answer(index: int, matrix, classes, groups, owners, k: int):
+def numpy_answer(index: int, matrix, groups, owners, k: int):
     """The k most similar other images by plain numpy: none with the same pixels, one per known patient."""
     similarities = matrix @ matrix[index]
     order = np.argsort(-similarities, kind="stable")
@@ -98,7 +99,7 @@ def main() -> int:
     wrong_lists, wrong_votes, ties, predictions, worst = [], [], 0, [], 0.0
     for index, record in enumerate(records):
         answer = search(arguments.url, arguments.data / record["file"], k, arguments.exact)
-        rows, similarities, margin = numpy_answer(index, matrix, classes, groups, owners, k)
+        rows, similarities, margin = numpy_answer(index, matrix, groups, owners, k)
         theirs = [neighbor["record"]["file"] for neighbor in answer["neighbors"]]
         ours = [records[row]["file"] for row in rows]
         label, counts = vote(classes[rows], similarities)
@@ -106,7 +107,7 @@ def main() -> int:
             worst = max(worst, abs(neighbor["similarity"] - similarity))
         if theirs != ours:
             gaps = np.abs(np.diff(similarities))
-            if set(theirs) == set(ours) and gaps.min(initial=1.0) < TIE or margin < TIE:
+            if (set(theirs) == set(ours) and gaps.min(initial=1.0) < TIE) or margin < TIE:
                 ties += 1
             else:
                 wrong_lists.append(record["file"])

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The Kaggle download, from folder to archive, at any size: time, accuracy of the ETA, peak memory, kill -9 at half, resume.
+"""The Kaggle download, from folder to archive, at any size: time, ETA, peak memory, kill -9 at half, resume.
 
-Builds the exact tree of the COVID-19 Radiography Database out of real images, embeds it, kills the program with SIGKILL when half
-of the images are done, lets it resume, indexes the result and checks that every image is there exactly once.
+Builds the exact tree of the COVID-19 Radiography Database out of real images, embeds it, kills the program with SIGKILL
+when half of the images are done, lets it resume, indexes the result and checks that every image is there exactly once.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRESS = re.compile(r"(\d+)/(\d+) images.*?about (?:(\d+)h )?(?:(\d+)m )?(\d+)s left")
+PROGRESS = re.compile(r"(\d+) of (\d+) images.*?(\d+):(\d+):(\d+) left")
 
 
 class Watched:
@@ -36,7 +36,7 @@ class Watched:
         for line in self.process.stderr:
             if match := PROGRESS.search(line):
                 self.done = int(match.group(1))
-                hours, minutes, seconds = (int(part or 0) for part in match.groups()[2:])
+                hours, minutes, seconds = (int(part) for part in match.groups()[2:])
                 self.lines.append((time.monotonic() - self.started, self.done, hours * 3600 + minutes * 60 + seconds))
 
     def sample(self):
@@ -86,17 +86,41 @@ def main() -> int:
     embeddings, archive = work / "embeddings", work / "archive"
     for folder in (embeddings, archive):
         shutil.rmtree(folder, ignore_errors=True)
-    embed = [arguments.program, "embed", "--data", data, "--out", embeddings, "--model", arguments.model, "--progress-seconds", "1"]
+    embed = [
+        arguments.program,
+        "embed",
+        "--data",
+        data,
+        "--out",
+        embeddings,
+        "--model",
+        arguments.model,
+        "--progress-seconds",
+        "1",
+    ]
 
     first = Watched(embed)
     killed_after = first.run(kill_at=arguments.images // 2)
+    assert first.process.returncode == -signal.SIGKILL, "it ended before it could be killed at half"
     second = Watched(embed)
     resumed_after = second.run()
     assert second.process.returncode == 0, second.process.returncode
     resumed_from = second.lines[0][1] if second.lines else None
 
-    index = Watched([arguments.program, "index", "--embeddings", embeddings, "--data", data, "--model", arguments.model,
-                     "--archive", archive])
+    index = Watched(
+        [
+            arguments.program,
+            "index",
+            "--embeddings",
+            embeddings,
+            "--data",
+            data,
+            "--model",
+            arguments.model,
+            "--archive",
+            archive,
+        ]
+    )
     index_seconds = index.run()
     assert index.process.returncode == 0, index.process.returncode
     counts, sources, files = {}, 0, []

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 
 /// Progress on stderr. Images known from an earlier run count, but not for the rate.
 pub(super) struct Progress {
@@ -88,7 +88,7 @@ fn line(at: usize, total: usize, fresh: usize, elapsed: Duration) -> String {
         Ok(left) if at < total && fresh > 0 => {
             format!(
                 "{at} of {total} images, {rate:.1} images/s, {} left",
-                HumanDuration(left)
+                FormattedDuration(left)
             )
         }
         _ => format!("{at} of {total} images, {rate:.1} images/s"),
@@ -104,7 +104,7 @@ mod tests {
         let seconds = Duration::from_secs;
         assert_eq!(
             line(600, 1800, 300, seconds(10)),
-            "600 of 1800 images, 30.0 images/s, 40 seconds left"
+            "600 of 1800 images, 30.0 images/s, 00:00:40 left"
         );
         assert_eq!(line(5, 10, 0, seconds(0)), "5 of 10 images, 0.0 images/s");
         assert_eq!(line(10, 10, 10, seconds(5)), "10 of 10 images, 2.0 images/s");

@@ -26,7 +26,9 @@ sys.path.insert(0, str(ROOT / "scripts"))
 def medsearch(*arguments, check=True, **options):
     """Runs one command of the program and returns what it printed."""
     run = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, **options)
-    assert not check or run.returncode == 0, f"medsearch {arguments[0]} ended with {run.returncode}: {run.stderr[-2000:]}"
+    assert not check or run.returncode == 0, (
+        f"medsearch {arguments[0]} ended with {run.returncode}: {run.stderr[-2000:]}"
+    )
     return run
 
 
@@ -35,7 +37,9 @@ def script(name, *arguments, check=True, **options):
     run = subprocess.run(
         [sys.executable, ROOT / "scripts" / name, *map(str, arguments)], capture_output=True, text=True, **options
     )
-    assert not check or run.returncode == 0, f"{name} ended with {run.returncode}: {run.stderr[-2000:]}{run.stdout[-2000:]}"
+    assert not check or run.returncode == 0, (
+        f"{name} ended with {run.returncode}: {run.stderr[-2000:]}{run.stdout[-2000:]}"
+    )
     return run
 
 
@@ -52,7 +56,7 @@ class Server:
     def __init__(self, archive: Path, *arguments, wrapper=(), environment=None, log=None):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log = open(log, "ab") if log else subprocess.DEVNULL  # noqa: SIM115 (closed with the process)
+        self.log = Path(log).open("ab") if log else subprocess.DEVNULL  # noqa: SIM115 (closed with the process)
         command = [*wrapper, PROGRAM, "serve", "--archive", archive, "--listen", f"127.0.0.1:{self.port}", *arguments]
         self.process = subprocess.Popen(
             list(map(str, command)), stdout=self.log, stderr=self.log, env={**os.environ, **(environment or {})}
@@ -148,7 +152,17 @@ def three_class(shared, model, tmp_path_factory):
 def small_archive(synthetic, tmp_path):
     """A fresh archive in thumbnail space: no model, starts at once."""
     medsearch("embed", "--data", synthetic, "--out", tmp_path / "embeddings", "--model", "thumbnail")
-    medsearch("index", "--embeddings", tmp_path / "embeddings", "--data", synthetic, "--model", "thumbnail", "--archive", tmp_path / "archive")
+    medsearch(
+        "index",
+        "--embeddings",
+        tmp_path / "embeddings",
+        "--data",
+        synthetic,
+        "--model",
+        "thumbnail",
+        "--archive",
+        tmp_path / "archive",
+    )
     return tmp_path / "archive"
 
 

@@ -9,17 +9,20 @@ import time
 import urllib.error
 
 import pytest
+
 from conftest import Server, have, medsearch, png
 
 ROUNDS = int(os.environ.get("MEDSEARCH_KILL_ROUNDS", "8"))
 
 
 def test_data_manifest_and_folders_are_synced_before_the_answer(small_archive, tmp_path):
-    """Reads the system calls of one upload: every file under the archive is fsynced, and its folder, before the 2xx is sent."""
+    """Reads the system calls of one upload: files and folders of the archive are fsynced before the 2xx."""
     strace = have("strace")
     trace = tmp_path / "trace"
     calls = "trace=openat,fsync,fdatasync,link,linkat,rename,renameat,renameat2,sendto,write,writev,sendmsg"
-    server = Server(small_archive, "--model", "thumbnail", wrapper=(strace, "-f", "-yy", "-s", "64", "-o", trace, "-e", calls))
+    server = Server(
+        small_archive, "--model", "thumbnail", wrapper=(strace, "-f", "-yy", "-s", "64", "-o", trace, "-e", calls)
+    )
     try:
         before = trace.stat().st_size
         status, receipt = server.post_image("/v1/images", png(1), **{"class": "COVID"})
@@ -34,8 +37,12 @@ def test_data_manifest_and_folders_are_synced_before_the_answer(small_archive, t
     synced = [match.group(1) for match in synced if match]
     root = str(small_archive)
     for folder in ("rows", "manifest"):
-        assert any(path.startswith(f"{root}/{folder}/") for path in synced), f"no fsync of a file under {folder}/: {synced}"
-        assert any(path.rstrip("/") == f"{root}/{folder}" for path in synced), f"no fsync of the folder {folder}: {synced}"
+        assert any(path.startswith(f"{root}/{folder}/") for path in synced), (
+            f"no fsync of a file under {folder}/: {synced}"
+        )
+        assert any(path.rstrip("/") == f"{root}/{folder}" for path in synced), (
+            f"no fsync of the folder {folder}: {synced}"
+        )
     last_data = max(i for i, line in enumerate(lines[:answered]) if "sync(" in line and f"{root}/rows" in line)
     manifest = min(i for i, line in enumerate(lines[:answered]) if "sync(" in line and f"{root}/manifest" in line)
     assert last_data < manifest, "the manifest must not be durable before what it names"
@@ -102,17 +109,28 @@ def wait_for(server, images, seconds=5):
 
 
 def test_full_disk_refuses_and_loses_nothing(synthetic, tmp_path):
-    """A tmpfs of a few MiB is filled to every level; a refused write leaves no trace, and writing goes on once there is room."""
+    """A refused write leaves no trace on a full disk, and writing goes on once there is room."""
     mount = tmp_path / "disk"
     mount.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", mount], capture_output=True, text=True, check=False)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", mount], capture_output=True, text=True, check=False
+    )
     if made.returncode:
         pytest.skip("a tmpfs can't be mounted here (needs root)")
     try:
         medsearch("embed", "--data", synthetic, "--out", tmp_path / "embeddings", "--model", "thumbnail")
         archive = mount / "archive"
-        medsearch("index", "--embeddings", tmp_path / "embeddings", "--model", "thumbnail", "--archive", archive,
-                  "--secret-file", tmp_path / "secret")
+        medsearch(
+            "index",
+            "--embeddings",
+            tmp_path / "embeddings",
+            "--model",
+            "thumbnail",
+            "--archive",
+            archive,
+            "--secret-file",
+            tmp_path / "secret",
+        )
         server = Server(archive, "--model", "thumbnail", "--secret-file", tmp_path / "secret")
         try:
             fill_and_write(server, mount)
@@ -126,7 +144,7 @@ def fill_and_write(server, mount):
     base = server.get("/v1/archive")["images"]
     stored, refused = [], 0
     ballast = mount / "ballast"
-    # Free space from nothing upwards, so that each of an upload's writes (packs, rows, manifest) meets the full disk in turn.
+    # Free space from nothing upwards: each of an upload's writes (packs, rows, manifest) meets the full disk in turn.
     for step in range(40):
         room = os.statvfs(mount)
         ballast.write_bytes(b"")

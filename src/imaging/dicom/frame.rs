@@ -51,8 +51,10 @@ pub fn stored_values(layout: &Layout<'_>, attributes: &Attributes) -> Result<(St
         }
         Coding::JpegBaseline => {
             let header = jpeg::Header::read(&frame)?;
-            ybr = samples == 3 && jpeg_is_ybr(&header, ybr);
-            fitting(jpeg::decode_components(&frame, &header)?, wide)
+            // What is YCbCr in the codestream is RGB from here on, by the same arithmetic as in any other JPEG.
+            let to_rgb = samples == 3 && jpeg_is_ybr(&header, ybr);
+            ybr = false;
+            fitting(jpeg::decode_components(&frame, &header, to_rgb)?, wide)
         }
         Coding::JpegLossless => lossless(&frame, shape.pixels() * samples, wide)?,
     };

@@ -40,13 +40,13 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster> {
     Raster::new(width, height, samples, Levels::default())
 }
 
-/// The samples as they are coded, interleaved, without any colour transform: 1 or 3 components.
+/// The samples, interleaved, 1 or 3 components: as they are coded, or YCbCr turned to RGB when `to_rgb` says that they are that.
 ///
 /// # Errors
 /// `InvalidImage` when the data is broken. The caller has checked the header's size.
-pub fn decode_components(bytes: &[u8], header: &Header) -> Result<Vec<u8>> {
+pub fn decode_components(bytes: &[u8], header: &Header, to_rgb: bool) -> Result<Vec<u8>> {
     header.check_process()?;
-    decode_samples(bytes, header, false)
+    decode_samples(bytes, header, to_rgb)
 }
 
 /// Interleaved samples as they are coded, or RGB when `to_rgb` says that they are YCbCr.

@@ -81,8 +81,16 @@ def main() -> int:
     tree = work / "tree"
     if not tree.exists():
         maker = [sys.executable, ROOT / "scripts/make_kaggle_tree.py", "--from", arguments.origin, "--out", tree]
-        subprocess.run([*maker, "--images", str(arguments.images), *(["--zip"] if arguments.zip else [])], check=True)
-    data = next(tree.glob("*.zip")) if arguments.zip else tree
+        subprocess.run(
+            [
+                *map(str, maker),
+                "--images",
+                str(arguments.images),
+                *(["--zip", work / "tree.zip"] if arguments.zip else []),
+            ],
+            check=True,
+        )
+    data = work / "tree.zip" if arguments.zip else tree
     embeddings, archive = work / "embeddings", work / "archive"
     for folder in (embeddings, archive):
         shutil.rmtree(folder, ignore_errors=True)

@@ -143,6 +143,8 @@ async fn every_answer_keeps_other_sites_away() {
             "same-origin",
             "{path}"
         );
+        let policy = response.headers()["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
     }
     assert_eq!(app.get("/v1/archive").await.headers()["cache-control"], "no-store");
 }

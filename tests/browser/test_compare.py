@@ -31,9 +31,9 @@ def test_keys_step_zoom_and_close(page, image_path):
 
     page.keyboard.press("Escape")
     page.wait_for_selector("#compare", state="hidden")
-    assert page.evaluate("document.activeElement.closest('.tile').querySelector('.rank').textContent").endswith(
-        str(page.locator(TILES).count())
-    )
+    last = str(page.locator(TILES).count())
+    focused = "document.activeElement.closest('.tile')?.querySelector('.rank').textContent"
+    page.wait_for_function(f"last => ({focused} ?? '').endsWith(last)", arg=last)
 
 
 def test_light_is_the_same_for_both(page, image_path):

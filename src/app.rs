@@ -102,14 +102,20 @@ impl App {
         check_access(&settings)?;
         let metrics = Arc::new(Metrics::new()?);
         let archive = Archive::open(&settings.archive, settings.secret.clone()).await?;
-        let (engine, served) = open_engine(&archive, &settings).await?;
+        let (engine, served) = open_engine(&archive, &settings, &metrics).await?;
         let (written, commits) = watch::channel(0);
         let ingest = if settings.read_only {
             None
         } else {
             let graphs = graph_builder(IndexSettings::default().with_exact_rows_max(settings.exact_rows_max));
             tokio::spawn(keep_compact(archive.clone(), graphs));
-            let writer = Writer::spawn(archive, WriterSettings::default(), written.clone()).await?;
+            let writer = Writer::spawn(
+                archive,
+                WriterSettings::default(),
+                Arc::clone(&metrics),
+                written.clone(),
+            )
+            .await?;
             Some(Ingest::new(engine.clone(), writer))
         };
         tokio::spawn(served.follow(commits));
@@ -207,7 +213,11 @@ impl Stop {
 ///
 /// # Errors
 /// Whatever keeps the archive, the index or the model from loading.
-pub async fn open_engine(archive: &Archive, settings: &Settings) -> Result<(Engine, Arc<Served>)> {
+pub async fn open_engine(
+    archive: &Archive,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+) -> Result<(Engine, Arc<Served>)> {
     let index = IndexSettings::default().with_exact_rows_max(settings.exact_rows_max);
     let served = Served::open(archive.clone(), index).await?;
     let model = match &settings.model {
@@ -221,6 +231,7 @@ pub async fn open_engine(archive: &Archive, settings: &Settings) -> Result<(Engi
             queue_max: settings.queue_max,
             ..BatchSettings::default()
         },
+        Arc::clone(metrics),
     )?;
     let decoder = Arc::new(Decoder::new(decoder_settings(settings)));
     let preparer = Preparer::new(decoder, embedder.card().input(), settings.threads);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::domain::{ClassLabel, PathTaken, Status};
@@ -97,6 +98,7 @@ pub struct Metrics {
     stage_duration: HistogramVec,
     queue_depth: IntGauge,
     queue_max: IntGauge,
+    queue_dropped: IntCounter,
     batch_size: Histogram,
     archive_version: IntGauge,
     archive_images: IntGaugeVec,
@@ -138,6 +140,11 @@ impl Metrics {
                 "medsearch_queue_max",
                 "Images that may wait for the model before requests are refused",
             )?,
+            queue_dropped: IntCounter::new(
+                "medsearch_queue_dropped_total",
+                "Images dropped before the model because nobody waited for them any more",
+            )
+            .map_err(fault)?,
             batch_size: histogram("medsearch_batch_size", "Images per run of the model", BATCH_BUCKETS)?,
             archive_version: gauge("medsearch_archive_version", "Number of the manifest that is served")?,
             archive_images: IntGaugeVec::new(
@@ -185,13 +192,14 @@ impl Metrics {
         )
         .map_err(fault)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 16] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 17] = [
             Box::new(self.http_requests.clone()),
             Box::new(self.http_duration.clone()),
             Box::new(self.http_in_flight.clone()),
             Box::new(self.stage_duration.clone()),
             Box::new(self.queue_depth.clone()),
             Box::new(self.queue_max.clone()),
+            Box::new(self.queue_dropped.clone()),
             Box::new(self.batch_size.clone()),
             Box::new(self.archive_version.clone()),
             Box::new(self.archive_images.clone()),
@@ -223,6 +231,11 @@ impl Metrics {
         self.stage_duration
             .with_label_values(&[stage.as_str()])
             .observe(took.as_secs_f64());
+    }
+
+    /// Images that were dropped before the model.
+    pub fn dropped(&self, images: usize) {
+        self.queue_dropped.inc_by(images as u64);
     }
 
     /// One run of the model.
@@ -354,6 +367,7 @@ mod tests {
             "medsearch_http_in_flight_requests 2",
             "medsearch_queue_depth 3",
             "medsearch_queue_max 256",
+            "medsearch_queue_dropped_total 0",
             "medsearch_archive_version 7",
             r#"medsearch_archive_images{class="Viral Pneumonia"} 8"#,
             r#"medsearch_archive_images{class="_unlabelled"} 2"#,

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -11,6 +12,21 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Errors
 /// `InvalidRequest` for directives that can't be read; `Internal` when logging was started before.
 pub fn start(directives: &str) -> Result<()> {
+    start_on(directives, std::io::stderr)
+}
+
+/// As [`start`], but what is logged is written and thrown away: for measurements, which pay for it and need not show it.
+///
+/// # Errors
+/// Those of [`start`].
+pub fn start_unseen(directives: &str) -> Result<()> {
+    start_on(directives, std::io::sink)
+}
+
+fn start_on<W>(directives: &str, writer: W) -> Result<()>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_new(directives).map_err(|error| {
         Error::with_source(
             ErrorKind::InvalidRequest,
@@ -18,9 +34,7 @@ pub fn start(directives: &str) -> Result<()> {
             error,
         )
     })?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let started = if std::io::stderr().is_terminal() {
         subscriber.with_target(false).try_init()
     } else {

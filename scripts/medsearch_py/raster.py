@@ -1,7 +1,6 @@
-"""A decoded image before windowing, its limits and its two identities."""
+"""A decoded image before windowing, its limits and its identity."""
 
 import hashlib
-import struct
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,15 +50,6 @@ class Raster:
 def file_digest(data: bytes) -> str:
     """sha256 of the file, in hex; its first 32 digits are the image's id."""
     return hashlib.sha256(data).hexdigest()
-
-
-def pixel_digest(raster: Raster) -> str:
-    """sha256 of the decoded samples: the same pixels in another file have the same digest."""
-    header = struct.pack("<IIBB", raster.width, raster.height, raster.channels, raster.bits)
-    little_endian = raster.samples.astype(raster.samples.dtype.newbyteorder("<"), copy=False)
-    digest = hashlib.sha256(b"medsearch/raster/1\n" + header)
-    digest.update(np.ascontiguousarray(little_endian).data)
-    return digest.hexdigest()
 
 
 def check_file_size(size: int) -> None:

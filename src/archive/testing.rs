@@ -183,6 +183,7 @@ pub async fn writer(archive: &Archive) -> Writer {
     Writer::spawn(
         archive.clone(),
         WriterSettings::default(),
+        unread_metrics(),
         tokio::sync::watch::channel(0).0,
     )
     .await
@@ -291,4 +292,9 @@ impl ObjectStore for Faulty {
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.inner.copy_opts(from, to, options).await
     }
+}
+
+/// Metrics for tests that don't look at them.
+pub fn unread_metrics() -> std::sync::Arc<crate::metrics::Metrics> {
+    crate::metrics::Metrics::new().unwrap().into()
 }

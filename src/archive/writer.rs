@@ -13,6 +13,7 @@ use super::merge::{Merge, Scale};
 use super::{Archive, Change, Outcome, State};
 use crate::domain::ImageId;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::Metrics;
 
 /// After a merge that failed, this many deltas more before the next one is tried.
 const MERGE_RETRY_DELTAS: usize = 8;
@@ -71,7 +72,12 @@ impl Writer {
     ///
     /// # Errors
     /// `Unavailable`, `Damaged` when the archive can't be loaded.
-    pub async fn spawn(archive: Archive, settings: WriterSettings, notify: watch::Sender<u64>) -> Result<Self> {
+    pub async fn spawn(
+        archive: Archive,
+        settings: WriterSettings,
+        metrics: Arc<Metrics>,
+        notify: watch::Sender<u64>,
+    ) -> Result<Self> {
         let state = base(&archive).await?;
         let (queue, jobs) = mpsc::channel(settings.queue_max.max(1));
         let merge_at = settings.deltas_merge_at;
@@ -79,6 +85,7 @@ impl Writer {
             Task {
                 archive,
                 settings,
+                metrics,
                 notify,
                 jobs,
                 state,
@@ -116,6 +123,7 @@ fn stopped() -> Error {
 struct Task {
     archive: Archive,
     settings: WriterSettings,
+    metrics: Arc<Metrics>,
     notify: watch::Sender<u64>,
     jobs: mpsc::Receiver<Job>,
     state: Arc<State>,
@@ -184,6 +192,7 @@ impl Task {
         self.took = started.elapsed();
         match committed {
             Ok(state) => {
+                self.metrics.commit(self.took);
                 self.advance(state);
                 let version = self.state.manifest.version;
                 for (done, outcome) in callers.into_iter().zip(outcomes) {

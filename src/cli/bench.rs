@@ -75,7 +75,7 @@ struct Quantiles {
     p99_ms: f64,
 }
 
-/// One client, one query after the other, over HTTP on loopback.
+/// One client, one query after the other, over one HTTP connection on loopback.
 #[derive(Serialize)]
 struct QueryReport {
     queries: usize,
@@ -192,12 +192,16 @@ impl Bench {
             .map_err(|_| Error::new(ErrorKind::Unavailable, "the server did not start"))?;
         let mut client = Vec::new();
         let mut stages: std::collections::BTreeMap<&'static str, Vec<f64>> = Default::default();
+        let mut connection = Connection::open(address)?;
         for (turn, image) in images.iter().cycle().take(self.queries + WARM_UP).enumerate() {
+            let request = connection.search_request(image);
             let begun = Instant::now();
-            let answer = post_search(address, image)?;
+            let answer = connection.ask(&request)?;
             let elapsed = begun.elapsed().as_secs_f64() * 1000.0;
             if turn >= WARM_UP {
                 client.push(elapsed);
+                let answer: Value = serde_json::from_slice(&answer)
+                    .map_err(|error| Error::with_source(ErrorKind::Internal, "an answer is not JSON", error))?;
                 for stage in STAGES {
                     let value = answer["timings_ms"][stage].as_f64().unwrap_or(f64::NAN);
                     stages.entry(stage).or_default().push(value);
@@ -288,32 +292,67 @@ fn read_images(data: &Path, most: usize) -> Result<Vec<Vec<u8>>> {
     Ok(images)
 }
 
-/// One multipart POST on a connection of its own, by hand: the client must cost next to nothing.
-fn post_search(address: SocketAddr, image: &[u8]) -> Result<Value> {
-    let refuse = |error: std::io::Error| Error::with_source(ErrorKind::Unavailable, "a query failed", error);
-    let mut body = b"--medsearch\r\nContent-Disposition: form-data; name=\"image\"; filename=\"q\"\r\n\r\n".to_vec();
-    body.extend_from_slice(image);
-    body.extend_from_slice(b"\r\n--medsearch--\r\n");
-    let head = format!(
-        "POST /v1/search HTTP/1.1\r\nHost: {address}\r\nContent-Type: multipart/form-data; boundary=medsearch\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    let mut stream = TcpStream::connect(address).map_err(refuse)?;
-    stream.set_nodelay(true).map_err(refuse)?;
-    stream.set_read_timeout(Some(Duration::from_secs(60))).map_err(refuse)?;
-    stream.write_all(head.as_bytes()).map_err(refuse)?;
-    stream.write_all(&body).map_err(refuse)?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).map_err(refuse)?;
-    let start = answer
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .map_or(0, |at| at + 4);
-    if !answer.starts_with(b"HTTP/1.1 200") {
+/// An HTTP client that costs next to nothing: one connection, requests written beforehand, answers not read beyond their length.
+struct Connection {
+    address: SocketAddr,
+    stream: TcpStream,
+}
+
+impl Connection {
+    fn open(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address).map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60))).map_err(failed)?;
+        Ok(Self { address, stream })
+    }
+
+    /// `POST /v1/search` with one image, head and body.
+    fn search_request(&self, image: &[u8]) -> Vec<u8> {
+        let before = "--medsearch\r\nContent-Disposition: form-data; name=\"image\"; filename=\"q\"\r\n\r\n";
+        let after = "\r\n--medsearch--\r\n";
+        let head = format!(
+            "POST /v1/search HTTP/1.1\r\nHost: {}\r\nContent-Type: multipart/form-data; boundary=medsearch\r\nContent-Length: {}\r\n\r\n",
+            self.address,
+            before.len() + image.len() + after.len()
+        );
+        [head.as_bytes(), before.as_bytes(), image, after.as_bytes()].concat()
+    }
+
+    /// The body of the answer, which has to be a 200 of known length.
+    fn ask(&mut self, request: &[u8]) -> Result<Vec<u8>> {
+        self.stream.write_all(request).map_err(failed)?;
+        let mut answer = Vec::with_capacity(1 << 16);
+        let mut piece = [0; 1 << 14];
+        let (body_at, length) = loop {
+            match self.stream.read(&mut piece).map_err(failed)? {
+                0 => return Err(Error::new(ErrorKind::Unavailable, "the server hung up")),
+                read => answer.extend_from_slice(&piece[..read]),
+            }
+            if let Some(head_end) = answer.windows(4).position(|window| window == b"\r\n\r\n") {
+                break (head_end + 4, body_length(&answer[..head_end])?);
+            }
+        };
+        let already = answer.len();
+        answer.resize(body_at + length, 0);
+        if already < answer.len() {
+            self.stream.read_exact(&mut answer[already..]).map_err(failed)?;
+        }
+        Ok(answer.split_off(body_at))
+    }
+}
+
+fn body_length(head: &[u8]) -> Result<usize> {
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    if !head.starts_with("http/1.1 200 ") {
         return Err(Error::new(ErrorKind::Unavailable, "a query was not answered with 200"));
     }
-    serde_json::from_slice(&answer[start..])
-        .map_err(|error| Error::with_source(ErrorKind::Internal, "an answer is not JSON", error))
+    head.lines()
+        .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok())
+        .ok_or_else(|| Error::internal("an answer of unknown length"))
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::with_source(ErrorKind::Unavailable, "a query failed", error)
 }
 
 fn median(values: &mut [f64]) -> f64 {

@@ -91,7 +91,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if matches!(cli.command, Command::DecodeWorker) {
         return imaging::decode_worker_main();
     }
-    if let Err(error) = telemetry::start(&cli.log) {
+    let logging = match cli.command {
+        Command::Bench(_) => telemetry::start_unseen(&cli.log),
+        _ => telemetry::start(&cli.log),
+    };
+    if let Err(error) = logging {
         return fail(&error);
     }
     let outcome = match cli.command {

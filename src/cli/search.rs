@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -12,6 +13,7 @@ use crate::archive::Archive;
 use crate::domain::{Ask, Exclude};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::answer_json;
+use crate::metrics::Metrics;
 use crate::search::{Answer, Upload};
 
 /// Search an archive for one image.
@@ -80,7 +82,7 @@ impl Search {
         };
         let (engine, answer) = super::block_on(async {
             let archive = Archive::open(&self.archive.archive, secret).await?;
-            let (engine, _) = open_engine(&archive, &settings).await?;
+            let (engine, _) = open_engine(&archive, &settings, &Arc::new(Metrics::new()?)).await?;
             let deadline = Instant::now() + Duration::from_secs(settings.request_seconds_max);
             let answer = engine.search_image(upload, ask, None, deadline).await?;
             Ok((engine, answer))

@@ -22,7 +22,7 @@ pub(super) enum Next<T> {
 }
 
 impl<T> Batcher<T> {
-    /// Batches of 1..=`batch_max`; the oldest request waits for company at most `wait_max`.
+    /// Batches of 1..=`batch_max`; the oldest request waits for company at most `wait_max`, and only for company that is on its way.
     pub fn new(batch_max: usize, wait_max: Duration) -> Self {
         Self {
             batch_max: batch_max.max(1),
@@ -48,14 +48,14 @@ impl<T> Batcher<T> {
         before - self.waiting.len()
     }
 
-    /// The next batch of the living, or how long to wait for it.
-    pub fn next(&mut self, now: Instant, is_dead: impl Fn(&T) -> bool) -> (Next<T>, usize) {
+    /// The next batch of the living, or how long to wait for it. `coming`: more requests are about to be added.
+    pub fn next(&mut self, now: Instant, coming: bool, is_dead: impl Fn(&T) -> bool) -> (Next<T>, usize) {
         let dropped = self.purge(is_dead);
         let Some((oldest, _)) = self.waiting.front() else {
             return (Next::Idle, dropped);
         };
         let ready_at = *oldest + self.wait_max;
-        if self.waiting.len() < self.batch_max && now < ready_at {
+        if coming && self.waiting.len() < self.batch_max && now < ready_at {
             return (Next::WaitUntil(ready_at), dropped);
         }
         let size = self.waiting.len().min(self.batch_max);
@@ -74,13 +74,13 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Push { lives_ms: u64 },
-        Next { later_ms: u64 },
+        Next { later_ms: u64, coming: bool },
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             3 => (0u64..20).prop_map(|lives_ms| Step::Push { lives_ms }),
-            1 => (0u64..6).prop_map(|later_ms| Step::Next { later_ms }),
+            1 => (0u64..6, any::<bool>()).prop_map(|(later_ms, coming)| Step::Next { later_ms, coming }),
         ];
         prop::collection::vec(step, 0..200)
     }
@@ -92,22 +92,22 @@ mod tests {
             let mut now = start;
             let mut batcher = Batcher::new(batch_max, Duration::from_millis(wait_ms));
             let (mut pushed, mut dropped, mut run) = (0usize, 0usize, Vec::new());
-            let drain = [Step::Next { later_ms: 5 }].into_iter().cycle().take(steps.len() + 2);
+            let drain = [Step::Next { later_ms: 5, coming: true }].into_iter().cycle().take(steps.len() + 2);
             for step in steps.iter().cloned().chain(drain) {
                 match step {
                     Step::Push { lives_ms } => {
                         batcher.push((pushed, now + Duration::from_millis(lives_ms)), now);
                         pushed += 1;
                     }
-                    Step::Next { later_ms } => {
+                    Step::Next { later_ms, coming } => {
                         now += Duration::from_millis(later_ms);
                         let waiting = batcher.len();
-                        let (next, gone) = batcher.next(now, |&(_, expires)| expires <= now);
+                        let (next, gone) = batcher.next(now, coming, |&(_, expires)| expires <= now);
                         dropped += gone;
                         match next {
                             Next::Idle => prop_assert_eq!(batcher.len(), 0),
                             Next::WaitUntil(at) => {
-                                prop_assert!(at > now && batcher.len() < batch_max && batcher.len() == waiting - gone);
+                                prop_assert!(coming && at > now && batcher.len() < batch_max && batcher.len() == waiting - gone);
                             }
                             Next::Batch(batch) => {
                                 prop_assert!(!batch.is_empty() && batch.len() <= batch_max);
@@ -126,17 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn a_full_batch_does_not_wait() {
+    fn neither_a_full_batch_nor_a_lone_request_waits() {
         let now = Instant::now();
         let mut batcher = Batcher::new(2, Duration::from_secs(1));
         batcher.push('a', now);
         assert_eq!(
-            batcher.next(now, |_| false).0,
+            batcher.next(now, true, |_| false).0,
             Next::WaitUntil(now + Duration::from_secs(1))
         );
         batcher.push('b', now);
         batcher.push('c', now);
-        assert_eq!(batcher.next(now, |_| false).0, Next::Batch(vec!['a', 'b']));
-        assert_eq!(batcher.len(), 1);
+        assert_eq!(batcher.next(now, true, |_| false).0, Next::Batch(vec!['a', 'b']));
+        assert_eq!(batcher.next(now, false, |_| false).0, Next::Batch(vec!['c']));
     }
 }

@@ -1,7 +1,6 @@
 //! The thread that owns the model, and the handle by which everyone else asks it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,14 +12,15 @@ use super::{Backend, ModelCard, check_sizes};
 use crate::archive::RowsProvenance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::ModelInput;
+use crate::metrics::Metrics;
 
 /// How requests become batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchSettings {
     /// Most images in one call of the model.
     pub batch_max: usize,
-    /// Longest that a request waits for company while the model is idle; while it is busy requests gather anyway. Half a millisecond lets several
-    /// clients meet in one batch and costs a lone one little.
+    /// Longest that a request waits for images that are being decoded, while the model is idle; while it is busy requests gather anyway. Half a
+    /// millisecond lets several clients meet in one batch. A lone one does not wait.
     pub wait_us_max: u64,
     /// Most requests that wait; one more is refused.
     pub queue_max: usize,
@@ -67,10 +67,10 @@ impl Embedder {
     ///
     /// # Errors
     /// `Unavailable` when the system gives no thread or the model panics; what [`Backend::warm_up`] says.
-    pub fn spawn(mut backend: Box<dyn Backend>, settings: BatchSettings) -> Result<Self> {
+    pub fn spawn(mut backend: Box<dyn Backend>, settings: BatchSettings, metrics: Arc<Metrics>) -> Result<Self> {
         let card = backend.card().clone();
         let provenance = backend.provenance();
-        let queue = Arc::new(Queue::new(settings));
+        let queue = Arc::new(Queue::new(settings, Arc::clone(&metrics)));
         let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
         let work = {
             let queue = Arc::clone(&queue);
@@ -80,6 +80,7 @@ impl Embedder {
                 // The starter listens until it has heard.
                 let _ = ready.send(warm);
                 while usable && let Some(batch) = queue.next_batch() {
+                    metrics.batch(batch.len());
                     run_batch(backend.as_mut(), batch);
                 }
             }
@@ -117,12 +118,24 @@ impl Embedder {
         self.inner.queue.lock().batcher.len()
     }
 
-    /// Requests dropped before the model since the start, because nobody waited for them any more.
-    pub fn dropped_total(&self) -> u64 {
-        self.inner.queue.dropped.load(Ordering::Relaxed)
+    /// Says that an image is on its way: an idle model then waits for it a moment, so that it shares a batch with what is there.
+    pub fn announce(&self) -> Announced {
+        self.inner.queue.lock().coming += 1;
+        Announced {
+            embedder: self.clone(),
+            arrived: false,
+        }
     }
+}
 
-    /// Embeds one image, in a batch with those of other callers.
+/// The place of an image that is being decoded. Dropped when there is nothing to embed after all.
+pub struct Announced {
+    embedder: Embedder,
+    arrived: bool,
+}
+
+impl Announced {
+    /// Embeds the image, in a batch with those of other callers.
     ///
     /// # Errors
     /// `Overloaded` at once when the queue is full, `Deadline` when the answer isn't there in time, `Unavailable` when the model failed,
@@ -130,8 +143,8 @@ impl Embedder {
     ///
     /// # Cancel safety
     /// A dropped future takes its request back: the model never sees it unless its batch has begun.
-    pub async fn embed(&self, input: ModelInput, deadline: Instant) -> Result<Embedded> {
-        check_sizes(&self.inner.card, std::slice::from_ref(&input))?;
+    pub async fn embed(mut self, input: ModelInput, deadline: Instant) -> Result<Embedded> {
+        check_sizes(self.embedder.card(), std::slice::from_ref(&input))?;
         let late = || {
             Error::new(
                 ErrorKind::Deadline,
@@ -143,7 +156,8 @@ impl Embedder {
             return Err(late());
         }
         let (reply, answer) = oneshot::channel();
-        self.inner.queue.push(Request {
+        self.arrived = true;
+        self.embedder.inner.queue.push(Request {
             input,
             deadline,
             asked,
@@ -155,6 +169,14 @@ impl Embedder {
             Ok(Err(_)) if deadline <= Instant::now() => Err(late()),
             Ok(Err(_)) => Err(Error::new(ErrorKind::Unavailable, "the model thread has ended")),
             Err(_) => Err(late()),
+        }
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        if !self.arrived {
+            self.embedder.inner.queue.withdraw();
         }
     }
 }
@@ -187,22 +209,28 @@ struct Queue {
     state: Mutex<State>,
     changed: Condvar,
     queue_max: usize,
-    dropped: AtomicU64,
+    metrics: Arc<Metrics>,
 }
 
 struct State {
     batcher: Batcher<Request>,
+    /// Images announced that have neither arrived nor been given up.
+    coming: usize,
     open: bool,
 }
 
 impl Queue {
-    fn new(settings: BatchSettings) -> Self {
+    fn new(settings: BatchSettings, metrics: Arc<Metrics>) -> Self {
         let batcher = Batcher::new(settings.batch_max, Duration::from_micros(settings.wait_us_max));
         Self {
-            state: Mutex::new(State { batcher, open: true }),
+            state: Mutex::new(State {
+                batcher,
+                coming: 0,
+                open: true,
+            }),
             changed: Condvar::new(),
             queue_max: settings.queue_max.max(1),
-            dropped: AtomicU64::new(0),
+            metrics,
         }
     }
 
@@ -211,10 +239,13 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes an announced request.
     fn push(&self, request: Request) -> Result<()> {
         let mut state = self.lock();
+        state.coming -= 1;
         if state.batcher.len() >= self.queue_max {
-            self.count_dropped(state.batcher.purge(|waiting| waiting.is_dead(request.asked)));
+            self.metrics
+                .dropped(state.batcher.purge(|waiting| waiting.is_dead(request.asked)));
         }
         if state.batcher.len() >= self.queue_max {
             return Err(Error::new(
@@ -228,13 +259,20 @@ impl Queue {
         Ok(())
     }
 
+    /// An announced request does not come: nobody has to wait for it.
+    fn withdraw(&self) {
+        self.lock().coming -= 1;
+        self.changed.notify_one();
+    }
+
     /// Blocks until a batch is ready; none when the queue is closed.
     fn next_batch(&self) -> Option<Vec<Request>> {
         let mut state = self.lock();
         while state.open {
             let now = Instant::now();
-            let (next, dropped) = state.batcher.next(now, |request| request.is_dead(now));
-            self.count_dropped(dropped);
+            let coming = state.coming > 0;
+            let (next, dropped) = state.batcher.next(now, coming, |request| request.is_dead(now));
+            self.metrics.dropped(dropped);
             state = match next {
                 Next::Batch(batch) => return Some(batch),
                 Next::Idle => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -253,10 +291,6 @@ impl Queue {
     fn close(&self) {
         self.lock().open = false;
         self.changed.notify_all();
-    }
-
-    fn count_dropped(&self, dropped: usize) {
-        self.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
     }
 }
 
@@ -350,6 +384,7 @@ mod tests {
 
     struct Bench {
         embedder: Embedder,
+        metrics: Arc<Metrics>,
         begun: mpsc::Receiver<usize>,
         go: mpsc::Sender<()>,
     }
@@ -368,8 +403,10 @@ mod tests {
                 wait_us_max: 0,
                 queue_max,
             };
+            let metrics = Arc::new(Metrics::new().unwrap());
             Self {
-                embedder: Embedder::spawn(Box::new(backend), settings).unwrap(),
+                embedder: Embedder::spawn(Box::new(backend), settings, Arc::clone(&metrics)).unwrap(),
+                metrics,
                 begun,
                 go,
             }
@@ -377,7 +414,11 @@ mod tests {
 
         fn ask(&self, first: u8, within: Duration) -> tokio::task::JoinHandle<Result<Embedded>> {
             let embedder = self.embedder.clone();
-            tokio::spawn(async move { embedder.embed(input(first), Instant::now() + within).await })
+            tokio::spawn(async move { embedder.announce().embed(input(first), Instant::now() + within).await })
+        }
+
+        fn announce(&self) -> Announced {
+            self.embedder.announce()
         }
 
         async fn waiting(&self, depth: usize) {
@@ -441,7 +482,9 @@ mod tests {
         assert_eq!(bench.batch_begun(), 1);
         bench.go.send(()).unwrap();
         assert_eq!(kept.await.unwrap().unwrap().batch, 1);
-        assert_eq!(bench.embedder.dropped_total(), 4);
+        let text = bench.metrics.text().unwrap();
+        assert!(text.contains("medsearch_queue_dropped_total 4"), "{text}");
+        assert!(text.contains("medsearch_batch_size_count 2"), "{text}");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -463,10 +506,38 @@ mod tests {
         );
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_idle_model_waits_only_for_what_was_announced() {
+        let settings = BatchSettings {
+            batch_max: 8,
+            wait_us_max: 60_000_000,
+            queue_max: 8,
+        };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let embedder = Embedder::spawn(Box::new(ThumbnailBackend::default()), settings, metrics).unwrap();
+        let lone = embedder.announce().embed(input(1), Instant::now() + LONG).await;
+        assert_eq!(lone.unwrap().batch, 1);
+
+        let (first, second) = (embedder.announce(), embedder.announce());
+        let broken = embedder.announce();
+        let first = tokio::spawn(first.embed(input(1), Instant::now() + LONG));
+        while embedder.queue_depth() != 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let second = tokio::spawn(second.embed(input(2), Instant::now() + LONG));
+        while embedder.queue_depth() != 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(broken);
+        for task in [first, second] {
+            assert_eq!(task.await.unwrap().unwrap().batch, 2);
+        }
+    }
+
     #[tokio::test]
     async fn a_past_deadline_and_a_wrong_size_are_refused_before_the_queue() {
         let bench = Bench::new(8, 8);
-        let late = bench.embedder.embed(input(10), Instant::now()).await.unwrap_err();
+        let late = bench.announce().embed(input(10), Instant::now()).await.unwrap_err();
         assert_eq!(late.kind(), ErrorKind::Deadline);
         let small = ModelInput {
             width: 1,
@@ -475,7 +546,7 @@ mod tests {
         };
         assert_eq!(
             bench
-                .embedder
+                .announce()
                 .embed(small, Instant::now() + LONG)
                 .await
                 .unwrap_err()
@@ -492,11 +563,25 @@ mod tests {
             wait_us_max: 500,
             queue_max: 256,
         };
-        let embedder = Embedder::spawn(Box::new(ThumbnailBackend::default()), settings).unwrap();
+        let embedder = Embedder::spawn(
+            Box::new(ThumbnailBackend::default()),
+            settings,
+            Arc::new(Metrics::new().unwrap()),
+        )
+        .unwrap();
         let tasks: Vec<_> = (0..200u8)
             .map(|i| {
                 let embedder = embedder.clone();
-                tokio::spawn(async move { (i, embedder.embed(input(i), Instant::now() + LONG).await.unwrap()) })
+                tokio::spawn(async move {
+                    (
+                        i,
+                        embedder
+                            .announce()
+                            .embed(input(i), Instant::now() + LONG)
+                            .await
+                            .unwrap(),
+                    )
+                })
             })
             .collect();
         let mut alone = ThumbnailBackend::default();

@@ -78,20 +78,16 @@ impl Engine {
     ) -> Result<Answer> {
         let started = Instant::now();
         let version = self.version_for(&ask, deadline).await?;
-        let prepared = self
-            .0
-            .parts
-            .preparer
-            .run(upload.bytes.clone(), region, deadline)
-            .await?;
+        let parts = &self.0.parts;
+        let coming = parts.embedder.announce();
         let Prepared {
             input,
             image,
             decode,
             preprocess,
-        } = prepared;
-        let whose = Whose::of(self.0.parts.archive.identity(), &upload, &image);
-        let embedded = self.0.parts.embedder.embed(input, deadline).await?;
+        } = parts.preparer.run(upload.bytes.clone(), region, deadline).await?;
+        let embedded = coming.embed(input, deadline).await?;
+        let whose = Whose::of(parts.archive.identity(), &upload, &image);
         let query = Query {
             embedding: Embedding::from_raw(&embedded.raw, version.state.manifest.space.dimension)?,
             patients: whose.patient.into_iter().collect(),
@@ -182,8 +178,9 @@ impl Engine {
 
     /// An image decoded and embedded, for whoever keeps it.
     pub(crate) async fn prepare_and_embed(&self, bytes: Bytes, deadline: Instant) -> Result<(PreparedImage, Embedded)> {
+        let coming = self.0.parts.embedder.announce();
         let prepared = self.0.parts.preparer.run(bytes, None, deadline).await?;
-        let embedded = self.0.parts.embedder.embed(prepared.input, deadline).await?;
+        let embedded = coming.embed(prepared.input, deadline).await?;
         Ok((prepared.image, embedded))
     }
 

@@ -69,15 +69,21 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
         ..app::Settings::local(folder.path().join("archive").display().to_string(), archive::secret())
     };
     let archive = Archive::open(&parts.archive, archive::secret()).await.unwrap();
-    let (engine, served) = app::open_engine(&archive, &parts).await.unwrap();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let (engine, served) = app::open_engine(&archive, &parts, &metrics).await.unwrap();
     let space = engine.overview().space.id().to_string();
     let (written, commits) = watch::channel(0);
-    let writer = Writer::spawn(archive, WriterSettings::default(), written.clone())
-        .await
-        .unwrap();
+    let writer = Writer::spawn(
+        archive,
+        WriterSettings::default(),
+        Arc::clone(&metrics),
+        written.clone(),
+    )
+    .await
+    .unwrap();
     actix_web::rt::spawn(served.follow(commits));
     let ingest = Ingest::new(engine.clone(), writer);
-    let state = State::new(engine, Some(ingest), settings, Arc::new(Metrics::new().unwrap()));
+    let state = State::new(engine, Some(ingest), settings, metrics);
     actix_web::rt::spawn(http::server(listener, state).unwrap());
     let client = Client::builder()
         .timeout(Duration::from_secs(60))

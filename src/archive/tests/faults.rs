@@ -34,7 +34,7 @@ impl Script {
                     deltas_merge_at: 3,
                     ..WriterSettings::default()
                 };
-                match Writer::spawn(self.archive.clone(), settings, watch::channel(0).0).await {
+                match Writer::spawn(self.archive.clone(), settings, unread_metrics(), watch::channel(0).0).await {
                     Ok(writer) => {
                         let done = writer.submit(change).await;
                         self.writer = Some(writer);

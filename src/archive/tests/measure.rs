@@ -84,7 +84,7 @@ async fn a_disk_that_is_really_full() {
         deltas_merge_at: 4,
         ..WriterSettings::default()
     };
-    let writer = Writer::spawn(archive.clone(), settings, watch::channel(0).0)
+    let writer = Writer::spawn(archive.clone(), settings, unread_metrics(), watch::channel(0).0)
         .await
         .unwrap();
     let mut acknowledged = 0;

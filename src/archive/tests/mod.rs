@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jiff::SignedDuration;
 use tokio::sync::watch;
 
-use super::testing::{Faults, Place, class, image, insert, new_archive, secret, writer};
+use super::testing::{Faults, Place, class, image, insert, new_archive, secret, unread_metrics, writer};
 use super::*;
 use crate::domain::{ImageId, LabelSource, Record};
 
@@ -47,7 +47,7 @@ async fn an_image_goes_through_its_life() {
     let place = Place::new(IdentityMode::Linked).await;
     let archive = &place.archive;
     let (versions, version) = watch::channel(0);
-    let writer = Writer::spawn(archive.clone(), WriterSettings::default(), versions)
+    let writer = Writer::spawn(archive.clone(), WriterSettings::default(), unread_metrics(), versions)
         .await
         .unwrap();
     let one = id(archive, 1);

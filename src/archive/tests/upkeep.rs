@@ -12,7 +12,7 @@ async fn a_full_queue_and_too_many_deltas_send_callers_away() {
         deltas_refuse_at: 3,
         ..WriterSettings::default()
     };
-    let writer = Writer::spawn(archive.clone(), settings, watch::channel(0).0)
+    let writer = Writer::spawn(archive.clone(), settings, unread_metrics(), watch::channel(0).0)
         .await
         .unwrap();
     let all = futures_util::future::join_all((0..10).map(|number| writer.submit(insert(archive, number, None)))).await;
@@ -42,7 +42,7 @@ async fn small_writes_are_merged_and_keep_their_pictures() {
         deltas_merge_at: 8,
         ..WriterSettings::default()
     };
-    let writer = Writer::spawn(archive.clone(), settings, watch::channel(0).0)
+    let writer = Writer::spawn(archive.clone(), settings, unread_metrics(), watch::channel(0).0)
         .await
         .unwrap();
     let mut state = State::load(archive).await.unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use tokio::sync::watch;
 
-use crate::archive::{Archive, CompactSettings, GraphBuilder, Secret, Writer, WriterSettings, compact_with};
+use crate::archive::{Archive, CompactSettings, GraphBuilder, Secret, Writer, WriterSettings, compact};
 use crate::embed::{BatchSettings, Embedder, load_backend};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, ApiKey, HttpSettings};
@@ -186,7 +186,7 @@ async fn keep_compact(archive: Archive, graphs: GraphBuilder) {
             graphs: Some(Arc::clone(&graphs)),
             ..CompactSettings::default()
         };
-        match compact_with(&archive, settings).await {
+        match compact(&archive, settings).await {
             Ok(collected) => tracing::info!(
                 version = collected.version,
                 manifests_deleted = collected.manifests_deleted,

@@ -53,27 +53,11 @@ pub struct Collected {
     pub bytes_deleted: u64,
 }
 
-/// [`compact_with`] without graphs.
-///
-/// # Errors
-/// As there.
-pub async fn compact(archive: &Archive, manifest_age_min: Duration, object_age_min: Duration) -> Result<Collected> {
-    compact_with(
-        archive,
-        CompactSettings {
-            manifest_age_min,
-            object_age_min,
-            graphs: None,
-        },
-    )
-    .await
-}
-
 /// Merges everything, so that no object holds a row or picture that is dead, and deletes what no version needs any more.
 ///
 /// # Errors
 /// `StorageFull`, `Unavailable`, `Damaged`; what was done up to then stays done and harmless.
-pub async fn compact_with(archive: &Archive, settings: CompactSettings) -> Result<Collected> {
+pub async fn compact(archive: &Archive, settings: CompactSettings) -> Result<Collected> {
     let base = base(archive).await?;
     commit(archive, &base, &mut Merge::new(Scale::All, settings.graphs)).await?;
     collect(archive, settings.manifest_age_min, settings.object_age_min).await

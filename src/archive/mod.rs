@@ -43,7 +43,7 @@ use sha2::{Digest, Sha256};
 pub use bulk::{Appended, Bulk, GraphBuilder, NewGraph};
 pub use draft::{Change, NewImage, NewPixels, Outcome};
 pub use export::{Exported, export};
-pub use gc::{Collected, CompactSettings, compact, compact_with};
+pub use gc::{Collected, CompactSettings, compact};
 pub use identity::{Identity, IdentityMode};
 pub use interchange::{ClassData, ClassFile, Described, VectorProvenance, load_folder};
 pub use manifest::{

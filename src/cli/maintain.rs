@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::EXIT_PARTIAL;
 use super::settings::ArchiveArgs;
-use crate::archive::{Archive, CompactSettings, compact_with, verify};
+use crate::archive::{Archive, CompactSettings, compact, verify};
 use crate::error::Result;
 use crate::index::IndexSettings;
 use crate::ingest::build::graph_builder;
@@ -74,7 +74,7 @@ impl Compact {
                     IndexSettings::default().with_exact_rows_max(self.exact_rows_max),
                 )),
             };
-            compact_with(&archive, settings).await
+            compact(&archive, settings).await
         })?;
         println!(
             "version {}: {} manifests and {} objects deleted",

@@ -32,6 +32,12 @@ impl Embedding {
         Ok(Self(raw.iter().map(|&x| (f64::from(x) / norm) as f32).collect()))
     }
 
+    /// Takes over a vector that was made by [`Embedding::from_raw`], to the bit.
+    pub fn from_unit(unit: Vec<f32>) -> Self {
+        debug_assert!((similarity(&unit, &unit) - 1.0).abs() < 1e-3, "not of unit length");
+        Self(unit)
+    }
+
     /// Mean direction of several unit vectors.
     ///
     /// # Errors
@@ -40,6 +46,10 @@ impl Embedding {
         let first = parts
             .first()
             .ok_or_else(|| Error::new(ErrorKind::InvalidRequest, "no vector to average"))?;
+        // One vector stays what it is, to the bit.
+        if parts.len() == 1 {
+            return Ok(first.clone());
+        }
         let mut sum = vec![0f32; first.0.len()];
         for part in parts {
             sum.iter_mut().zip(&part.0).for_each(|(s, x)| *s += x);

@@ -48,10 +48,8 @@ impl GraphParameters {
     pub const SCALAR: &'static str = "f16";
 }
 
-/// Begins a graph object; then u32 LE: dimension, rows, number of stragglers, the stragglers; then what usearch writes.
-const MAGIC: &[u8; 8] = b"MSGRAPH1";
-
-/// Builds the graph of `vectors` (unit length) under `keys` on this thread and returns its bytes.
+/// Builds the graph of `vectors` (unit length) under `keys` on this thread and returns its bytes: u32 LE dimension, rows, number of stragglers
+/// and the stragglers, then what usearch writes. The archive's header around them says whose graph it is.
 ///
 /// # Errors
 /// `InvalidRequest` when there is no row, not one key a row or a key comes twice; `WrongDimension`; `Damaged` for a row that is not
@@ -80,7 +78,7 @@ pub fn build_graph(vectors: &[&[f32]], keys: &[u32], parameters: &GraphParameter
             stragglers.push(key);
         }
     }
-    let mut bytes = MAGIC.to_vec();
+    let mut bytes = Vec::new();
     for number in [dimension, vectors.len(), stragglers.len()] {
         let number = u32::try_from(number).map_err(|_| Error::internal("a graph has fewer than 2^32 rows"))?;
         bytes.extend_from_slice(&number.to_le_bytes());
@@ -138,8 +136,7 @@ impl Graph {
     /// `Damaged` when it is not such a graph, or one of another dimension.
     pub fn load(bytes: &[u8], dimension: usize, parameters: &GraphParameters, permits: usize) -> Result<Self> {
         let damaged = |why: &str| Error::new(ErrorKind::Damaged, format!("graph: {why}"));
-        let body = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged("not a graph object"))?;
-        let mut words = body
+        let mut words = bytes
             .chunks_exact(4)
             .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
         let mut word = || words.next().ok_or_else(|| damaged("cut off"));
@@ -151,7 +148,7 @@ impl Graph {
         }
         let payload = straggler_count
             .checked_mul(4)
-            .and_then(|length| body.get(12 + length..));
+            .and_then(|length| bytes.get(12usize.checked_add(length)?..));
         let payload = payload.ok_or_else(|| damaged("cut off"))?;
         let stragglers = words.take(straggler_count).collect();
 

@@ -151,7 +151,7 @@ impl Snapshot {
     pub fn get(&self, id: ImageId) -> Option<(Arc<Record>, Embedding)> {
         self.segments.iter().rev().find_map(|live| {
             let row = live.segment.ids().rows(id).find(|&row| live.live.contains(row))?;
-            let unit = Embedding::from_raw(live.segment.vector(row), self.dimension).ok()?;
+            let unit = Embedding::from_unit(live.segment.vector(row).to_vec());
             Some((live.segment.record(row).clone(), unit))
         })
     }

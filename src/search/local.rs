@@ -598,7 +598,7 @@ mod tests {
             ErrorKind::Damaged
         );
         assert_eq!(
-            broken(&|input| input.graphs[0].bytes = Some(b"MSGRAPH1".as_slice().into())),
+            broken(&|input| input.graphs[0].bytes = Some(b"no graph".as_slice().into())),
             ErrorKind::Damaged
         );
         assert_eq!(broken(&|input| input.graphs[0].bytes = None), ErrorKind::Damaged);

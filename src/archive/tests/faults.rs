@@ -248,7 +248,9 @@ async fn whoever_slept_does_not_take_a_number_again() {
     for number in 1..=4 {
         awake.submit(insert(&place.archive, number, None)).await.unwrap();
     }
-    compact(&place.archive, Duration::ZERO, Duration::ZERO).await.unwrap();
+    compact_after(&place.archive, Duration::ZERO, Duration::ZERO)
+        .await
+        .unwrap();
     let newest = place.archive.latest().await.unwrap().version;
     assert!(
         read_manifest(place.archive.store(), 2).await.unwrap().is_none(),

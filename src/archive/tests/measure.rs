@@ -68,7 +68,10 @@ async fn measure() {
     let versions = archive.latest().await.unwrap().version - version;
     println!("1000 inserts at once: {:?}, {versions} versions", begin.elapsed());
     let begin = Instant::now();
-    println!("{:?}", compact(&archive, Duration::ZERO, Duration::ZERO).await.unwrap());
+    println!(
+        "{:?}",
+        compact_after(&archive, Duration::ZERO, Duration::ZERO).await.unwrap()
+    );
     println!("compaction: {:?}", begin.elapsed());
 }
 

@@ -278,3 +278,13 @@ async fn models_come_back_verified() {
         ErrorKind::Damaged
     );
 }
+
+/// Compaction without graphs that spares what is younger.
+async fn compact_after(archive: &Archive, manifest_age_min: Duration, object_age_min: Duration) -> Result<Collected> {
+    let settings = CompactSettings {
+        manifest_age_min,
+        object_age_min,
+        graphs: None,
+    };
+    compact(archive, settings).await
+}

@@ -112,7 +112,7 @@ async fn deletion_takes_the_bytes_along() {
 
     let reader = State::load(archive).await.unwrap();
     let hour = Duration::from_secs(3600);
-    let done = compact(archive, hour, 24 * hour).await.unwrap();
+    let done = compact_after(archive, hour, 24 * hour).await.unwrap();
     assert_eq!(
         (done.manifests_deleted, done.objects_deleted),
         (0, 0),
@@ -127,14 +127,14 @@ async fn deletion_takes_the_bytes_along() {
     );
 
     let later = place.at(SignedDuration::from_mins(61)).await;
-    let done = compact(&later, hour, 24 * hour).await.unwrap();
+    let done = compact_after(&later, hour, 24 * hour).await.unwrap();
     assert!(done.manifests_deleted >= 3 && done.objects_deleted >= 4, "{done:?}");
     assert!(!of_three("pixels") && !of_three("thumbnail") && !named());
     let fresh = place.again().await;
     assert_eq!(contents(&fresh).await.len(), 5);
     let verified = verify(&fresh).await.unwrap();
     assert_eq!((verified.damaged, verified.objects, verified.images), (vec![], 3, 5));
-    let done = compact(&fresh, Duration::ZERO, Duration::ZERO).await.unwrap();
+    let done = compact_after(&fresh, Duration::ZERO, Duration::ZERO).await.unwrap();
     assert_eq!(
         (done.version, done.objects_deleted),
         (fresh.latest().await.unwrap().version, 0),
@@ -156,10 +156,10 @@ async fn collection_spares_what_is_on_its_way() {
 
     let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
     let soon = place.at(SignedDuration::from_hours(23)).await;
-    assert_eq!(compact(&soon, hour, day).await.unwrap().objects_deleted, 0);
+    assert_eq!(compact_after(&soon, hour, day).await.unwrap().objects_deleted, 0);
     bulk.commit(None).await.unwrap();
     let later = place.at(SignedDuration::from_hours(25)).await;
-    assert_eq!(compact(&later, hour, day).await.unwrap().objects_deleted, 2);
+    assert_eq!(compact_after(&later, hour, day).await.unwrap().objects_deleted, 2);
     assert!(!place.path().join(&name).exists());
     assert!(place.path().join("pixels/README").exists());
     assert_eq!(contents(&place.again().await).await.len(), 1);

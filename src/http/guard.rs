@@ -18,6 +18,16 @@ const KEY_CHARACTERS_MIN: usize = 16;
 const KEY_CHARACTERS_MAX: usize = 512;
 /// Answered to everyone, whatever Host they name: orchestrators probe by address.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/startupz"];
+/// What proxies add (RFC 7239, RFC 9110 section 7.6.3, and what they added before).
+const FORWARDED: [&str; 7] = [
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-real-ip",
+];
 /// Where a link on another site may lead: pages that show nothing of the archive by themselves.
 const PAGES: [&str; 3] = ["/", "/docs", "/docs/"];
 
@@ -80,9 +90,14 @@ impl Policy {
     /// Whether this request may be answered.
     ///
     /// # Errors
-    /// `ForbiddenOrigin` for a page of another origin or a Host that is not ours, `Unauthorized` without the key.
+    /// `ForbiddenOrigin` for a page of another origin or a Host that is not ours, `Unauthorized` without the key, `UnsupportedMedia` for a
+    /// compressed body: what it unpacks to is only known when it is in memory.
     pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<()> {
         let path = uri.path();
+        if headers.contains_key(header::CONTENT_ENCODING) {
+            let message = "send the body as it is, without `Content-Encoding`";
+            return Err(Error::new(ErrorKind::UnsupportedMedia, message));
+        }
         if PROBES.contains(&path) {
             return Ok(());
         }
@@ -105,7 +120,7 @@ impl Policy {
                 return Err(forbidden("the request comes from a page of another origin"));
             }
         }
-        if self.open(path) || offered(headers).is_some_and(|offered| key.matches(offered)) {
+        if self.open(path, headers) || offered(headers).is_some_and(|offered| key.matches(offered)) {
             Ok(())
         } else {
             Err(Error::new(
@@ -116,16 +131,24 @@ impl Policy {
     }
 
     /// What needs no key. A list of what is open, not of what is closed: a path that is spelled in an odd way needs the key.
-    fn open(&self, path: &str) -> bool {
+    fn open(&self, path: &str, headers: &HeaderMap) -> bool {
         PAGES.contains(&path)
             || path.starts_with("/assets/")
             || path.starts_with("/docs/")
             || path == "/openapi.json"
-            || (path == "/metrics" && self.loopback)
+            || (path == "/metrics"
+                && self.loopback
+                && !forwarded(headers)
+                && text(headers, header::HOST).is_some_and(|host| self.is_us(host)))
     }
 
     /// Anyone on this machine may ask, but no page that another server sent, also not one whose name was rebound to this address.
     fn without_key(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<()> {
+        if forwarded(headers) {
+            return Err(forbidden(
+                "behind a proxy, which lets others in, this server needs an API key",
+            ));
+        }
         let host = text(headers, header::HOST).ok_or_else(|| forbidden("the request needs one `Host`"))?;
         if !self.is_us(host) || uri.authority().is_some_and(|authority| !self.is_us(authority.as_str())) {
             return Err(forbidden("this `Host` is not served here without an API key"));
@@ -157,6 +180,11 @@ impl Policy {
             })
         })
     }
+}
+
+/// A proxy sent this: it comes from who knows where.
+fn forwarded(headers: &HeaderMap) -> bool {
+    FORWARDED.iter().any(|name| headers.contains_key(*name))
 }
 
 /// Someone followed a link to one of our pages in a tab (W3C Fetch Metadata).
@@ -242,6 +270,10 @@ mod tests {
             ("GET", "/v1/archive", &[], forbidden),
             ("GET", "/v1/archive", &[own, own], forbidden),
             ("GET", "http://evil.example/v1/archive", &[own], forbidden),
+            // through a proxy on this machine
+            ("GET", "/v1/archive", &[own, ("x-forwarded-for", "192.0.2.1")], forbidden),
+            ("GET", "/", &[own, ("via", "1.1 proxy")], forbidden),
+            ("POST", "/v1/search", &[own, ("content-encoding", "gzip")], Err(ErrorKind::UnsupportedMedia)),
             // another page in the same browser
             ("POST", "/v1/search", &[own, ("origin", "http://evil.example")], forbidden),
             ("POST", "/v1/search", &[own, ("origin", "null")], forbidden),
@@ -294,6 +326,23 @@ mod tests {
         ];
         for (method, uri, headers, expected) in rows {
             assert_eq!(&check(&closed, method, uri, headers), expected, "{method} {uri} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_open_to_this_machine_alone() {
+        let policy = Policy {
+            key: Some(ApiKey::new(KEY).unwrap()),
+            loopback: true,
+            port: 8000,
+        };
+        let own = ("host", "127.0.0.1:8000");
+        assert_eq!(check(&policy, "GET", "/metrics", &[own]), Ok(()));
+        for headers in [
+            [own, ("x-real-ip", "192.0.2.1")].as_slice(),
+            &[("host", "evil.example")],
+        ] {
+            assert_eq!(check(&policy, "GET", "/metrics", headers), Err(ErrorKind::Unauthorized));
         }
     }
 

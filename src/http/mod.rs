@@ -1,9 +1,10 @@
 //! The service: HTTP in, domain values through, JSON out.
 //!
 //! A request passes `observe` (id, limit, log, metrics, problems), then `guard` (origin, key), then its endpoint. One endpoint, or one
-//! resource, is one file; `wire` holds the shapes, `upload` reads forms, `problem` turns errors into answers.
+//! resource, is one file; `wire` holds the shapes, `body` bounds the time of bodies, `upload` reads forms, `problem` turns errors into answers.
 
 mod archive;
+mod body;
 mod docs;
 mod embeddings;
 mod frontend;

@@ -13,6 +13,7 @@ use actix_web::web;
 use futures_util::FutureExt;
 use tracing::Instrument;
 
+use super::body::Unread;
 use super::{State, problem};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -28,7 +29,7 @@ const UNMATCHED: &str = "unmatched";
 /// The middleware, the outermost.
 pub async fn observe(
     state: web::Data<State>,
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let started = Instant::now();
@@ -38,6 +39,7 @@ pub async fn observe(
         quiet: OPERATIONS.contains(&request.path()),
     };
     let api = request.path().starts_with("/v1/");
+    let unread = Unread::of(&mut request);
 
     // Before the body is read; the permit is held until the answer is there.
     let answered = match if line.quiet { Ok(None) } else { state.admit().map(Some) } {
@@ -62,7 +64,10 @@ pub async fn observe(
             let (mut response, problem) = problem::finish(response, &line.id);
             add_headers(response.headers_mut(), &line.id, api);
             line.write(&state, &route, response.status(), problem, started.elapsed());
-            Ok(response)
+            Ok(match unread {
+                Some(unread) if !response.status().is_success() => response.map_body(|_, body| unread.left_by(body)),
+                _ => response,
+            })
         }
         // The request is lost with the handler, and with it the way to an ordinary response.
         Err(error) => {

@@ -241,6 +241,9 @@ fn of_json(error: &JsonPayloadError) -> (ErrorKind, String) {
 fn of_payload(error: &PayloadError) -> (ErrorKind, String) {
     match error {
         PayloadError::Overflow => (ErrorKind::TooLarge, "the body is too large".to_owned()),
+        PayloadError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            (ErrorKind::InvalidRequest, error.to_string())
+        }
         PayloadError::EncodingCorrupted => (ErrorKind::InvalidRequest, "the body's encoding is broken".to_owned()),
         _ => (ErrorKind::InvalidRequest, "the body ends too early".to_owned()),
     }

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
 
 use actix_multipart::{Field, Multipart};
 use actix_web::dev::Payload;
@@ -13,7 +12,6 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout_at};
 
 use super::{State, problem};
 use crate::error::{Error, ErrorKind, Result};
@@ -26,10 +24,6 @@ pub const FORM_BYTES_MAX: usize = 1 << 20;
 const TEXT_BYTES_MAX: usize = 4096;
 /// Most text fields of a form; a list of classes comes as one field each.
 const TEXTS_MAX: usize = 128;
-/// Longest wait for the next bytes of a body.
-const IDLE_MAX: Duration = Duration::from_secs(10);
-/// Longest time that a body may take as a whole.
-const BODY_TIME_MAX: Duration = Duration::from_secs(120);
 /// Longest part of a client's word that is repeated in a message.
 const ECHO_CHARACTERS_MAX: usize = 40;
 
@@ -217,9 +211,8 @@ async fn read_parts(
     file_bytes_max: usize,
     length: Option<u64>,
 ) -> Result<Parts> {
-    let until = Instant::now() + BODY_TIME_MAX;
     let mut parts = Parts::default();
-    while let Some(field) = in_time(form.next(), until).await? {
+    while let Some(field) = form.next().await {
         let mut field = field.map_err(problem::of_multipart)?;
         let name = field.name().unwrap_or_default();
         if name == IMAGE {
@@ -231,7 +224,7 @@ async fn read_parts(
             let expected = length
                 .filter(|_| images_max == 1)
                 .and_then(|length| usize::try_from(length).ok());
-            let file = collect(&mut field, file_bytes_max, expected.unwrap_or(0), until).await?;
+            let file = collect(&mut field, file_bytes_max, expected.unwrap_or(0)).await?;
             let file = file.ok_or_else(|| too_large(file_bytes_max))?;
             if file.is_empty() {
                 return Err(Error::new(
@@ -250,7 +243,7 @@ async fn read_parts(
                 let message = format!("the form has more than `{TEXTS_MAX}` text fields");
                 return Err(Error::new(ErrorKind::InvalidRequest, message));
             }
-            let text = collect(&mut field, TEXT_BYTES_MAX, 0, until).await?.ok_or_else(|| {
+            let text = collect(&mut field, TEXT_BYTES_MAX, 0).await?.ok_or_else(|| {
                 Error::new(
                     ErrorKind::TooLarge,
                     format!("the field `{name}` has more than `{TEXT_BYTES_MAX}` bytes"),
@@ -276,9 +269,9 @@ async fn read_parts(
 }
 
 /// The bytes of a part, or none when there are more than `bytes_max`.
-async fn collect(field: &mut Field, bytes_max: usize, expected: usize, until: Instant) -> Result<Option<Bytes>> {
+async fn collect(field: &mut Field, bytes_max: usize, expected: usize) -> Result<Option<Bytes>> {
     let mut bytes = BytesMut::with_capacity(expected.min(bytes_max));
-    while let Some(chunk) = in_time(field.next(), until).await? {
+    while let Some(chunk) = field.next().await {
         let chunk = chunk.map_err(problem::of_multipart)?;
         if bytes.len() + chunk.len() > bytes_max {
             return Ok(None);
@@ -286,20 +279,6 @@ async fn collect(field: &mut Field, bytes_max: usize, expected: usize, until: In
         bytes.extend_from_slice(&chunk);
     }
     Ok(Some(bytes.freeze()))
-}
-
-/// Waits for the next bytes, not for ever.
-async fn in_time<T>(next: impl Future<Output = T>, until: Instant) -> Result<T> {
-    timeout_at(until.min(Instant::now() + IDLE_MAX), next)
-        .await
-        .map_err(|_| {
-            let message = format!(
-                "the body came too slowly: at most `{}` s without a byte and `{}` s in all",
-                IDLE_MAX.as_secs(),
-                BODY_TIME_MAX.as_secs()
-            );
-            Error::new(ErrorKind::InvalidRequest, message)
-        })
 }
 
 fn missing_image() -> Error {

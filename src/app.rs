@@ -135,6 +135,7 @@ impl App {
             pixels_max: settings.pixels_max,
             request_seconds_max: settings.request_seconds_max as f64,
             in_flight_max: settings.in_flight_max,
+            connections_max: connections_max(),
             api_key: settings.api_key.as_deref().map(ApiKey::new).transpose()?,
             loopback: address.ip().is_loopback(),
             port: address.port(),
@@ -234,7 +235,7 @@ pub async fn open_engine(
         Arc::clone(metrics),
     )?;
     let decoder = Arc::new(Decoder::new(decoder_settings(settings)));
-    let preparer = Preparer::new(decoder, embedder.card().input(), settings.threads);
+    let preparer = Preparer::new(decoder, embedder.card().input(), settings.threads, settings.pixels_max);
     let parts = Parts {
         archive: archive.clone(),
         served: Arc::clone(&served),
@@ -263,6 +264,18 @@ pub fn decoder_settings(settings: &Settings) -> DecoderSettings {
 /// Where this program lies. By the name that the kernel gives it when the path is gone, for example after an upgrade in place.
 pub fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"))
+}
+
+/// Open files that connections leave to the archive, the workers and the libraries.
+const FILES_KEPT: u64 = 256;
+
+/// Connections that the system has files for, after it was asked for as many as it gives.
+fn connections_max() -> usize {
+    // What is not granted is not there: the limit that holds is what counts.
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    usize::try_from(files.saturating_sub(FILES_KEPT))
+        .unwrap_or(usize::MAX)
+        .clamp(64, 25_000)
 }
 
 /// Beyond loopback nothing is served without a credential.

@@ -26,6 +26,8 @@ pub enum ErrorKind {
     SeveralImages,
     /// A class that the archive does not have.
     UnknownClass,
+    /// No image of the archive has such a source.
+    UnknownSource,
     /// No such image, route or object.
     NotFound,
     /// The archive did not keep these pixels.
@@ -71,6 +73,7 @@ impl ErrorKind {
             Self::MissingImage => "missing-image",
             Self::SeveralImages => "several-images",
             Self::UnknownClass => "unknown-class",
+            Self::UnknownSource => "unknown-source",
             Self::NotFound => "not-found",
             Self::PixelsNotKept => "pixels-not-kept",
             Self::SpaceMismatch => "space-mismatch",

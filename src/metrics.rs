@@ -86,6 +86,8 @@ pub struct ArchiveFigures<'a> {
     pub classes: &'a [(ClassLabel, usize)],
     /// Images whose labels contradict each other.
     pub conflicts: usize,
+    /// Graphs that can't be used.
+    pub lost_graphs: usize,
 }
 
 /// The series of one server, in a registry of their own.
@@ -103,6 +105,7 @@ pub struct Metrics {
     archive_version: IntGauge,
     archive_images: IntGaugeVec,
     archive_conflicts: IntGauge,
+    archive_lost_graphs: IntGauge,
     search_path: IntCounterVec,
     suggestions: IntCounterVec,
     ingest: IntCounterVec,
@@ -159,6 +162,10 @@ impl Metrics {
                 "medsearch_archive_label_conflicts",
                 "Images whose pixels have several classes, so that they don't vote",
             )?,
+            archive_lost_graphs: gauge(
+                "medsearch_archive_lost_graphs",
+                "Graphs that can't be read or loaded, so that their classes are scanned",
+            )?,
             search_path: counters(
                 "medsearch_search_path_total",
                 "Searches of one class, by how: hnsw or exact",
@@ -192,7 +199,7 @@ impl Metrics {
         )
         .map_err(fault)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 17] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 18] = [
             Box::new(self.http_requests.clone()),
             Box::new(self.http_duration.clone()),
             Box::new(self.http_in_flight.clone()),
@@ -204,6 +211,7 @@ impl Metrics {
             Box::new(self.archive_version.clone()),
             Box::new(self.archive_images.clone()),
             Box::new(self.archive_conflicts.clone()),
+            Box::new(self.archive_lost_graphs.clone()),
             Box::new(self.search_path.clone()),
             Box::new(self.suggestions.clone()),
             Box::new(self.ingest.clone()),
@@ -284,6 +292,7 @@ impl Metrics {
         self.archive_version
             .set(i64::try_from(figures.version).unwrap_or(i64::MAX));
         self.archive_conflicts.set(whole(figures.conflicts));
+        self.archive_lost_graphs.set(whole(figures.lost_graphs));
         // A class that is gone must not stay with its last count.
         self.archive_images.reset();
         let labelled: usize = figures.classes.iter().map(|(_, images)| images).sum();
@@ -353,6 +362,7 @@ mod tests {
             images: 10,
             classes: &[(covid, 8)],
             conflicts: 1,
+            lost_graphs: 2,
         });
         let text = metrics.text().unwrap();
         for line in [
@@ -372,6 +382,7 @@ mod tests {
             r#"medsearch_archive_images{class="Viral Pneumonia"} 8"#,
             r#"medsearch_archive_images{class="_unlabelled"} 2"#,
             "medsearch_archive_label_conflicts 1",
+            "medsearch_archive_lost_graphs 2",
             "medsearch_build_info{version=",
             "process_resident_memory_bytes",
         ] {
@@ -388,12 +399,14 @@ mod tests {
             images: 1,
             classes: &[(normal, 1)],
             conflicts: 0,
+            lost_graphs: 0,
         });
         metrics.archive(&ArchiveFigures {
             version: 2,
             images: 0,
             classes: &[],
             conflicts: 0,
+            lost_graphs: 0,
         });
         assert!(!metrics.text().unwrap().contains("Normal"));
     }

@@ -79,6 +79,7 @@ impl Search {
             patient_id: None,
             issuer: None,
             study_uid: None,
+            preview: false,
         };
         let (engine, answer) = super::block_on(async {
             let archive = Archive::open(&self.archive.archive, secret).await?;

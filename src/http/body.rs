@@ -55,7 +55,8 @@ impl Unread {
                 ended.set(!matches!(chunk, Some(Ok(_))));
                 Some((chunk?, chunks))
             }
-        });
+        })
+        .fuse();
         request.set_payload(Payload::Stream {
             payload: Box::pin(limited),
         });

@@ -64,6 +64,8 @@ pub struct HttpSettings {
     pub request_seconds_max: f64,
     /// Requests answered at the same time; more get 429.
     pub in_flight_max: usize,
+    /// Connections open at the same time; more wait to be accepted.
+    pub connections_max: usize,
     /// The key that requests must carry; none is only for loopback.
     pub api_key: Option<ApiKey>,
     /// The server listens on the loopback interface only.
@@ -212,6 +214,8 @@ where
 /// # Errors
 /// `Unavailable` when the socket can't be used.
 pub fn server(listener: TcpListener, state: State) -> Result<Server> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let connections_max = (state.settings.connections_max / workers).max(1);
     let state = web::Data::new(state);
     let server = HttpServer::new(move || {
         App::new()
@@ -221,31 +225,13 @@ pub fn server(listener: TcpListener, state: State) -> Result<Server> {
             .wrap(from_fn(observe::observe))
     });
     let server = server
+        .workers(workers)
+        .max_connections(connections_max)
         .client_disconnect_timeout(LINGER)
         .client_request_timeout(HEAD_TIME_MAX)
         .shutdown_timeout(SHUTDOWN_SECONDS_MAX)
         .listen(listener);
     server.map(HttpServer::run).map_err(unusable)
-}
-
-/// Probes and metrics without a key, for a port that only the orchestrator reaches.
-///
-/// # Errors
-/// `Unavailable` when the socket can't be used.
-pub fn operations_server(listener: TcpListener, state: State) -> Result<Server> {
-    let state = web::Data::new(state);
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(state.clone())
-            .configure(configure_operations)
-            .wrap(from_fn(observe::observe))
-    });
-    server
-        .workers(1)
-        .disable_signals()
-        .listen(listener)
-        .map(HttpServer::run)
-        .map_err(unusable)
 }
 
 fn unusable(error: std::io::Error) -> Error {

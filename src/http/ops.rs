@@ -43,6 +43,7 @@ pub async fn metrics(state: Data<State>) -> Result<HttpResponse> {
         images: archive.images,
         classes: &archive.classes,
         conflicts: archive.conflicts,
+        lost_graphs: archive.lost_graphs,
     });
     let text = state.metrics.text()?;
     Ok(HttpResponse::Ok()

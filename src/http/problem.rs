@@ -47,6 +47,7 @@ pub const fn status(kind: ErrorKind) -> StatusCode {
         | ErrorKind::MissingImage
         | ErrorKind::SeveralImages
         | ErrorKind::UnknownClass
+        | ErrorKind::UnknownSource
         | ErrorKind::WrongDimension => StatusCode::BAD_REQUEST,
         ErrorKind::InvalidImage | ErrorKind::ConstantImage => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -76,6 +77,7 @@ const fn title(kind: ErrorKind) -> &'static str {
         ErrorKind::MissingImage => "No image in the request",
         ErrorKind::SeveralImages => "Too many images in the request",
         ErrorKind::UnknownClass => "The archive does not have this class",
+        ErrorKind::UnknownSource => "The archive does not have this source",
         ErrorKind::NotFound => "Not found",
         ErrorKind::PixelsNotKept => "The archive does not keep these pixels",
         ErrorKind::SpaceMismatch => "The vector is of another space",
@@ -332,6 +334,7 @@ const IMAGE: &[ErrorKind] = &[
 /// Of those that compare.
 const SEARCH: &[ErrorKind] = &[
     ErrorKind::UnknownClass,
+    ErrorKind::UnknownSource,
     ErrorKind::Unavailable,
     ErrorKind::VersionAhead,
     ErrorKind::Deadline,

@@ -130,6 +130,18 @@ impl Decoder {
         }
     }
 
+    /// Pixels that a file announces, at most the limit; 0 where its decoder will refuse it. Costs nothing beside decoding.
+    pub fn announced_pixels(&self, bytes: &[u8]) -> u64 {
+        let size = match sniff(bytes) {
+            Ok(Format::Png) => png::announced_size(bytes),
+            Ok(Format::Jpeg) => jpeg::announced_size(bytes),
+            Ok(Format::Dicom) => precheck::announced_size(bytes, &self.limits),
+            Err(_) => None,
+        };
+        let pixels = size.map_or(0, |(width, height)| u64::from(width) * u64::from(height));
+        pixels.min(self.limits.pixels_max)
+    }
+
     /// Steps 1 and 2 of the pipeline: PNG and JPEG here, DICOM checked here and decoded in a worker.
     ///
     /// # Errors
@@ -184,6 +196,23 @@ mod tests {
         assert_eq!(decoded.provenance, Provenance::default());
         let png = crate::imaging::png::encode(2, 1, &crate::imaging::Samples::Gray8(vec![1, 2])).unwrap();
         assert_eq!(decoder(1 << 20).decode(&png).unwrap().format, Format::Png);
+    }
+
+    #[test]
+    fn sizes_are_known_before_decoding() {
+        let decoder = decoder(1 << 20);
+        assert_eq!(decoder.announced_pixels(GRAY_JPEG), 16 * 16);
+        let png = crate::imaging::png::encode(2, 3, &crate::imaging::Samples::Gray8(vec![1; 6])).unwrap();
+        assert_eq!(decoder.announced_pixels(&png), 6);
+        let dicom = crate::imaging::dicom::testing::Dicom::gray16(2, 1, &[1, 2]).file();
+        assert_eq!(decoder.announced_pixels(&dicom), 2);
+        for cut in 0..png.len().min(24) {
+            assert_eq!(decoder.announced_pixels(&png[..cut]), 0);
+        }
+        assert_eq!(decoder.announced_pixels(b""), 0);
+        let mut bomb = png;
+        bomb[16..24].fill(0xff);
+        assert_eq!(decoder.announced_pixels(&bomb), Limits::default().pixels_max);
     }
 
     #[test]

@@ -70,6 +70,12 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Raster> {
     rows.finish(width, height)
 }
 
+/// Width and height by the first chunk.
+pub fn announced_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let number = |at: usize| Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+    Some((number(16)?, number(20)?))
+}
+
 /// Encodes samples as PNG.
 ///
 /// # Errors

@@ -127,14 +127,28 @@ impl Raster {
 
     /// BLAKE3 that names the pixels: the same picture in another file has the same digest.
     ///
-    /// Over `medsearch/raster/1\n`, width and height (u32 LE), channels and bits (u8), then the samples, little endian. A query pays for it before
-    /// its model runs, and SHA-256 costs three times as much even where the processor has instructions for it.
+    /// Over `medsearch/raster/1\n`, width and height (u32 LE), channels and bits (u8), what the grey values mean unless that is the default
+    /// (signed, windowed, inverted as one byte each, then the padding value, i32 LE, if there is one), and the samples, little endian. A query pays
+    /// for it before its model runs, and SHA-256 costs three times as much even where the processor has instructions for it.
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"medsearch/raster/1\n");
         hasher.update(&self.width.to_le_bytes());
         hasher.update(&self.height.to_le_bytes());
         hasher.update(&[self.samples.channels(), self.samples.bits()]);
+        // The same numbers read the other way round are the negative, another picture.
+        if self.levels != Levels::default() {
+            let Levels {
+                signed,
+                windowed,
+                inverted,
+                padding,
+            } = self.levels;
+            hasher.update(&[signed, windowed, inverted].map(u8::from));
+            padding.iter().for_each(|value| {
+                hasher.update(&value.to_le_bytes());
+            });
+        }
         match &self.samples {
             Samples::Gray8(samples) | Samples::Rgb8(samples) => {
                 hasher.update(samples);
@@ -172,8 +186,20 @@ mod tests {
         )
         .unwrap();
         let mut bytes = b"medsearch/raster/1\n".to_vec();
-        bytes.extend_from_slice(&[2, 0, 0, 0, 1, 0, 0, 0, 1, 16, 1, 0, 0, 0xff]);
+        bytes.extend_from_slice(&[2, 0, 0, 0, 1, 0, 0, 0, 1, 16, 1, 0, 0, 1, 0, 0, 0xff]);
         assert_eq!(raster.digest(), <[u8; 32]>::from(blake3::hash(&bytes)));
+    }
+
+    #[test]
+    fn a_picture_and_its_negative_differ_and_a_plain_one_has_no_levels() {
+        let digest = |levels| Raster::new(1, 1, Samples::Gray8(vec![7]), levels).unwrap().digest();
+        let inverted = Levels {
+            inverted: true,
+            ..Levels::default()
+        };
+        assert_ne!(digest(Levels::default()), digest(inverted));
+        let plain = blake3::hash(b"medsearch/raster/1\n\x01\0\0\0\x01\0\0\0\x01\x08\x07");
+        assert_eq!(digest(Levels::default()), <[u8; 32]>::from(plain));
     }
 
     #[test]

@@ -114,7 +114,12 @@ pub fn render(
         return Err(Error::new(ErrorKind::InvalidRequest, "`size` is at least 1"));
     }
     let damaged = |what: &str| Error::new(ErrorKind::Damaged, format!("a kept picture is damaged: {what}"));
-    let view = png::decode(png, &Limits::default()).map_err(|error| damaged(error.message()))?;
+    // What was let in is shown, whatever the limit was then.
+    let limits = Limits {
+        file_bytes_max: png.len(),
+        pixels_max: u64::from(pixels.width) * u64::from(pixels.height),
+    };
+    let view = png::decode(png, &limits).map_err(|error| damaged(error.message()))?;
     if (view.width(), view.height()) != (pixels.width, pixels.height) {
         return Err(damaged("its size is not the recorded one"));
     }

@@ -38,7 +38,7 @@ pub struct GraphInput {
     pub class: ClassLabel,
     /// How it was built and is walked.
     pub parameters: GraphParameters,
-    /// Its bytes, checksum verified; `None`: the previous snapshot has it loaded (see [`Snapshot::has_graph`]).
+    /// Its bytes, checksum verified; `None`: the previous snapshot has it loaded (see [`Snapshot::has_graph`]), or they can't be read.
     pub bytes: Option<Bytes>,
 }
 
@@ -51,6 +51,8 @@ pub struct Snapshot {
     known_classes: BTreeSet<ClassLabel>,
     segments: Vec<LiveSegment>,
     graphs: HashMap<String, Arc<Graph>>,
+    /// Graphs that could not be read or loaded.
+    lost_graphs: BTreeSet<String>,
     images: usize,
     classes: BTreeMap<ClassLabel, usize>,
     sources: BTreeMap<String, usize>,
@@ -71,10 +73,11 @@ struct LiveSegment {
 }
 
 impl Snapshot {
-    /// Builds a version. Segments and graphs that `previous` has under the same names are shared with it.
+    /// Builds a version. Segments and graphs that `previous` has under the same names are shared with it. A graph that is not what it should be
+    /// is left out.
     ///
     /// # Errors
-    /// `Damaged` when an object is not what it should be or a deleted row doesn't exist; `WrongDimension`.
+    /// `Damaged` when a rows object is not what it should be or a deleted row doesn't exist; `WrongDimension`.
     pub fn build(input: &SnapshotInput, previous: Option<&Self>, settings: &IndexSettings) -> Result<Self> {
         let mut segments = Vec::with_capacity(input.segments.len());
         for (rows, tombstones) in &input.segments {
@@ -85,14 +88,27 @@ impl Snapshot {
             }
             segments.push(LiveSegment::new(segment, tombstones)?);
         }
-        let mut graphs = HashMap::with_capacity(input.graphs.len());
+        let (mut graphs, mut lost_graphs) = (HashMap::with_capacity(input.graphs.len()), BTreeSet::new());
         for graph in &input.graphs {
-            let loaded = match previous.and_then(|snapshot| snapshot.graphs.get(&graph.name)) {
-                Some(held) => held.clone(),
-                None => Arc::new(load_graph(graph, input.dimension, settings)?),
+            let held = previous.and_then(|snapshot| snapshot.graphs.get(&graph.name));
+            let loaded = match (held, &graph.bytes) {
+                (Some(held), _) => Ok(held.clone()),
+                (None, Some(bytes)) => load_graph(graph, bytes, input.dimension, settings).map(Arc::new),
+                (None, None) => {
+                    lost_graphs.insert(graph.name.clone());
+                    continue;
+                }
             };
-            attach(&mut segments, graph, &loaded)?;
-            graphs.insert(graph.name.clone(), loaded);
+            match loaded.and_then(|loaded| attach(&mut segments, graph, &loaded).map(|()| loaded)) {
+                Ok(loaded) => {
+                    graphs.insert(graph.name.clone(), loaded);
+                }
+                // A graph is a cache: without it the class is scanned, and the answer is as good.
+                Err(error) => {
+                    tracing::error!(error = %error, "a graph is left out, its class is scanned until the archive is compacted");
+                    lost_graphs.insert(graph.name.clone());
+                }
+            }
         }
         let conflicts = conflicts(&segments, previous);
         let mut snapshot = Self {
@@ -102,6 +118,7 @@ impl Snapshot {
             known_classes: input.classes.iter().cloned().collect(),
             segments,
             graphs,
+            lost_graphs,
             images: 0,
             classes: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -170,6 +187,11 @@ impl Snapshot {
     /// Whether a graph of this name is loaded, so that the next snapshot needs no bytes for it.
     pub fn has_graph(&self, name: &str) -> bool {
         self.graphs.contains_key(name)
+    }
+
+    /// Graphs that the version names and that can't be used.
+    pub fn lost_graphs(&self) -> &BTreeSet<String> {
+        &self.lost_graphs
     }
 
     /// The graphs in use, with the class that each holds.
@@ -401,12 +423,14 @@ impl Passage<'_> {
             evaluations += walk.evaluations + found.evaluations;
             found.path = PathTaken::Hnsw;
             found.evaluations = evaluations;
-            if walk.exhausted || found.top.len() >= self.k.min(leg.selected) {
+            let all = allowed.map_or(graph.rows(), |_| leg.selected);
+            if found.top.len() >= self.k.min(leg.selected) || walk.rows.len() >= all {
                 return Ok(found);
             }
             ask = ask.saturating_mul(2);
-            // A walk compares the query with roughly ten rows for each that it returns, at several times the price of a scanned row.
-            if ask.saturating_mul(32) >= leg.selected {
+            // A walk compares the query with roughly ten rows for each that it returns, at several times the price of a scanned row. And one that
+            // ends early has met rows that no edge leads to.
+            if walk.exhausted || ask.saturating_mul(32) >= leg.selected {
                 let mut found = self.scan(leg);
                 found.path = PathTaken::Hnsw;
                 found.evaluations += evaluations;
@@ -475,12 +499,7 @@ impl Found {
     }
 }
 
-fn load_graph(input: &GraphInput, dimension: usize, settings: &IndexSettings) -> Result<Graph> {
-    let damaged = |why: &str| Error::new(ErrorKind::Damaged, format!("graph object `{}`: {why}", input.name));
-    let bytes = input
-        .bytes
-        .as_ref()
-        .ok_or_else(|| damaged("not loaded before and no bytes given"))?;
+fn load_graph(input: &GraphInput, bytes: &[u8], dimension: usize, settings: &IndexSettings) -> Result<Graph> {
     let graph = Graph::load(bytes, dimension, &input.parameters, settings.search_threads)
         .map_err(|error| error.context(format!("graph object `{}`", input.name)))?;
     tracing::debug!(

@@ -17,6 +17,8 @@ pub struct Upload {
     pub issuer: Option<String>,
     /// Study Instance UID; wins over the one in a DICOM file.
     pub study_uid: Option<String>,
+    /// The answer to a search shall hold the picture, for a client that can't show the file itself.
+    pub preview: bool,
 }
 
 impl fmt::Debug for Upload {
@@ -45,6 +47,8 @@ pub struct AskedQuery {
     pub image: Option<ImageFacts>,
     /// The part of it that was searched.
     pub region: Option<Region>,
+    /// The picture as it was understood, PNG, if it was asked for.
+    pub preview: Option<Vec<u8>>,
 }
 
 /// Milliseconds spent in each stage.
@@ -109,6 +113,8 @@ pub struct Overview {
     pub labelled: usize,
     /// Images whose label does not vote because the same pixels stand under another class.
     pub conflicts: usize,
+    /// Graphs that can't be used, so that their classes are scanned.
+    pub lost_graphs: usize,
     /// Images per class.
     pub classes: Vec<(ClassLabel, usize)>,
     /// Sources that occur.

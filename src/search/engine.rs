@@ -13,11 +13,20 @@ use crate::archive::{Archive, Identity};
 use crate::domain::{Ask, Coverage, Embedding, ImageId, Key, Query, Record, Region, SpaceId};
 use crate::embed::{Embedded, Embedder};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::render;
+use crate::imaging::{render, thumbnail_png};
 use crate::telemetry::run_blocking;
 
 /// Most ids that one search may be made of.
 pub const QUERY_IDS_MAX: usize = 16;
+
+/// Long side of the picture that a search gives back of its query, in pixels.
+const PREVIEW_PX_MAX: u32 = 1024;
+/// Longest part of a client's word that is repeated in a message.
+const ECHO_CHARACTERS_MAX: usize = 40;
+/// Longest wait for memory to show a picture.
+const RENDER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for a version that is not served yet: a ready server has every version within two seconds.
+const VERSION_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The parts an engine is made of.
 pub struct Parts {
@@ -86,8 +95,16 @@ impl Engine {
             decode,
             preprocess,
         } = parts.preparer.run(upload.bytes.clone(), region, deadline).await?;
-        let embedded = coming.embed(input, deadline).await?;
         let whose = Whose::of(parts.archive.identity(), &upload, &image);
+        let facts = image.facts.clone();
+        // Pixels are not needed any more, unless to be shown; nothing large waits for the model.
+        let preview = if upload.preview {
+            Some(run_blocking(move || thumbnail_png(&image.raster8, PREVIEW_PX_MAX)).await?)
+        } else {
+            drop(image);
+            None
+        };
+        let embedded = coming.embed(input, deadline).await?;
         let query = Query {
             embedding: Embedding::from_raw(&embedded.raw, version.state.manifest.space.dimension)?,
             patients: whose.patient.into_iter().collect(),
@@ -96,8 +113,9 @@ impl Engine {
         };
         let mut answer = self.search(version, query, ask, deadline).await?;
         answer.query = AskedQuery {
-            image: Some(image.facts),
+            image: Some(facts),
             region,
+            preview,
         };
         answer.timings = Timings {
             decode_ms: ms(decode),
@@ -169,11 +187,12 @@ impl Engine {
 
     /// The vector of an image, raw as the model gives it.
     pub async fn embed_image(&self, bytes: Bytes, deadline: Instant) -> Result<EmbeddedImage> {
-        let (image, embedded) = self.prepare_and_embed(bytes, deadline).await?;
-        Ok(EmbeddedImage {
-            sha256: image.sha256,
-            raw: embedded.raw,
-        })
+        let coming = self.0.parts.embedder.announce();
+        let Prepared { input, image, .. } = self.0.parts.preparer.run(bytes, None, deadline).await?;
+        let sha256 = image.sha256;
+        drop(image);
+        let raw = coming.embed(input, deadline).await?.raw;
+        Ok(EmbeddedImage { sha256, raw })
     }
 
     /// An image decoded and embedded, for whoever keeps it.
@@ -184,11 +203,22 @@ impl Engine {
         Ok((prepared.image, embedded))
     }
 
+    /// The version that answers, which has every source that is asked for: an answer without images would not say why.
     async fn version_for(&self, ask: &Ask, deadline: Instant) -> Result<Arc<Version>> {
         if let Some(min_version) = ask.min_version {
+            let deadline = deadline.min(Instant::now() + VERSION_WAIT_MAX);
             self.0.parts.served.at_least(min_version, deadline.into()).await?;
         }
-        Ok(self.0.parts.served.current())
+        let version = self.0.parts.served.current();
+        let unknown = |source: &&String| !version.overview.sources.contains(source);
+        if let Some(source) = ask.sources.iter().flatten().find(unknown) {
+            let source: String = source.chars().take(ECHO_CHARACTERS_MAX).collect();
+            return Err(Error::new(
+                ErrorKind::UnknownSource,
+                format!("unknown source `{source}`"),
+            ));
+        }
+        Ok(version)
     }
 
     /// Index, merge, vote, on a blocking thread.
@@ -275,12 +305,19 @@ impl Engine {
     /// An image to read: 8-bit PNG, through a window (centre, width in stored values) if one is given, at most `size` pixels long.
     ///
     /// # Errors
-    /// `NotFound`, or `PixelsNotKept`.
+    /// `NotFound`, `PixelsNotKept`, or `Overloaded` while too many large pictures are in memory.
     pub async fn rendered(&self, id: ImageId, window: Option<(f64, f64)>, size: Option<u32>) -> Result<Bytes> {
         let record = self.record(id).ok_or_else(|| not_found(id))?;
         let pixels = record.pixels.clone().ok_or_else(not_kept)?;
+        let deadline = Instant::now() + RENDER_WAIT_MAX;
+        let count = u64::from(pixels.width) * u64::from(pixels.height);
+        let room = self.0.parts.preparer.room(count, deadline).await?;
         let png = self.0.parts.archive.read_pack(&pixels.pack).await?;
-        run_blocking(move || render(&png, &pixels, window, record.window, size).map(Bytes::from)).await
+        run_blocking(move || {
+            let _room = room;
+            render(&png, &pixels, window, record.window, size).map(Bytes::from)
+        })
+        .await
     }
 
     /// The first version is loaded.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::ImageFacts;
 use crate::domain::{Region, Window};
@@ -41,34 +41,64 @@ pub struct PreparedImage {
     pub raster8: Raster8,
     /// How they became 8 bit.
     pub window: Window,
+    /// Its share of the memory for pictures, given back when it is dropped; none for a batch job, which has its own bound.
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
-/// Decodes and preprocesses images on a bounded number of threads.
+/// Decodes and preprocesses images on a bounded number of threads, in bounded memory.
 #[derive(Clone)]
 pub struct Preparer {
     decoder: Arc<Decoder>,
     input: InputSpec,
     permits: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
+    memory_units: u32,
 }
 
+/// Unit in which memory for pictures is counted.
+const MEMORY_UNIT_BYTES: u64 = 4096;
+/// Memory for pictures that are decoded or wait for the model, if the largest picture does not need more.
+const MEMORY_BYTES: u64 = 1 << 30;
+/// Measured: 16-bit RGB with alpha, the hungriest, takes 16 bytes a pixel while it is decoded.
+const BYTES_PER_PIXEL: u64 = 16;
+
 impl Preparer {
-    /// `threads` images at a time.
-    pub fn new(decoder: Arc<Decoder>, input: InputSpec, threads: usize) -> Self {
+    /// `threads` images at a time, of at most `pixels_max` pixels each.
+    pub fn new(decoder: Arc<Decoder>, input: InputSpec, threads: usize, pixels_max: u64) -> Self {
+        let units = MEMORY_BYTES.max(pixels_max.saturating_mul(BYTES_PER_PIXEL)) / MEMORY_UNIT_BYTES;
+        let memory_units = u32::try_from(units).unwrap_or(u32::MAX >> 3);
         Self {
             decoder,
             input,
             permits: Arc::new(Semaphore::new(threads.max(1))),
+            memory: Arc::new(Semaphore::new(memory_units as usize)),
+            memory_units,
         }
+    }
+
+    /// Room in memory for a picture of so many pixels. Waits for it no longer than `deadline`.
+    ///
+    /// # Errors
+    /// `Overloaded` when others need it until then.
+    pub async fn room(&self, pixels: u64, deadline: Instant) -> Result<OwnedSemaphorePermit> {
+        let units = pixels.saturating_mul(BYTES_PER_PIXEL) / MEMORY_UNIT_BYTES + 1;
+        let units = u32::try_from(units).unwrap_or(u32::MAX).min(self.memory_units);
+        let room = Arc::clone(&self.memory).acquire_many_owned(units);
+        tokio::time::timeout_at(deadline.into(), room)
+            .await
+            .map_err(|_| Error::new(ErrorKind::Overloaded, "too many large pictures at the same time"))?
+            .map_err(|_| Error::new(ErrorKind::Unavailable, "the server is stopping"))
     }
 
     /// One image, on a blocking thread. Waits for its turn no longer than `deadline`.
     ///
     /// # Errors
-    /// `Deadline` when no thread came free in time; whatever [`prepare`] refuses.
+    /// `Overloaded` when there is no memory for it in time, `Deadline` when no thread came free in time; whatever [`prepare`] refuses.
     ///
     /// # Cancel safety
     /// A dropped future gives its place up; a decode that has begun runs to its end and keeps its permit until then.
     pub async fn run(&self, bytes: Bytes, region: Option<Region>, deadline: Instant) -> Result<Prepared> {
+        let memory = self.room(self.decoder.announced_pixels(&bytes), deadline).await?;
         let turn = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
         let permit = turn
             .map_err(|_| Error::new(ErrorKind::Deadline, "no decoder came free in time"))?
@@ -76,7 +106,9 @@ impl Preparer {
         let (decoder, input) = (Arc::clone(&self.decoder), self.input);
         run_blocking(move || {
             let _permit = permit;
-            prepare(&decoder, &input, &bytes, region)
+            let mut prepared = prepare(&decoder, &input, &bytes, region)?;
+            prepared.image._memory = Some(memory);
+            Ok(prepared)
         })
         .await
     }
@@ -107,6 +139,7 @@ pub fn prepare(decoder: &Decoder, input: &InputSpec, bytes: &[u8], region: Optio
         raster: decoded.raster,
         raster8,
         window,
+        _memory: None,
     };
     Ok(Prepared {
         input: model_input,

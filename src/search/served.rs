@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::Overview;
 use super::mapping::snapshot_input;
-use crate::archive::{Archive, Manifest, State};
+use crate::archive::{Archive, GraphEntry, Manifest, State};
 use crate::domain::{ClassLabel, ImageId, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{IndexSettings, Snapshot};
@@ -121,19 +122,19 @@ async fn index(
     previous: Option<Arc<Version>>,
     settings: &IndexSettings,
 ) -> Result<Version> {
-    let mut graphs = Vec::new();
-    for entry in &state.manifest.graphs {
-        let held = previous
-            .as_ref()
-            .is_some_and(|version| version.snapshot.has_graph(&entry.object));
-        graphs.push((
-            entry.clone(),
-            if held {
-                None
-            } else {
-                Some(archive.read_graph(entry).await?)
-            },
+    if state.manifest.metric.is_some() {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "this archive is searched by a learned metric, which this program does not know: use a newer medsearch",
         ));
+    }
+    let mut graphs = Vec::new();
+    for entry in state.manifest.graphs.iter().filter(|entry| entry.metric.is_none()) {
+        let tried = previous.as_ref().is_some_and(|version| {
+            version.snapshot.has_graph(&entry.object) || version.snapshot.lost_graphs().contains(&entry.object)
+        });
+        let bytes = if tried { None } else { read_graph(archive, entry).await };
+        graphs.push((entry.clone(), bytes));
     }
     let settings = settings.clone();
     run_blocking(move || {
@@ -148,6 +149,15 @@ async fn index(
         })
     })
     .await
+}
+
+/// A graph is a cache: one that can't be read costs time, not the answer.
+async fn read_graph(archive: &Archive, entry: &GraphEntry) -> Option<Bytes> {
+    let read = archive.read_graph(entry).await;
+    read.inspect_err(|error| {
+        tracing::error!(error = %error, "a graph can't be read, its class is scanned until the archive is compacted");
+    })
+    .ok()
 }
 
 /// Sample queries that a demo archive offers.
@@ -166,6 +176,7 @@ fn overview(state: &State, snapshot: &Snapshot) -> Overview {
         images: snapshot.images(),
         labelled: classes.iter().map(|(_, images)| images).sum(),
         conflicts: snapshot.conflicts(),
+        lost_graphs: snapshot.lost_graphs().len(),
         sources: snapshot.sources().keys().cloned().collect(),
         space: manifest.space.clone(),
         demo: manifest.archive.demo,

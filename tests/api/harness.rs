@@ -58,6 +58,7 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
         pixels_max: 64 << 20,
         request_seconds_max: 30.0,
         in_flight_max: 64,
+        connections_max: 64,
         api_key: None,
         loopback: true,
         port,
@@ -143,6 +144,7 @@ impl TestApp {
 }
 
 /// A part of a form.
+#[derive(Clone, Copy)]
 pub enum Part<'a> {
     /// A file in the field.
     File(&'a str, &'a [u8]),

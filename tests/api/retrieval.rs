@@ -270,10 +270,41 @@ async fn pictures_are_private_and_as_kept() {
 #[actix_web::test]
 async fn many_at_once_are_all_answered() {
     let app = spawn_app().await;
-    let file = image(1, 6);
-    let expected = ids(&app.search(&file, &[]).await);
-    let asks = (0..48).map(|_| app.search(&file, &[]));
-    for answer in futures_util::future::join_all(asks).await {
-        assert_eq!(ids(&answer), expected);
+    // Different images, so that an answer that goes to another client is noticed.
+    let files: Vec<_> = (0..48).map(|number| image(number % 3, 6 + number as u32)).collect();
+    let mut expected = Vec::new();
+    for file in &files {
+        expected.push(ids(&app.search(file, &[("k", "5")]).await));
     }
+    assert!(expected.iter().any(|answer| *answer != expected[0]));
+    let asks = files.iter().map(|file| app.search(file, &[("k", "5")]));
+    for (answer, expected) in futures_util::future::join_all(asks).await.iter().zip(expected) {
+        assert_eq!(ids(answer), expected);
+    }
+}
+
+#[actix_web::test]
+async fn a_picture_comes_back_only_when_asked_for() {
+    let app = spawn_app().await;
+    let file = image(1, 6);
+    assert!(app.search(&file, &[]).await["query"].get("preview").is_none());
+    let answer = app.search(&file, &[("preview", "true")]).await;
+    let preview = answer["query"]["preview"].as_str().unwrap();
+    assert!(preview.starts_with("data:image/png;base64,iVBOR"), "{}", &preview[..40]);
+}
+
+#[actix_web::test]
+async fn what_cannot_be_found_is_said() {
+    let app = spawn_app().await;
+    let file = image(1, 6);
+    let form = |fields: &[Part<'_>]| {
+        let parts = [&[Part::File("image", &file)], fields].concat();
+        app.form("/v1/search", &parts).send()
+    };
+    let refused = problem(form(&[Part::Text("sources", b"no-such-source")]).await.unwrap()).await;
+    assert_eq!((refused.0, refused.1.as_str()), (400, "unknown-source"));
+    let started = std::time::Instant::now();
+    let refused = problem(form(&[Part::Text("min_version", b"999")]).await.unwrap()).await;
+    assert_eq!((refused.0, refused.1.as_str()), (503, "version-ahead"));
+    assert!(started.elapsed() < std::time::Duration::from_secs(10));
 }

@@ -97,3 +97,50 @@ async fn a_connection_serves_the_next_request_after_a_refused_small_one() {
     let answer = app.raw(request).await;
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
 }
+
+/// What a small compressed body unpacks to is known only when it is in memory.
+#[actix_web::test]
+async fn a_compressed_body_is_refused_unread() {
+    let app = spawn_app().await;
+    for encoding in ["gzip", "deflate", "br", "identity"] {
+        let request = app.body("/v1/search/by-vector", "application/json", b"{}".to_vec());
+        let refused = problem(request.header("content-encoding", encoding).send().await.unwrap()).await;
+        assert_eq!(
+            (refused.0, refused.1.as_str()),
+            (415, "unsupported-media"),
+            "{encoding}"
+        );
+    }
+}
+
+/// A sender who never ends a body of unknown length keeps its connection no longer than one with a length.
+#[actix_web::test]
+async fn an_endless_body_is_not_read_for_ever_after_an_early_answer() {
+    let app = spawn_app().await;
+    let port = app.port;
+    let started = Instant::now();
+    let dripping = actix_web::rt::task::spawn_blocking(move || {
+        let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let head = "POST /v1/nothing HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n";
+        connection.write_all(head.as_bytes()).unwrap();
+        while started.elapsed() < Duration::from_secs(30) && connection.write_all(b"1\r\nx\r\n").is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    dripping.await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+/// Not only forms: JSON has to come in time as well.
+#[actix_web::test]
+async fn json_that_stops_coming_is_given_up() {
+    let app = spawn_app().await;
+    let started = Instant::now();
+    let head = "POST /v1/search/by-id HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 100\r\nconnection: close\r\n\r\n{";
+    let answer = app.raw(head.as_bytes().to_vec()).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("too slowly"),
+        "{answer}"
+    );
+    assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
+}

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -70,6 +72,9 @@ pub struct SearchQuery {
     /// The uploaded image; null for a search by id or vector.
     #[schema(required)]
     pub image: Option<QueryImage>,
+    /// The uploaded image in 8 bit, at most 1024 pixels long, as a `data:image/png;base64,` URL; absent unless `preview` was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preview: Option<String>,
 }
 
 /// The uploaded image as it was decoded.
@@ -307,6 +312,11 @@ impl SearchQuery {
                 format: image.format,
                 window: image.window.map(Into::into),
             }),
+            preview: answer
+                .query
+                .preview
+                .as_ref()
+                .map(|png| format!("data:image/png;base64,{}", BASE64.encode(png))),
         }
     }
 }
@@ -324,7 +334,7 @@ impl Neighbor {
             source: record.source.clone(),
             thumbnail: record.thumbnail.as_ref().map(|_| thumbnail_path(record.id)),
             record: RecordFacts::new(record),
-            label_conflict: (names.label_conflict)(record.id),
+            label_conflict: record.class.is_some() && !hit.votes,
         }
     }
 }
@@ -493,6 +503,7 @@ pub(super) mod tests {
                     window: Some(domain::Window::Percentile { low: -3, high: 900 }),
                 }),
                 region: None,
+                preview: None,
             },
             ask: Ask::default(),
             ranking: Ranking {

@@ -287,6 +287,7 @@ impl FromParts for NewImage {
             patient_id: parts.text("patient_id")?,
             issuer: parts.text("issuer")?,
             study_uid: parts.text("study_uid")?,
+            preview: false,
         };
         Ok(Self { upload, labels })
     }

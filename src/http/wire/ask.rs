@@ -13,10 +13,8 @@ use crate::domain::{Ask, ClassLabel, Exclude, ImageId, K_MAX, Region, SpaceId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::problem::without_value;
 use crate::http::upload::{FromParts, Parts, echo};
-use crate::search::Upload;
+use crate::search::{QUERY_IDS_MAX, Upload};
 
-/// Most ids of one search.
-const IDS_MAX: usize = 100;
 /// Most images of one request for embeddings.
 const EMBEDDINGS_MAX: usize = 16;
 /// Longest side that a picture may be asked for in.
@@ -31,13 +29,16 @@ pub struct Options {
     /// How they vote, `majority` if left out.
     vote: Option<Vote>,
     /// Only these classes.
+    #[schema(example = json!([]))]
     classes: Option<Vec<String>>,
     /// Only images of these sources.
+    #[schema(example = json!([]))]
     sources: Option<Vec<String>>,
     /// What is kept out: images of the same `patient`, of the same `study`, with the same `pixels` (all three if left out), or `none`.
     #[schema(example = json!(["patient", "study", "pixels"]))]
     exclude: Option<Vec<String>>,
     /// Not the images of these sources.
+    #[schema(example = json!([]))]
     exclude_source: Option<Vec<String>>,
     /// Compare with every image instead of walking a graph.
     #[schema(default = false)]
@@ -45,7 +46,8 @@ pub struct Options {
     /// Answer although a part of the archive is missing.
     #[schema(default = false)]
     allow_partial: Option<bool>,
-    /// Lowest version of the archive that may answer.
+    /// Lowest version of the archive that may answer; a version that is not served yet is waited for up to five seconds.
+    #[schema(example = 1)]
     min_version: Option<u64>,
 }
 
@@ -157,6 +159,7 @@ impl FromParts for SearchForm {
         "allow_partial",
         "min_version",
         "region",
+        "preview",
     ];
 
     fn from_parts(mut parts: Parts) -> Result<Self> {
@@ -168,6 +171,7 @@ impl FromParts for SearchForm {
                 patient_id: parts.text("patient_id")?,
                 issuer: parts.text("issuer")?,
                 study_uid: parts.text("study_uid")?,
+                preview: flag(&mut parts, "preview")?.unwrap_or(false),
             },
         })
     }
@@ -185,6 +189,9 @@ pub struct SearchFormFields {
     /// A part of the image as `x,y,width,height`, fractions of its width and height.
     #[schema(example = "0.25,0.25,0.5,0.5")]
     region: Option<String>,
+    /// Give the picture back in `query.preview`, for a client that can't show the file itself.
+    #[schema(default = false)]
+    preview: Option<bool>,
     /// Whose image this is; read from the file for DICOM. Hashed on arrival, never logged.
     patient_id: Option<String>,
     /// Who issued the patient id.
@@ -200,7 +207,7 @@ pub struct SearchFormFields {
 #[serde(try_from = "Map<String, Value>")]
 pub struct ById {
     /// Images of the archive; several are averaged.
-    #[schema(min_items = 1, max_items = 100)]
+    #[schema(min_items = 1, max_items = 16)]
     ids: Vec<String>,
     /// How to search.
     #[serde(flatten)]
@@ -213,9 +220,9 @@ impl ById {
     /// # Errors
     /// `InvalidRequest` for none, too many or one that can't be an id.
     pub fn ids(&self) -> Result<Vec<ImageId>> {
-        if self.ids.is_empty() || self.ids.len() > IDS_MAX {
+        if self.ids.is_empty() || self.ids.len() > QUERY_IDS_MAX {
             return Err(invalid(format!(
-                "`ids` holds 1 to {IDS_MAX} ids, got `{}`",
+                "`ids` holds 1 to {QUERY_IDS_MAX} ids, got `{}`",
                 self.ids.len()
             )));
         }

@@ -42,6 +42,16 @@ pub fn check(bytes: &[u8], limits: &Limits) -> Result<()> {
     }
 }
 
+/// Width and height by the header; for a deflated data set the most that may be.
+pub fn announced_size(bytes: &[u8], limits: &Limits) -> Option<(u32, u32)> {
+    let file = File::open(bytes).ok()?;
+    if file.syntax.deflated {
+        return Some((u32::try_from(limits.pixels_max).unwrap_or(u32::MAX), 1));
+    }
+    let shape = walk(file.data_set, file.syntax, limits).ok()?.shape;
+    Some((u32::try_from(shape.pixels()).unwrap_or(u32::MAX), 1))
+}
+
 /// A file behind its preamble and meta group.
 pub struct File<'a> {
     /// How the data set is written.

@@ -14,6 +14,26 @@ use super::limits::{Limits, SIDE_MAX};
 use super::raster::{Levels, Raster, Samples};
 use crate::error::{Error, ErrorKind, Result};
 
+/// Width and height by the first frame header; the segments before it are stepped over.
+pub fn announced_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let mut at = 2;
+    loop {
+        let &[0xff, marker, high, low] = bytes.get(at..)?.first_chunk()? else {
+            return None;
+        };
+        match marker {
+            // Fill bytes before a marker.
+            0xff => at += 1,
+            0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
+                let &[height_high, height_low, width_high, width_low] = bytes.get(at + 5..)?.first_chunk()?;
+                let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
+                return Some((side(width_high, width_low), side(height_high, height_low)));
+            }
+            _ => at += 2 + usize::from(u16::from_be_bytes([high, low])),
+        }
+    }
+}
+
 /// Decodes a JPEG of 8 bit.
 ///
 /// CMYK becomes RGB as Adobe writes it (255 is no ink): `(C * K + 127) / 255`. The EXIF orientation is applied.

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from medsearch_py.provenance import provenance, write_figures
+
 TIE = 1e-4
 
 
@@ -92,6 +94,7 @@ def main() -> int:
     parser.add_argument("--exact", action="store_true")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
+    before = provenance()
     matrix, classes, records = load(arguments.embeddings)
     groups = [record["sha256"] for record in records]
     owners = [record.get("patient_id") for record in records]
@@ -132,7 +135,7 @@ def main() -> int:
     }
     print(json.dumps(figures, indent=1))
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write_figures(arguments.json, before, figures)
     for name in wrong_lists + wrong_votes:
         print("differs:", name, file=sys.stderr)
     return 1 if wrong_lists or wrong_votes else 0

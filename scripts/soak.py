@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from medsearch_py.client import Answer, Client
+from medsearch_py.provenance import provenance, write_figures
 
 SAMPLE_EVERY_S = 5.0
 GROWTH_MAX_SHARE = 0.15
@@ -156,43 +157,95 @@ def check_writes(client: Client, shared: Shared) -> None:
             shared.problem(f"a deleted image answers {status}")
 
 
-def main() -> int:
-    args = arguments()
-    images = [path.read_bytes() for path in sorted(args.images.rglob("*.png"))[:: max(1, args.every)]]
-    client, shared = Client(args.url), Shared()
-    before = client.ask("GET", "/v1/archive").expect(200)
-    classes = [entry["name"] for entry in before["classes"]]
-    until = time.monotonic() + args.minutes * 60
-    users = [User(args.url, images, classes, until, shared, seed) for seed in range(args.threads)]
-    for user in users:
-        user.start()
+@dataclass(frozen=True)
+class Sample:
+    """The server and its answers at one moment."""
+
+    minute: float
+    requests: int
+    p50_ms: float
+    p99_ms: float
+    memory_mb: float
+    open_files: int
+    problems: int
+
+
+def sample(process: int, minute: float, shared: Shared) -> Sample:
+    """The latencies are those of the last thousand searches."""
+    memory, files = state_of(process)
+    with shared.lock:
+        recent = sorted(shared.latencies_ms[-1000:]) or [0.0]
+        p50, p99 = statistics.median(recent), recent[int(len(recent) * 0.99)]
+        return Sample(minute, sum(shared.counts.values()), p50, p99, memory, files, len(shared.problems))
+
+
+def watch(users: list[User], args: argparse.Namespace, began: float, shared: Shared) -> list[Sample]:
+    """One line every few seconds until the last user has gone."""
     samples = []
     print("minute  requests  p50 ms  p99 ms  memory MB  open files  problems")
     while any(user.is_alive() for user in users):
         time.sleep(SAMPLE_EVERY_S)
-        samples.append(state_of(args.process))
-        with shared.lock:
-            recent = sorted(shared.latencies_ms[-1000:]) or [0.0]
-            row = (args.minutes - (until - time.monotonic()) / 60, sum(shared.counts.values()))
-            p50, p99 = statistics.median(recent), recent[int(len(recent) * 0.99)]
-            print(
-                f"{row[0]:6.1f}  {row[1]:8}  {p50:6.0f}  {p99:6.0f}  {samples[-1][0]:9.0f}  {samples[-1][1]:10}"
-                f"  {len(shared.problems):8}",
-                flush=True,
-            )
+        now = sample(args.process, (time.monotonic() - began) / 60, shared)
+        samples.append(now)
+        print(
+            f"{now.minute:6.1f}  {now.requests:8}  {now.p50_ms:6.0f}  {now.p99_ms:6.0f}  {now.memory_mb:9.0f}"
+            f"  {now.open_files:10}  {now.problems:8}",
+            flush=True,
+        )
+    return samples
+
+
+def check_growth(samples: list[Sample], shared: Shared) -> None:
+    """The first quarter warms caches up; from then on nothing may keep growing."""
+    settled, end = samples[len(samples) // 4], samples[-1]
+    if end.memory_mb > settled.memory_mb * (1 + GROWTH_MAX_SHARE) + GROWTH_MAX_MB:
+        shared.problem(f"memory went from {settled.memory_mb:.0f} to {end.memory_mb:.0f} MB")
+    if end.open_files > settled.open_files + OPEN_FILES_GROWTH_MAX:
+        shared.problem(f"open files went from {settled.open_files} to {end.open_files}")
+
+
+def figures_of(args: argparse.Namespace, images: int, samples: list[Sample], shared: Shared) -> dict:
+    """What the run came to."""
+    times = sorted(shared.latencies_ms) or [0.0]
+    settled, end = samples[len(samples) // 4], samples[-1]
+    return {
+        "minutes": args.minutes,
+        "threads": args.threads,
+        "images_before": images,
+        "requests": dict(sorted(shared.counts.items())),
+        "requests_per_s": round(sum(shared.counts.values()) / (args.minutes * 60), 1),
+        "search_ms": {"p50": round(statistics.median(times), 1), "p99": round(times[int(len(times) * 0.99)], 1)},
+        "memory_mb": {"after_a_quarter": round(settled.memory_mb), "at_the_end": round(end.memory_mb)},
+        "open_files": {"after_a_quarter": settled.open_files, "at_the_end": end.open_files},
+        "acknowledged_writes_checked": len(shared.added) + len(shared.deleted),
+        "problems": shared.problems,
+    }
+
+
+def main() -> int:
+    args = arguments()
+    provenance_before = provenance()
+    images = [path.read_bytes() for path in sorted(args.images.rglob("*.png"))[:: max(1, args.every)]]
+    client, shared = Client(args.url), Shared()
+    before = client.ask("GET", "/v1/archive").expect(200)
+    classes = [entry["name"] for entry in before["classes"]]
+    began = time.monotonic()
+    until = began + args.minutes * 60
+    users = [User(args.url, images, classes, until, shared, seed) for seed in range(args.threads)]
+    for user in users:
+        user.start()
+    samples = watch(users, args, began, shared)
+    client = Client(args.url)  # the server has long closed a connection that asked nothing
     check_writes(client, shared)
     after = client.ask("GET", "/v1/archive").expect(200)
     if after["images"] != before["images"] + len(shared.added):
         shared.problem(f"{after['images']} images instead of {before['images'] + len(shared.added)}")
-    # The first quarter warms caches up; from then on nothing may keep growing.
-    settled, end = samples[len(samples) // 4], samples[-1]
-    if end[0] > settled[0] * (1 + GROWTH_MAX_SHARE) + GROWTH_MAX_MB:
-        shared.problem(f"memory went from {settled[0]:.0f} to {end[0]:.0f} MB")
-    if end[1] > settled[1] + OPEN_FILES_GROWTH_MAX:
-        shared.problem(f"open files went from {settled[1]} to {end[1]}")
+    check_growth(samples, shared)
     print("\n".join(f"{count:8} {kind}" for kind, count in sorted(shared.counts.items())))
     print("\n".join(f"problem: {text}" for text in shared.problems[:20]))
     print(f"{sum(shared.counts.values())} passed, {len(shared.problems)} failed")
+    if args.json:
+        write_figures(args.json, provenance_before, figures_of(args, before["images"], samples, shared))
     return 1 if shared.problems else 0
 
 
@@ -204,6 +257,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=4, help="use every Nth image, default %(default)s")
     parser.add_argument("--minutes", type=float, default=10.0, help="default %(default)s")
     parser.add_argument("--threads", type=int, default=4, help="clients at a time, default %(default)s")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
     return parser.parse_args()
 
 

@@ -5,6 +5,8 @@ use libfuzzer_sys::fuzz_target;
 use medsearch::imaging::dicom::decode::decode;
 use medsearch::imaging::{Limits, to_eight_bit};
 
+mod driver;
+
 fuzz_target!(|bytes: &[u8]| {
     let limits = Limits {
         pixels_max: 1 << 20,

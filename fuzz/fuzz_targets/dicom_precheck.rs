@@ -5,6 +5,8 @@ use libfuzzer_sys::fuzz_target;
 use medsearch::imaging::Limits;
 use medsearch::imaging::dicom::precheck::{File, check, walk};
 
+mod driver;
+
 fuzz_target!(|bytes: &[u8]| {
     let limits = Limits {
         pixels_max: 1 << 20,

@@ -4,6 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use medsearch::imaging::{Limits, jpeg, to_eight_bit};
 
+mod driver;
+
 fuzz_target!(|bytes: &[u8]| {
     let limits = Limits {
         pixels_max: 1 << 20,

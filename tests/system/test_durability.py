@@ -1,18 +1,22 @@
 """A write that was answered is there: after fsync, after kill -9, beside a full disk."""
 
 import concurrent.futures
+import json
 import os
 import random
 import re
 import subprocess
 import time
 import urllib.error
+from pathlib import Path
 
 import pytest
 
 from conftest import Server, have, medsearch, png
 
 ROUNDS = int(os.environ.get("MEDSEARCH_KILL_ROUNDS", "8"))
+# Where scripts/soak wants the figures of the kills.
+FIGURES = os.environ.get("MEDSEARCH_KILL_FIGURES")
 
 
 def test_data_manifest_and_folders_are_synced_before_the_answer(small_archive, tmp_path):
@@ -89,6 +93,9 @@ def test_kill_9_loses_nothing_and_doubles_nothing(small_archive, tmp_path):
             assert receipt["id"] == acknowledged.get(number, receipt["id"])
         wait_for(server, base + sent)
         print(f"{ROUNDS} kills, {sent} uploads, {len(acknowledged)} acknowledged before a kill, all found once")
+        if FIGURES:
+            figures = {"kills": ROUNDS, "uploads": sent, "acknowledged_before_a_kill": len(acknowledged), "lost": 0}
+            Path(FIGURES).write_text(json.dumps(figures))
         assert len(acknowledged) > ROUNDS
     finally:
         server.stop()

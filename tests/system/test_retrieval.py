@@ -21,7 +21,7 @@ def test_leave_one_out_equals_numpy(three_class, serve, tmp_path):
             tmp_path / "f",
             *exact,
         )
-        figures = json.loads((tmp_path / "f").read_text())
+        figures = json.loads((tmp_path / "f").read_text())["figures"]
         print("leave-one-out", exact, figures)
         assert figures["images"] == 251 and figures["lists_that_differ"] == figures["votes_that_differ"] == 0, (
             run.stderr
@@ -38,7 +38,7 @@ def test_graph_finds_what_the_scan_finds(three_class, serve, tmp_path):
     run = script(
         "leave_one_out.py", "--url", server.url, "--data", data, "--embeddings", embeddings, "--json", tmp_path / "f"
     )
-    figures = json.loads((tmp_path / "f").read_text())
+    figures = json.loads((tmp_path / "f").read_text())["figures"]
     assert figures["lists_that_differ"] == 0, run.stderr
     image = next((data / "COVID").iterdir()).read_bytes()
     _, answer = server.post_image("/v1/search", image)

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""Write small valid and hard files for each fuzz target to begin with: OUT/<target>/*.
+
+scripts/make_fuzz_seeds.py --out .local/test/fuzz/seeds
+"""
+
+import argparse
+import io
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from medsearch_py import card as cards
+from medsearch_py import kaggle
+from medsearch_py.golden import dicom_files, jpeg_files, png_files
+
+# Larger seeds only slow mutation down.
+BYTES_MAX = 64 << 10
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, type=Path, help="folder for one folder a target")
+    out = parser.parse_args().out
+    dicom = dicom_files.files()
+    targets = {
+        "png": png_files.files(),
+        "jpeg": jpeg_files.files(),
+        "dicom_precheck": dicom,
+        "dicom_decode": dicom,
+        "npy": matrices(),
+        "model_card": {"card.json": json.dumps(card()).encode()},
+        "class_file": class_files(),
+        "data_set": data_sets(),
+    }
+    for target, files in targets.items():
+        (out / target).mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            if len(content) <= BYTES_MAX:
+                (out / target / name).write_bytes(content)
+    print(f"{sum(map(len, targets.values()))} files for {len(targets)} targets in {out}")
+    return 0
+
+
+def matrices() -> dict[str, bytes]:
+    """Every element type and order that is read, and some that are not."""
+    values = np.arange(12).reshape(3, 4)
+    arrays = {kind: values.astype(kind) for kind in ("<f2", "<f4", "<f8", ">f4", "<i4")}
+    arrays |= {"fortran": np.asfortranarray(values, "<f4"), "flat": values.ravel().astype("<f4")}
+    return {f"{at}.npy": saved(array) for at, array in enumerate(arrays.values())}
+
+
+def saved(array: np.ndarray) -> bytes:
+    """As numpy.save writes it."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def card() -> dict:
+    """A card whose fields agree, of a network that there isn't."""
+    card_input, mean, std = {"width": 8, "height": 8, "fit": "squeeze"}, [0.5] * 3, [0.25] * 3
+    card = {
+        "format": cards.FORMAT,
+        "name": "none",
+        "architecture": "none",
+        "weights": {"origin": "nowhere", "licence": "MIT", "sha256": "0" * 64},
+        "layers": ["last"],
+        "pooling": "avg",
+        "views": ["whole"],
+        "dimension": 4,
+        "input": card_input,
+        "mean": mean,
+        "std": std,
+        "pixel_pipeline": cards.pipeline_id(card_input, "rgb", mean, std),
+        "precision": "f32",
+        "torchscript_sha256": "0" * 64,
+        "exported_with": "nothing",
+        "seeded": 1,
+    }
+    return card | {"space": cards.space_of(card)["id"]}
+
+
+def class_files() -> dict[str, bytes]:
+    """Interchange files: with everything a record may say, without a class, with pseudonyms."""
+    record = {"id": "0" * 32, "file": "A/1.png", "sha256": "0" * 64, "tags": {"site": "x"}}
+    record |= dict.fromkeys(("patient_id", "issuer", "study_uid", "series_uid", "sop_uid", "source"), "1.2")
+    record |= {"label_source": "folder", "view": "PA", "age": "57", "sex": "F"}
+    provenance = {"model": "none", "precision": "f32", "device": "cpu", "engine": "none"}
+    described = {"space": cards.space_of(card()), "provenance": provenance, "class": "A", "records": [record]}
+    pseudonyms = described | {"identity": "pseudonym", "secret_id": "0" * 16}
+    kinds = {"labelled": described, "unlabelled": described | {"class": None}, "pseudonyms": pseudonyms}
+    return {f"{name}.json": json.dumps(value).encode() for name, value in kinds.items()}
+
+
+def data_sets() -> dict[str, bytes]:
+    """Zips: class folders with a metadata.csv, and the Kaggle layout with its XLSX."""
+    image = next(iter(sorted(png_files.files().values(), key=len)))
+    table = b"file,class,patient_id,site\nA/1.png,B,P1,x\nA/2.png,,,\n"
+    plain = {"A/1.png": image, "A/2.png": image, "metadata.csv": table}
+    name = next(iter(kaggle.REAL))
+    top = f"{kaggle.ROOT}/{name}"
+    downloaded = {f"{top}/images/{name}-1.png": image, f"{top}.metadata.xlsx": kaggle.metadata_list(name, 2)}
+    return {"plain.zip": zipped(plain), "kaggle.zip": zipped(downloaded)}
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    """Stored, not deflated: what is inside can be mutated."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

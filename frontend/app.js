@@ -34,7 +34,7 @@ async function run(query, options = readOptions()) {
   } catch (problem) {
     if (running !== mine) return; // a newer search has taken over
     leaveCompareEntry();
-    fail(problem, () => run(query, options));
+    fail(problem, () => run(query, options), query);
   } finally {
     if (running === mine) { running = null; hideProgress(); }
   }
@@ -99,17 +99,19 @@ function searchLost(id) {
   run(queryFromCase(id, `/v1/images/${id}/thumbnail`, "Case from the archive"));
 }
 
-function fail(problem, again) {
+/** Says what went wrong with a search for `query`, or, without one, with something that never became a search. */
+function fail(problem, again, query = null) {
+  const earlier = shown !== null && shown.query !== query;
   if (!(problem instanceof Problem)) {
     console.error(problem);
-    return showProblem(new Problem("unexpected"), null);
+    return showProblem(new Problem("unexpected"), null, earlier);
   }
   if (problem.slug === "cancelled") return announce("Search cancelled.");
-  if (problem.slug === "unauthorized") return askForKey(again, problem);
-  showProblem(problem, again);
+  if (problem.slug === "unauthorized") return askForKey(again, () => showProblem(problem, again, earlier));
+  showProblem(problem, again, earlier);
 }
 
-function askForKey(again, problem) {
+function askForKey(again, giveUp) {
   const dialog = byId("key");
   byId("key-form").onsubmit = (event) => {
     event.preventDefault();
@@ -119,7 +121,7 @@ function askForKey(again, problem) {
     again();
   };
   byId("key-cancel").onclick = () => dialog.close("cancelled");
-  dialog.onclose = () => { if (dialog.returnValue !== "given") showProblem(problem, again); };
+  dialog.onclose = () => { if (dialog.returnValue !== "given") giveUp(); };
   dialog.returnValue = "";
   dialog.showModal();
 }

@@ -46,6 +46,41 @@ def test_not_an_image(page, tmp_path, image_path):
     assert page.locator(".problem").count() == 0
 
 
+def test_earlier_answer_is_not_taken_for_the_new_images(page, tmp_path, image_path):
+    upload(page, image_path)
+    title, verdict = page.title(), page.inner_text("#verdict-title")
+    path = tmp_path / "notes.txt"
+    path.write_text("no pixels here\n" * 50)
+    page.set_input_files("#file", path)
+    problem(page)
+    assert "belongs to the earlier image" in page.inner_text(".problem")
+    assert page.locator("#earlier").is_visible()
+    assert verdict not in page.title() and page.title().startswith("This is not an image")
+    assert page.evaluate("document.getElementById('answer').inert")
+    assert page.evaluate("getComputedStyle(document.getElementById('answer')).opacity") < "0.5"
+
+    page.get_by_role("button", name="Back to the earlier answer").click()
+    assert page.title() == title
+    assert page.locator("#earlier").is_hidden()
+    assert page.evaluate("document.activeElement.id") == "verdict-title"
+    send_files(page, "drop", ("a.txt", b"a"), ("b.txt", b"b"))
+    assert problem(page) == "several-images"
+    assert page.locator("#earlier").is_visible(), "so it is when the new images never got to the server"
+    upload(page, image_path)
+    page.wait_for_selector("#earlier", state="hidden")
+    assert not page.evaluate("document.getElementById('answer').inert")
+
+
+def test_same_image_that_fails_again_keeps_its_answer(page, image_path):
+    upload(page, image_path)
+    title = page.title()
+    refuse(page, "overloaded", 429)
+    page.click("#options summary")
+    page.click("#apply")
+    assert problem(page) == "overloaded"
+    assert page.locator("#earlier").is_hidden() and page.title() == title
+
+
 def test_truncated_image(page, image_bytes):
     send_files(page, "drop", ("cut.png", image_bytes[: len(image_bytes) // 2]))
     assert problem(page) == "invalid-image"

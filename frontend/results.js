@@ -21,7 +21,7 @@ export function showAnswer(entry, archive, onCompare) {
   byId("answer").replaceChildren(
     el("div", { class: "side" },
       el("figure", { class: "query" },
-        queryImage(entry.query, body.query.image),
+        queryImage(entry.query, body.query),
         el("figcaption", {}, el("strong", {}, "Query"), " ", queryLine(entry.query, body.query.image))),
       verdict(body),
       optionsPlace),

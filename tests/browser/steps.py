@@ -50,6 +50,35 @@ def change_answer(page, change):
     page.route("**/v1/search/by-id", handle)
 
 
+def watch_uploads(page, change=""):
+    """Keeps the fields of uploads in `sent`, and lets the script `change` edit each `answer` before the page sees it.
+
+    In the page, since Chromium hides the bodies of uploaded files from routes.
+    """
+    page.evaluate(
+        """change => {
+            window.sent = [];
+            const edit = new Function("answer", change);
+            const { prototype } = XMLHttpRequest;
+            const { send } = prototype;
+            const { get } = Object.getOwnPropertyDescriptor(prototype, "responseText");
+            prototype.send = function (body) {
+                this.uploads = body instanceof FormData;
+                if (this.uploads) sent.push(Object.fromEntries([...body].filter(([, value]) => typeof value === "string")));
+                send.call(this, body);
+            };
+            Object.defineProperty(prototype, "responseText", { get() {
+                const text = get.call(this);
+                if (!this.uploads || this.status !== 200) return text;
+                const answer = JSON.parse(text);
+                edit(answer);
+                return JSON.stringify(answer);
+            } });
+        }""",
+        change,
+    )
+
+
 def refuse(page, slug, status=400, pattern="**/v1/search*", **headers):
     """Answers with a problem instead of asking the server."""
     body = {

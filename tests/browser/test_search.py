@@ -3,7 +3,7 @@
 import pytest
 
 from files import gradient_dicom
-from steps import TILES, change_answer, images_painted, search_case, send_files, upload
+from steps import TILES, change_answer, images_painted, search_case, send_files, upload, watch_uploads
 
 
 def check_answer(page):
@@ -49,12 +49,34 @@ def test_sample(page, archive):
     assert page.locator(f'{TILES}[data-id="{archive["samples"][0]["id"]}"]').count() == 0
 
 
-def test_dicom_shows_its_size(page, tmp_path):
+def test_dicom_is_drawn_by_the_server(page, tmp_path):
     path = tmp_path / "IM0001"
     path.write_bytes(gradient_dicom(96, 64))
+    watch_uploads(page)
+    upload(page, path)
+    assert page.evaluate("sent[0].preview") == "true"
+    images_painted(page, ".query")
+    assert page.get_attribute(".query img", "src").startswith("data:image/png;base64,")
+    assert page.evaluate("document.querySelector('.query img').naturalWidth") == 96
+    page.click(f"{TILES} .open")
+    page.wait_for_selector("#compare[open]")
+    images_painted(page, "#compare")
+    assert page.locator(".stage:has(img)").count() == 2
+
+
+def test_dicom_without_a_drawing_shows_its_size(page, tmp_path):
+    path = tmp_path / "IM0001"
+    path.write_bytes(gradient_dicom(96, 64))
+    watch_uploads(page, "delete answer.query.preview")
     upload(page, path)
     assert "DICOM image" in page.inner_text(".query")
     assert "96 × 64 px" in page.inner_text(".query")
+
+
+def test_no_drawing_is_asked_for_what_browsers_draw(page, image_path):
+    watch_uploads(page)
+    upload(page, image_path)
+    assert "k" in page.evaluate("sent[0]") and "preview" not in page.evaluate("sent[0]")
 
 
 def test_file_name_stays_in_the_browser(page, image_bytes):

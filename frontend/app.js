@@ -11,6 +11,7 @@ import { hideProgress, showProgress } from "./progress.js";
 import { queryFromCase, queryFromFile } from "./query.js";
 import { showAnswer } from "./results.js";
 import { listenForImages } from "./upload.js";
+import { headline } from "./verdict.js";
 import { bytes, labelled, plural } from "./words.js";
 
 let archive = null;
@@ -45,9 +46,9 @@ function present(entry, isNew) {
   shown = entry;
   clearProblem();
   showAnswer(entry, archive, compare);
-  const { neighbors, suggestion } = entry.result.body;
-  document.title = `${suggestion.reason} · medsearch`;
-  announce(`${plural(neighbors.length, "case")} found. ${suggestion.reason}.`);
+  const { body } = entry.result;
+  document.title = `${headline(body)} · medsearch`;
+  announce(`${plural(body.neighbors.length, "case")} found. ${headline(body)}.`);
   byId("verdict-title").focus({ preventScroll: true });
   if (isNew) scrollTo({ top: 0 });
 }

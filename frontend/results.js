@@ -13,8 +13,8 @@ import { className, plural } from "./words.js";
  */
 export function showAnswer(entry, archive, onCompare) {
   const { body } = entry.result;
-  const { neighbors, nearest_per_class: perClass, suggestion } = body;
-  const tiles = (hits) => hits.map((hit, index) => tile(hit, suggestion, () => onCompare(hits, index)));
+  const { neighbors, nearest_per_class: perClass } = body;
+  const tiles = (hits) => hits.map((hit, index) => tile(hit, body, () => onCompare(hits, index)));
 
   const optionsPlace = el("div", { class: "options-place" });
   const grid = el("ol", { class: "grid", id: "neighbors" }, tiles(neighbors));
@@ -23,12 +23,12 @@ export function showAnswer(entry, archive, onCompare) {
       el("figure", { class: "query" },
         queryImage(entry.query, body.query),
         el("figcaption", {}, el("strong", {}, "Query"), " ", queryLine(entry.query, body.query.image))),
-      verdict(body),
+      verdict(body, archive),
       optionsPlace),
     el("div", { class: "found" },
       el("div", { class: "found-head" },
         el("h2", {}, plural(neighbors.length, "most similar case")),
-        filters(neighbors, suggestion, grid)),
+        filters(body, grid)),
       grid,
       perClass.length > 0 && el("section", { class: "per-class" },
         el("h2", {}, "Nearest case of each class"),
@@ -42,8 +42,9 @@ export function showAnswer(entry, archive, onCompare) {
 }
 
 /** Buttons that show all cases, those of one class, or those that differ from the vote. */
-function filters(neighbors, suggestion, grid) {
-  const against = neighbors.filter((hit) => dissents(hit, suggestion));
+function filters(body, grid) {
+  const { neighbors } = body;
+  const against = neighbors.filter((hit) => dissents(hit, body));
   const names = [...new Set(neighbors.map((hit) => hit.class))];
   if (names.length < 2) return null;
   const choices = [

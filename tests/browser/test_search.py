@@ -109,6 +109,89 @@ def test_dissenting_cases_are_marked_and_filtered(page, case, archive):
     assert "Differs from the vote" in page.inner_text(TILES)
 
 
+def let_vote(page, case, votes, method="majority", weights=None, reason=None, **query):
+    """An answer whose neighbors voted so; the first class is the suggested one."""
+
+    def count(answer):
+        hits = answer["neighbors"] = answer["neighbors"][: sum(votes.values())]
+        for hit, name in zip(hits, [name for name, count in votes.items() for _ in range(count)], strict=True):
+            hit["class"] = name
+        first = next(iter(votes))
+        answer["query"].update(query)
+        answer["suggestion"] = {
+            **answer["suggestion"],
+            "status": "suggested",
+            "class": first,
+            "method": method,
+            "reason": reason or f"{votes[first]} of {len(hits)} labelled {first}",
+            "votes": votes,
+            "weights": weights or votes,
+            "voters": [hit["id"] for hit in hits],
+        }
+
+    change_answer(page, count)
+    search_case(page, case)
+    return page.inner_text("#verdict-title")
+
+
+def test_clear_vote_is_said_as_counted(page, case, archive):
+    a, b, *others = [each["name"] for each in archive["classes"]]
+    assert let_vote(page, case, {a: 7, b: 3}) == f"7 of 10 labelled {a}"
+    assert page.title().startswith(f"7 of 10 labelled {a}")
+    assert page.locator(".dissents").count() == 3
+    counts = {name: page.locator(".verdict .bars li", has_text=name).locator(".count").inner_text() for name in others}
+    assert all(text.startswith("0") for text in counts.values()), "no vote is told too"
+    assert page.locator(".verdict .bars li").count() == len(archive["classes"])
+    assert archive["name"] in page.inner_text(".verdict"), "the phone's header has no room for it"
+
+
+@pytest.mark.parametrize(
+    "counts, reason, start, reason_has",
+    [
+        ([4, 4, 2], "4 of 10 labelled A, a tie with B: those of A are more similar", "No majority: 4 ", "more similar"),
+        ([4, 4, 2], "4 of 10 labelled A, a tie with B: the nearest is A", "No majority: 4 ", "nearest case"),
+        ([5, 3, 2], None, "No majority: 5 ", "largest part only"),
+        ([6, 4], None, "Narrow: 6 ", "One case with another label"),
+    ],
+)
+def test_unclear_vote_does_not_look_clear(page, case, archive, counts, reason, start, reason_has):
+    names = [each["name"] for each in archive["classes"]]
+    if len(names) < len(counts):
+        pytest.skip("the archive has too few classes")
+    size = "parseFloat(getComputedStyle(document.getElementById('verdict-title')).fontSize)"
+    title = let_vote(page, case, dict(zip(names, counts, strict=False)), reason=reason)
+    assert title.startswith(start) and all(f"{n} {name}" in title for n, name in zip(counts, names, strict=False))
+    assert page.title().startswith(title)
+    assert page.evaluate(size) < 22
+    assert f"{names[0]}" in page.inner_text(".verdict .reason") and reason_has in page.inner_text(".verdict .reason")
+    if start.startswith("No majority"):
+        assert page.locator(".dissents, .verdict .suggested").count() == 0
+
+
+def test_weight_is_shown_beside_the_votes(page, case, archive):
+    a, b = [each["name"] for each in archive["classes"]][:2]
+    title = let_vote(page, case, {a: 5, b: 3}, method="prior", weights={a: 5.5, b: 5.0})
+    assert title == f"Narrow by weight: 5 {a}, 3 {b}"
+    assert page.locator(".verdict .bars .count").all_inner_texts()[:2] == ["5 votes, 52 %", "3 votes, 48 %"]
+    assert "52 % of the weight" in page.inner_text(".verdict .reason")
+
+
+def test_what_was_not_searched_is_said_beside_the_vote(page, case, archive):
+    a, b, *others = [each["name"] for each in archive["classes"]]
+    title = let_vote(page, case, {a: 8, b: 2}, classes=[a, b], exclude_source=["Ward 7"])
+    assert title == f"8 of 10 labelled {a}"
+    said = page.inner_text(".verdict")
+    assert f"Only {a}, {b} were searched: the vote says nothing about other classes." in said
+    assert "Cases from Ward 7 were left out." in said
+    assert page.locator(".verdict .bars li").count() == 2, "a class that was not searched has no count"
+
+
+def test_one_class_alone_is_no_vote(page, case, archive):
+    a = archive["classes"][0]["name"]
+    assert let_vote(page, case, {a: 10}, classes=[a]) == f"Only {a} was searched: no vote"
+    assert page.locator(".verdict .suggested").count() == 0
+
+
 @pytest.mark.parametrize(
     "status, words", [("inconclusive", "No clear answer"), ("out_of_distribution", "Unlike the images in this archive")]
 )

@@ -4,7 +4,7 @@ import { explain } from "./explain.js";
 import { placeOptions, writeOptions } from "./options.js";
 import { queryImage, queryLine } from "./query.js";
 import { dissents, tile } from "./tile.js";
-import { verdict } from "./verdict.js";
+import { footnote, verdict } from "./verdict.js";
 import { className, plural } from "./words.js";
 
 /**
@@ -17,25 +17,29 @@ export function showAnswer(entry, archive, onCompare) {
   const tiles = (hits) => hits.map((hit, index) => tile(hit, body, () => onCompare(hits, index)));
 
   const optionsPlace = el("div", { class: "options-place" });
+  const optionsBelow = el("div", { class: "options-place" });
   const grid = el("ol", { class: "grid", id: "neighbors" }, tiles(neighbors));
   byId("answer").replaceChildren(
     el("div", { class: "side" },
       el("figure", { class: "query" },
         queryImage(entry.query, body.query),
         el("figcaption", {}, el("strong", {}, "Query"), " ", queryLine(entry.query, body.query.image))),
-      verdict(body, archive),
+      verdict(body),
+      el("p", { class: "fine footnote" }, footnote(body, archive)),
       optionsPlace),
     el("div", { class: "found" },
       el("div", { class: "found-head" },
         el("h2", {}, plural(neighbors.length, "most similar case")),
         filters(body, grid)),
       grid,
+      el("p", { class: "fine footnote below" }, footnote(body, archive)), // where the window is too small for it above
       perClass.length > 0 && el("section", { class: "per-class" },
         el("h2", {}, "Nearest case of each class"),
         el("ol", { class: "grid few" }, tiles(perClass))),
+      optionsBelow,
       explain(entry.result, archive)));
   writeOptions(entry.options);
-  placeOptions(optionsPlace, true);
+  placeOptions(optionsPlace, true, optionsBelow);
   byId("start").hidden = true;
   byId("answer").hidden = false;
   byId("new-query").hidden = false;

@@ -78,7 +78,7 @@ function limits({ classes, sources, exclude_source: without }) {
 }
 
 /** The vote: what it came to, how each class fared, and who voted for what. */
-export function verdict(body, archive) {
+export function verdict(body) {
   const { suggestion, neighbors, coverage, query } = body;
   const title = headline(body);
   const found = neighbors.length > 0;
@@ -93,9 +93,12 @@ export function verdict(body, archive) {
     remarks.map((text) => text && el("p", { class: "remark" }, text)),
     el("div", { class: "sequence", role: "img", "aria-label": `By rank: ${neighbors.map((hit) => className(hit.class)).join(", ")}` },
       neighbors.map((hit) => mark(hit.class))),
-    found && bars(body),
-    el("p", { class: "fine" }, `${method(suggestion.method)}. `, confidence(suggestion),
-      ` Archive: ${archive.name}, ${plural(body.archive.images, "image")}.`));
+    found && bars(body));
+}
+
+/** How the vote was taken, and over what. */
+export function footnote({ suggestion, archive: { images } }, archive) {
+  return `${method(suggestion.method)}. ${confidence(suggestion)} Archive: ${archive.name}, ${plural(images, "image")}.`;
 }
 
 const ZEROS_MAX = 8;

@@ -119,6 +119,16 @@ def test_no_connection(page, image_path):
     assert "can't be reached" in page.inner_text(".problem")
 
 
+def test_no_options_before_the_archive_is_known(page):
+    page.route("**/v1/archive", lambda route: route.abort())
+    page.reload()
+    assert problem(page) == "network"
+    assert page.locator("#options").is_hidden()
+    page.unroute("**/v1/archive")
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_selector("#options", state="visible")
+
+
 @pytest.mark.parametrize("slug", SLUGS)
 def test_each_problem_has_its_words(page, image_path, slug):
     refuse(page, slug, 500 if slug == "internal" else 400)

@@ -24,6 +24,9 @@ export function setKey(value) {
   try { sessionStorage.setItem(KEY_NAME, value); } catch { /* memory alone then */ }
 }
 
+/** Whether there is a key, which a server that still asks for one did not accept. */
+export const hasKey = () => Boolean(key);
+
 /** The headers that identify the caller. */
 export const credentials = () => (key ? { "X-API-Key": key } : {});
 

@@ -1,5 +1,5 @@
 import { openAbout, showArchiveLine } from "./about.js";
-import { Problem, getArchive, search, setKey } from "./api.js";
+import { Problem, getArchive, hasKey, search, setKey } from "./api.js";
 import { label, setClasses } from "./classes.js";
 import { closeCompare, compareIsOpen, openCompare } from "./compare.js";
 import { announce, byId, el } from "./dom.js";
@@ -64,13 +64,13 @@ function showStart() {
   placeOptions(byId("options-at-start"), false);
 }
 
-function compare(hits, start) {
+function compare(hits, start, total) {
   history.pushState({ ...history.state, compare: true }, "");
   openCompare({
-    entry: shown, hits, start,
+    entry: shown, hits, start, total,
     onSearch: searchFrom,
     onClose: (hit) => {
-      document.querySelector(`[data-id="${hit.id}"] .open`)?.focus();
+      document.querySelector(`.tile:not([hidden])[data-id="${hit.id}"] .open`)?.focus();
       if (!running) leaveCompareEntry();
     },
   });
@@ -102,14 +102,14 @@ function searchLost(id) {
 
 /** Says what went wrong with a search for `query`, or, without one, with something that never became a search. */
 function fail(problem, again, query = null) {
-  const earlier = shown !== null && shown.query !== query;
+  const about = { earlier: shown !== null && shown.query !== query, format: query?.format };
   if (!(problem instanceof Problem)) {
     console.error(problem);
-    return showProblem(new Problem("unexpected"), null, earlier);
+    return showProblem(new Problem("unexpected"), null, about);
   }
   if (problem.slug === "cancelled") return announce("Search cancelled.");
-  if (problem.slug === "unauthorized") return askForKey(again, () => showProblem(problem, again, earlier));
-  showProblem(problem, again, earlier);
+  if (problem.slug === "unauthorized") return askForKey(again, () => showProblem(problem, again, about));
+  showProblem(problem, again, about);
 }
 
 function askForKey(again, giveUp) {
@@ -125,6 +125,9 @@ function askForKey(again, giveUp) {
   dialog.onclose = () => { if (dialog.returnValue !== "given") giveUp(); };
   dialog.returnValue = "";
   dialog.showModal();
+  // Once the dialog is open, since what was there before is not read out.
+  byId("key-refused").textContent = hasKey() ? "The server did not accept the key." : "";
+  byId("key-input").ariaInvalid = hasKey() ? "true" : null;
 }
 
 /** Asks the archive who it is and fills in the page. */

@@ -9,10 +9,10 @@ import { className, proof, similarity } from "./words.js";
 const dialog = () => byId("compare");
 
 /**
- * Opens the compare view: the query beside one of `hits`, with the same zoom, position and light for both.
+ * Opens the compare view: the query beside one of `hits`, the ones on view of `total`, with the same zoom, position and light for both.
  * `onSearch(hit)` searches again from the case on the right; `onClose(hit)` is told which one was last shown.
  */
-export function openCompare({ entry, hits, start, onSearch, onClose }) {
+export function openCompare({ entry, hits, start, total, onSearch, onClose }) {
   const asked = entry.result.body.query;
   let at = start;
 
@@ -26,7 +26,7 @@ export function openCompare({ entry, hits, start, onSearch, onClose }) {
 
   function draw() {
     const hit = hits[at];
-    title.textContent = hit.rank ? `Case ${hit.rank} of ${hits.length}` : `Nearest ${className(hit.class)}`;
+    title.textContent = hit.rank ? `Case ${hit.rank} of ${total}${hits.length < total ? ` (${at + 1} of ${hits.length} shown)` : ""}` : `Nearest ${className(hit.class)}`;
     caseSlide.replaceChildren(caseImage(hit.id, hit.thumbnail, `${title.textContent}, ${className(hit.class)}`, 1536));
     about.replaceChildren(
       el("p", {}, label(hit.class), el("span", { class: "similarity" }, `similarity ${similarity(hit.similarity)}`)),

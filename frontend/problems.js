@@ -29,15 +29,27 @@ const WORDS = {
   "timeout": ["The server did not answer", "The connection is very slow or was lost. Try again.", "retry"],
 };
 
+/** A DICOM file that is not read is an image all the same: what is in the way is in the server's detail. */
+function wordsFor({ slug, detail }, format) {
+  if (slug !== "unsupported-media" || !detail) return WORDS[slug] ?? WORDS.internal;
+  const coded = /transfer syntax/.test(detail);
+  if (!coded && format !== "dicom") return WORDS[slug];
+  const said = detail.replaceAll("`", "");
+  return [
+    coded ? "This DICOM file is compressed in a way the search does not read" : "This kind of DICOM file is not read by the search",
+    `${said[0].toUpperCase()}${said.slice(1)}. Export it ${coded ? "uncompressed (Explicit VR Little Endian)" : "as an image in shades of grey"} or as PNG, then drop that copy.`,
+  ];
+}
+
 let titleBefore = null; // the title of an answer to an earlier image, while that answer is set back
 
 /**
- * Shows a problem in the page; `again` repeats what failed. `earlier`: what failed was another image than the one whose answer
+ * Shows a problem in the page; `again` repeats what failed, `format` is that of the file. `earlier`: what failed was another image than the one whose answer
  * is on the page. That answer is then set back until the problem is put away, so that nobody takes it for the new image's.
  */
-export function showProblem(problem, again, earlier = false) {
+export function showProblem(problem, again, { earlier = false, format = null } = {}) {
   clearProblem();
-  const [headline, advice, retry] = WORDS[problem.slug] ?? WORDS.internal;
+  const [headline, advice, retry] = wordsFor(problem, format);
   const wait = Number(problem.retryAfter) > 0 ? ` The server suggests ${problem.retryAfter} s.` : "";
   const dismiss = el("button", { type: "button", onclick: dismissProblem }, earlier ? "Back to the earlier answer" : "Dismiss");
   const box = el("div", { class: "problem", tabindex: "-1", "data-problem": problem.slug },

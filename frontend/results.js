@@ -9,12 +9,19 @@ import { className, plural } from "./words.js";
 
 /**
  * Draws an answer: the query and the vote on one side, its neighbors on the other.
- * `onCompare(hits, index)` opens the compare view on one of a list of cases.
+ * `onCompare(hits, index, total)` opens the compare view on one of a list of cases, out of `total` there are.
  */
 export function showAnswer(entry, archive, onCompare) {
   const { body } = entry.result;
   const { neighbors, nearest_per_class: perClass } = body;
-  const tiles = (hits) => hits.map((hit, index) => tile(hit, body, () => onCompare(hits, index)));
+  // Compared are the cases on view: a filter holds there too.
+  const tiles = (hits) => {
+    const items = hits.map((hit) => tile(hit, body, () => {
+      const onView = hits.filter((_, i) => !items[i].hidden);
+      onCompare(onView, onView.indexOf(hit), hits.length);
+    }));
+    return items;
+  };
 
   const optionsPlace = el("div", { class: "options-place" });
   const optionsBelow = el("div", { class: "options-place" });

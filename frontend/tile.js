@@ -2,7 +2,9 @@ import { el } from "./dom.js";
 import { label } from "./classes.js";
 import { caseImage } from "./images.js";
 import { hasMajority } from "./verdict.js";
-import { className, proof, similarity } from "./words.js";
+import { age, className, proof, similarity } from "./words.js";
+
+const SAME = 0.995; // a copy in another format comes out above this, another image of the same patient below
 
 /** Whether a case speaks against the suggestion: it voted, and for another class than the one with the majority. */
 export function dissents(hit, body) {
@@ -32,6 +34,7 @@ export function tile(hit, body, onOpen) {
 
 function badges(hit, suggestion, against) {
   const texts = [
+    hit.similarity >= SAME && "Nearly identical: may be the same image",
     against && "Differs from the vote",
     hit.label_conflict && "Label conflict: these pixels carry two labels",
     hit.rank !== null && !against && !suggestion.voters.includes(hit.id) && "Has no vote",
@@ -46,7 +49,6 @@ export function origin(hit) {
 
 /** View, age and sex of a case, where known. */
 export function person(hit) {
-  const { view, age, sex } = hit.record ?? {};
-  const years = age !== null && age !== undefined && (/^\d+$/.test(age) ? `${age} years` : age);
-  return [view, years, sex].filter(Boolean).join(" · ");
+  const { view, age: years, sex } = hit.record ?? {};
+  return [view, (years ?? "") !== "" && age(String(years)), sex].filter(Boolean).join(" · ");
 }

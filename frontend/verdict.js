@@ -40,12 +40,13 @@ function ranked({ votes, weights }) {
 export function headline(body) {
   const { suggestion, neighbors, query } = body;
   if (neighbors.length === 0) return "No case fits these options";
-  const counts = () => ranked(suggestion).map(({ name, votes }) => `${votes} ${name}`).join(", ");
+  const counts = () => ranked(suggestion).map(({ name, votes }) => `${votes}\u00a0${name}`).join(", ");
   const weighed = suggestion.method === "majority" ? "" : " by weight";
   switch (clarity(body)) {
     case "one-class": return `Only ${query.classes[0]} was searched: no vote`;
     case "tie": case "plurality": return `No majority${weighed}: ${counts()}`;
     case "narrow": return `Narrow${weighed}: ${counts()}`;
+    case "clear": return `${suggestion.votes[suggestion.class]} of ${suggestion.voters.length} labelled ${suggestion.class}`;
     default: return HEADLINES[suggestion.status] ?? suggestion.reason;
   }
 }
@@ -61,10 +62,16 @@ function reason(body) {
   const weight = suggestion.method !== "majority" && `, ${percent(first.share)} of the weight`;
   switch (clarity(body)) {
     case "tie": return by("tie-break", text.includes("the nearest is") ? ", which has the nearest case" : ", whose cases are more similar");
-    case "plurality": return by("the largest part only", weight || `, ${first.votes} of ${suggestion.voters.length}`);
+    case "plurality": return by("the largest share only", weight || `, ${first.votes} of ${suggestion.voters.length}`);
     case "narrow": return by("a small margin", weight || ". One case with another label would undo it");
-    default: return text;
+    default: return remainder(text, headline(body));
   }
+}
+
+/** What the server's words say beyond the headline. */
+function remainder(text, said) {
+  const rest = text.startsWith(said) ? text.slice(said.length).replace(/^[\s,.;:]+/, "") : text;
+  return rest.charAt(0).toUpperCase() + rest.slice(1);
 }
 
 /** What was not searched, since the vote can't speak for it. */

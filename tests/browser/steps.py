@@ -64,7 +64,8 @@ def watch_uploads(page, change=""):
             const { get } = Object.getOwnPropertyDescriptor(prototype, "responseText");
             prototype.send = function (body) {
                 this.uploads = body instanceof FormData;
-                if (this.uploads) sent.push(Object.fromEntries([...body].filter(([, value]) => typeof value === "string")));
+                const texts = this.uploads && [...body].filter(([, value]) => typeof value === "string");
+                if (texts) sent.push(Object.fromEntries(texts));
                 send.call(this, body);
             };
             Object.defineProperty(prototype, "responseText", { get() {
@@ -79,13 +80,13 @@ def watch_uploads(page, change=""):
     )
 
 
-def refuse(page, slug, status=400, pattern="**/v1/search*", **headers):
+def refuse(page, slug, status=400, pattern="**/v1/search*", detail="made by a test", **headers):
     """Answers with a problem instead of asking the server."""
     body = {
         "type": f"/problems/{slug}",
         "title": slug,
         "status": status,
-        "detail": "made by a test",
+        "detail": detail,
         "request_id": "r-1",
     }
     page.route(

@@ -36,6 +36,24 @@ def test_keys_step_zoom_and_close(page, image_path):
     page.wait_for_function(f"last => ({focused} ?? '').endsWith(last)", arg=last)
 
 
+def test_filter_holds_in_the_comparison(page, image_path):
+    upload(page, image_path)
+    total = page.locator(TILES).count()
+    chip = page.locator(".chip").last
+    kept = int(chip.inner_text().split()[-1])
+    assert 0 < kept < total
+    chip.click()
+    ids = [tile.get_attribute("data-id") for tile in page.locator(TILES).all()]
+    open_first(page)
+    rank = page.locator(TILES).first.locator(".rank").inner_text().split()[-1]
+    assert page.inner_text("#compare-title") == f"Case {rank} of {total} (1 of {kept} shown)"
+    for _ in ids[1:]:
+        page.keyboard.press("ArrowRight")
+    assert page.inner_text("#compare-title").endswith(f"({kept} of {kept} shown)")
+    page.keyboard.press("Escape")
+    page.wait_for_function("id => document.activeElement.closest('.tile')?.dataset.id === id", arg=ids[-1])
+
+
 def test_light_is_the_same_for_both(page, image_path):
     upload(page, image_path)
     open_first(page)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from files import gradient_dicom
 from steps import TILES, refuse, send_files, upload
 
 pytestmark = pytest.mark.may_fail
@@ -84,6 +85,26 @@ def test_same_image_that_fails_again_keeps_its_answer(page, image_path):
 def test_truncated_image(page, image_bytes):
     send_files(page, "drop", ("cut.png", image_bytes[: len(image_bytes) // 2]))
     assert problem(page) == "invalid-image"
+
+
+@pytest.mark.parametrize(
+    "detail, words",
+    [
+        (
+            "the transfer syntax `1.2.840.10008.1.2.4.90` (JPEG 2000 Image Compression) is not read",
+            ["compressed in a way", "1.2.840.10008.1.2.4.90 (JPEG 2000 Image Compression) is not read", "uncompressed"],
+        ),
+        ("the photometric interpretation is unknown", ["DICOM", "The photometric interpretation is unknown."]),
+    ],
+)
+def test_dicom_that_is_not_read_is_called_dicom(page, tmp_path, detail, words):
+    refuse(page, "unsupported-media", 415, detail=detail)
+    path = tmp_path / "IM0001"
+    path.write_bytes(gradient_dicom(96, 64))
+    page.set_input_files("#file", path)
+    assert problem(page) == "unsupported-media"
+    said = page.inner_text(".problem")
+    assert all(each in said for each in words) and "not an image" not in said
 
 
 def test_too_large(page, archive, tmp_path):

@@ -58,7 +58,7 @@ def test_earlier_answer_is_not_taken_for_the_new_images(page, tmp_path, image_pa
     assert page.locator("#earlier").is_visible()
     assert verdict not in page.title() and page.title().startswith("This is not an image")
     assert page.evaluate("document.getElementById('answer').inert")
-    assert page.evaluate("getComputedStyle(document.getElementById('answer')).opacity") < "0.5"
+    page.wait_for_function("() => getComputedStyle(document.getElementById('answer')).opacity < 0.4")
 
     page.get_by_role("button", name="Back to the earlier answer").click()
     assert page.title() == title

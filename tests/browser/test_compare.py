@@ -1,6 +1,6 @@
 """Side by side, and on from there."""
 
-from steps import TILES, images_painted, search_case, upload
+from steps import TILES, change_answer, images_painted, search_case, upload
 
 SLIDES = "[...document.querySelectorAll('.slide')].map((slide) => slide.style.{})"
 
@@ -36,8 +36,13 @@ def test_keys_step_zoom_and_close(page, image_path):
     page.wait_for_function(f"last => ({focused} ?? '').endsWith(last)", arg=last)
 
 
-def test_filter_holds_in_the_comparison(page, image_path):
-    upload(page, image_path)
+def test_filter_holds_in_the_comparison(page, case, archive):
+    def part(answer):
+        for i, hit in enumerate(answer["neighbors"]):
+            hit["class"] = archive["classes"][i % 3 == 2]["name"]
+
+    change_answer(page, part)
+    search_case(page, case)
     total = page.locator(TILES).count()
     chip = page.locator(".chip").last
     kept = int(chip.inner_text().split()[-1])

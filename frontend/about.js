@@ -1,7 +1,7 @@
 import { byId, el } from "./dom.js";
 import { label } from "./classes.js";
 import { getModel } from "./api.js";
-import { number, plural, retention } from "./words.js";
+import { number, plural, retention, scopeName } from "./words.js";
 
 /** The line in the header. */
 export function showArchiveLine(archive) {
@@ -13,7 +13,11 @@ export function showArchiveLine(archive) {
 export function openAbout(archive) {
   const model = el("dd", {}, "…");
   const row = (term, ...value) => value.some(Boolean) && el("div", {}, el("dt", {}, term), el("dd", {}, value));
-  const scope = Object.entries(archive.scope ?? {}).map(([name, value]) => `${name}: ${value}`).join(", ");
+  const scope = Object.entries(archive.scope ?? {})
+    .map(([name, value]) => [name, [value].flat().filter(Boolean).join(", ")])
+    .filter(([, values]) => values)
+    .map(([name, values]) => `${scopeName(name)}: ${values}`)
+    .join("; ");
   byId("about-body").replaceChildren(el("div", {},
     archive.synthetic && el("p", { class: "remark" }, "SYNTHETIC images, made by a program."),
     el("dl", { class: "facts" },

@@ -24,6 +24,9 @@ export function setKey(value) {
   try { sessionStorage.setItem(KEY_NAME, value); } catch { /* memory alone then */ }
 }
 
+/** Whether there is a key, which a server that still asks for one did not accept. */
+export const hasKey = () => Boolean(key);
+
 /** The headers that identify the caller. */
 export const credentials = () => (key ? { "X-API-Key": key } : {});
 
@@ -36,11 +39,11 @@ export const getModel = () => request("GET", "/v1/model").then(({ body }) => bod
  */
 export function search(query, options, { signal, onUpload }) {
   const how = { signal, onUpload, timeout: SEARCH_MS };
-  if (query.file) return request("POST", "/v1/search", { ...how, body: asForm(query.file, options) });
+  if (query.file) return request("POST", "/v1/search", { ...how, body: asForm(query, options) });
   return request("POST", "/v1/search/by-id", { ...how, json: { ids: [query.id], ...options } });
 }
 
-function asForm(file, options) {
+function asForm({ file, preview }, options) {
   const form = new FormData();
   form.append("k", options.k);
   form.append("vote", options.vote);
@@ -48,6 +51,8 @@ function asForm(file, options) {
   form.append("exclude", options.exclude.join(",") || "none");
   // Repeated, not joined: a class name may hold a comma.
   for (const name of options.classes ?? []) form.append("classes", name);
+  // Where the browser can't draw the file, the server sends back what it saw.
+  if (!preview) form.append("preview", "true");
   // The name of the file stays here: it may name a patient.
   form.append("image", file, "image");
   return form;

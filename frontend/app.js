@@ -1,5 +1,5 @@
 import { openAbout, showArchiveLine } from "./about.js";
-import { Problem, getArchive, search, setKey } from "./api.js";
+import { Problem, getArchive, hasKey, search, setKey } from "./api.js";
 import { label, setClasses } from "./classes.js";
 import { closeCompare, compareIsOpen, openCompare } from "./compare.js";
 import { announce, byId, el } from "./dom.js";
@@ -11,6 +11,7 @@ import { hideProgress, showProgress } from "./progress.js";
 import { queryFromCase, queryFromFile } from "./query.js";
 import { showAnswer } from "./results.js";
 import { listenForImages } from "./upload.js";
+import { headline } from "./verdict.js";
 import { bytes, labelled, plural } from "./words.js";
 
 let archive = null;
@@ -34,7 +35,7 @@ async function run(query, options = readOptions()) {
   } catch (problem) {
     if (running !== mine) return; // a newer search has taken over
     leaveCompareEntry();
-    fail(problem, () => run(query, options));
+    fail(problem, () => run(query, options), query);
   } finally {
     if (running === mine) { running = null; hideProgress(); }
   }
@@ -45,9 +46,9 @@ function present(entry, isNew) {
   shown = entry;
   clearProblem();
   showAnswer(entry, archive, compare);
-  const { neighbors, suggestion } = entry.result.body;
-  document.title = `${suggestion.reason} · medsearch`;
-  announce(`${plural(neighbors.length, "case")} found. ${suggestion.reason}.`);
+  const { body } = entry.result;
+  document.title = `${headline(body)} · medsearch`;
+  announce(`${plural(body.neighbors.length, "case")} found. ${headline(body)}.`);
   byId("verdict-title").focus({ preventScroll: true });
   if (isNew) scrollTo({ top: 0 });
 }
@@ -63,13 +64,13 @@ function showStart() {
   placeOptions(byId("options-at-start"), false);
 }
 
-function compare(hits, start) {
+function compare(hits, start, total) {
   history.pushState({ ...history.state, compare: true }, "");
   openCompare({
-    entry: shown, hits, start,
+    entry: shown, hits, start, total,
     onSearch: searchFrom,
     onClose: (hit) => {
-      document.querySelector(`[data-id="${hit.id}"] .open`)?.focus();
+      document.querySelector(`.tile:not([hidden])[data-id="${hit.id}"] .open`)?.focus();
       if (!running) leaveCompareEntry();
     },
   });
@@ -99,17 +100,19 @@ function searchLost(id) {
   run(queryFromCase(id, `/v1/images/${id}/thumbnail`, "Case from the archive"));
 }
 
-function fail(problem, again) {
+/** Says what went wrong with a search for `query`, or, without one, with something that never became a search. */
+function fail(problem, again, query = null) {
+  const about = { earlier: shown !== null && shown.query !== query, format: query?.format };
   if (!(problem instanceof Problem)) {
     console.error(problem);
-    return showProblem(new Problem("unexpected"), null);
+    return showProblem(new Problem("unexpected"), null, about);
   }
   if (problem.slug === "cancelled") return announce("Search cancelled.");
-  if (problem.slug === "unauthorized") return askForKey(again, problem);
-  showProblem(problem, again);
+  if (problem.slug === "unauthorized") return askForKey(again, () => showProblem(problem, again, about));
+  showProblem(problem, again, about);
 }
 
-function askForKey(again, problem) {
+function askForKey(again, giveUp) {
   const dialog = byId("key");
   byId("key-form").onsubmit = (event) => {
     event.preventDefault();
@@ -119,9 +122,12 @@ function askForKey(again, problem) {
     again();
   };
   byId("key-cancel").onclick = () => dialog.close("cancelled");
-  dialog.onclose = () => { if (dialog.returnValue !== "given") showProblem(problem, again); };
+  dialog.onclose = () => { if (dialog.returnValue !== "given") giveUp(); };
   dialog.returnValue = "";
   dialog.showModal();
+  // Once the dialog is open, since what was there before is not read out.
+  byId("key-refused").textContent = hasKey() ? "The server did not accept the key." : "";
+  byId("key-input").ariaInvalid = hasKey() ? "true" : null;
 }
 
 /** Asks the archive who it is and fills in the page. */

@@ -9,24 +9,24 @@ import { className, proof, similarity } from "./words.js";
 const dialog = () => byId("compare");
 
 /**
- * Opens the compare view: the query beside one of `hits`, with the same zoom, position and light for both.
+ * Opens the compare view: the query beside one of `hits`, the ones on view of `total`, with the same zoom, position and light for both.
  * `onSearch(hit)` searches again from the case on the right; `onClose(hit)` is told which one was last shown.
  */
-export function openCompare({ entry, hits, start, onSearch, onClose }) {
-  const facts = entry.result.body.query.image;
+export function openCompare({ entry, hits, start, total, onSearch, onClose }) {
+  const asked = entry.result.body.query;
   let at = start;
 
   const title = el("h2", { id: "compare-title" });
   const about = el("div", { class: "pane-about", "aria-live": "polite" });
-  const querySlide = el("div", { class: "slide" }, queryImage(entry.query, facts, true));
+  const querySlide = el("div", { class: "slide" }, queryImage(entry.query, asked, true));
   const caseSlide = el("div", { class: "slide" });
   const stages = [el("div", { class: "stage" }, querySlide), el("div", { class: "stage" }, caseSlide)];
-  const view = makeView(stages, [windowFilter(entry.query, facts), "none"]);
+  const view = makeView(stages, [windowFilter(entry.query, asked.image), "none"]);
   const step = (by) => { at = (at + by + hits.length) % hits.length; draw(); };
 
   function draw() {
     const hit = hits[at];
-    title.textContent = hit.rank ? `Case ${hit.rank} of ${hits.length}` : `Nearest ${className(hit.class)}`;
+    title.textContent = hit.rank ? `Case ${hit.rank} of ${total}${hits.length < total ? ` (${at + 1} of ${hits.length} shown)` : ""}` : `Nearest ${className(hit.class)}`;
     caseSlide.replaceChildren(caseImage(hit.id, hit.thumbnail, `${title.textContent}, ${className(hit.class)}`, 1536));
     about.replaceChildren(
       el("p", {}, label(hit.class), el("span", { class: "similarity" }, `similarity ${similarity(hit.similarity)}`)),
@@ -45,7 +45,7 @@ export function openCompare({ entry, hits, start, onSearch, onClose }) {
         button("Close", () => dialog().close(), { class: "quiet", id: "compare-close" }))),
     el("div", { class: "panes" },
       el("figure", { class: "pane" }, stages[0], el("figcaption", {}, el("div", { class: "pane-about" },
-        el("p", {}, el("strong", {}, "Query")), el("p", { class: "fine" }, queryLine(entry.query, facts))))),
+        el("p", {}, el("strong", {}, "Query")), el("p", { class: "fine" }, queryLine(entry.query, asked.image))))),
       el("figure", { class: "pane" }, stages[1], el("figcaption", {},
         about,
         button("Search again from this case", () => { const hit = hits[at]; dialog().close(); onSearch(hit); }, { class: "primary", id: "search-again" })))),

@@ -14,11 +14,25 @@ export function setUpOptions(archive, onApply) {
   form.onsubmit = (event) => { event.preventDefault(); onApply(); };
 }
 
-/** Moves the form to where it is now of use. */
-export function placeOptions(parent, withApply) {
+let places = []; // where the form belongs: in a wide window, in a narrow one
+
+/** Moves the form to where it is now of use; `narrow` takes its place in a window of one column. */
+export function placeOptions(wide, withApply, narrow = wide) {
   apply.hidden = !withApply;
-  parent.append(panel);
+  panel.hidden = false;
+  places = [wide, narrow];
+  settle();
 }
+
+function settle() {
+  places[oneColumn.matches ? 1 : 0]?.append(panel);
+}
+
+const oneColumn = matchMedia("(max-width: 900px)"); // as in results.css
+oneColumn.addEventListener("change", settle);
+
+// The column beside the neighbors scrolls by itself: what was opened there would stay below its edge.
+panel.addEventListener("toggle", () => { if (panel.open && !apply.hidden) panel.scrollIntoView({ block: "nearest" }); });
 
 /** The options as the API takes them. All classes ticked, or none, means no filter. */
 export function readOptions() {

@@ -29,23 +29,63 @@ const WORDS = {
   "timeout": ["The server did not answer", "The connection is very slow or was lost. Try again.", "retry"],
 };
 
-/** Shows a problem in the page; `again` repeats what failed. */
-export function showProblem(problem, again) {
-  const [headline, advice, retry] = WORDS[problem.slug] ?? WORDS.internal;
+/** A DICOM file that is not read is an image all the same: what is in the way is in the server's detail. */
+function wordsFor({ slug, detail }, format) {
+  if (slug !== "unsupported-media" || !detail) return WORDS[slug] ?? WORDS.internal;
+  const coded = /transfer syntax/.test(detail);
+  if (!coded && format !== "dicom") return WORDS[slug];
+  const said = detail.replaceAll("`", "");
+  return [
+    coded ? "This DICOM file is compressed in a way the search does not read" : "This kind of DICOM file is not read by the search",
+    `${said[0].toUpperCase()}${said.slice(1)}. Export it ${coded ? "uncompressed (Explicit VR Little Endian)" : "as an image in shades of grey"} or as PNG, then drop that copy.`,
+  ];
+}
+
+let titleBefore = null; // the title of an answer to an earlier image, while that answer is set back
+
+/**
+ * Shows a problem in the page; `again` repeats what failed, `format` is that of the file. `earlier`: what failed was another image than the one whose answer
+ * is on the page. That answer is then set back until the problem is put away, so that nobody takes it for the new image's.
+ */
+export function showProblem(problem, again, { earlier = false, format = null } = {}) {
+  clearProblem();
+  const [headline, advice, retry] = wordsFor(problem, format);
   const wait = Number(problem.retryAfter) > 0 ? ` The server suggests ${problem.retryAfter} s.` : "";
-  const dismiss = el("button", { type: "button", onclick: clearProblem }, "Dismiss");
+  const dismiss = el("button", { type: "button", onclick: dismissProblem }, earlier ? "Back to the earlier answer" : "Dismiss");
   const box = el("div", { class: "problem", tabindex: "-1", "data-problem": problem.slug },
     el("h2", {}, headline),
     el("p", {}, advice + wait),
+    earlier && el("p", { class: "remark" }, el("strong", {}, "The answer below belongs to the earlier image,"), " not to this one."),
     el("p", { class: "row" }, retry && again && el("button", { type: "button", class: "primary", onclick: () => { clearProblem(); again(); } }, "Try again"), dismiss),
     (problem.detail || problem.requestId) && el("p", { class: "fine" },
       problem.detail && `Detail: ${problem.detail}. `,
       problem.requestId && `Request ${problem.requestId}.`));
   byId("problem").replaceChildren(box);
+  if (earlier) setAnswerBack(headline);
   box.focus({ preventScroll: true });
   scrollTo({ top: 0 });
 }
 
 export function clearProblem() {
   byId("problem").replaceChildren();
+  if (titleBefore === null) return;
+  document.title = titleBefore;
+  titleBefore = null;
+  byId("earlier").hidden = true;
+  byId("answer").classList.remove("set-back");
+  byId("answer").inert = false;
+}
+
+function setAnswerBack(headline) {
+  titleBefore = document.title;
+  document.title = `${headline} · medsearch`;
+  byId("earlier").hidden = false;
+  byId("answer").classList.add("set-back");
+  byId("answer").inert = true;
+}
+
+function dismissProblem() {
+  const earlier = titleBefore !== null;
+  clearProblem();
+  if (earlier) byId("verdict-title").focus({ preventScroll: true });
 }

@@ -19,17 +19,21 @@ export function forget(query) {
   if (query.preview) URL.revokeObjectURL(query.preview);
 }
 
-/** The query's picture on black, `large` for the compare view. `facts` is the answer's `query.image`. */
-export function queryImage(query, facts, large = false) {
+/**
+ * The query's picture on black, `large` for the compare view. `asked` is the answer's `query`, with the server's drawing of
+ * a file that browsers can't draw.
+ */
+export function queryImage(query, asked, large = false) {
   if (query.id) {
     return caseImage(query.id, query.thumbnail, "Query image", large ? 1536 : null);
   }
   const well = el("div", { class: "well" });
-  if (!query.preview) return note(well, el("strong", {}, query.format === "dicom" ? "DICOM image" : "Image"),
-    facts && el("span", {}, size(facts)), el("span", {}, "Browsers can't draw this format. The search read it whole."));
-  const img = el("img", { src: query.preview, alt: "Query image", draggable: "false" });
+  const source = query.preview ?? asked.preview;
+  if (!source) return note(well, el("strong", {}, query.format === "dicom" ? "DICOM image" : "Image"),
+    asked.image && el("span", {}, size(asked.image)), el("span", {}, "Browsers can't draw this format. The search read it whole."));
+  const img = el("img", { src: source, alt: "Query image", draggable: "false" });
   img.addEventListener("error", () => note(well, "Browsers can't draw this file. The search may still be able to read it."));
-  img.style.filter = windowFilter(query, facts);
+  img.style.filter = windowFilter(query, asked.image);
   well.append(img);
   return well;
 }

@@ -4,46 +4,58 @@ import { explain } from "./explain.js";
 import { placeOptions, writeOptions } from "./options.js";
 import { queryImage, queryLine } from "./query.js";
 import { dissents, tile } from "./tile.js";
-import { verdict } from "./verdict.js";
+import { footnote, verdict } from "./verdict.js";
 import { className, plural } from "./words.js";
 
 /**
  * Draws an answer: the query and the vote on one side, its neighbors on the other.
- * `onCompare(hits, index)` opens the compare view on one of a list of cases.
+ * `onCompare(hits, index, total)` opens the compare view on one of a list of cases, out of `total` there are.
  */
 export function showAnswer(entry, archive, onCompare) {
   const { body } = entry.result;
-  const { neighbors, nearest_per_class: perClass, suggestion } = body;
-  const tiles = (hits) => hits.map((hit, index) => tile(hit, suggestion, () => onCompare(hits, index)));
+  const { neighbors, nearest_per_class: perClass } = body;
+  // Compared are the cases on view: a filter holds there too.
+  const tiles = (hits) => {
+    const items = hits.map((hit) => tile(hit, body, () => {
+      const onView = hits.filter((_, i) => !items[i].hidden);
+      onCompare(onView, onView.indexOf(hit), hits.length);
+    }));
+    return items;
+  };
 
   const optionsPlace = el("div", { class: "options-place" });
+  const optionsBelow = el("div", { class: "options-place" });
   const grid = el("ol", { class: "grid", id: "neighbors" }, tiles(neighbors));
   byId("answer").replaceChildren(
     el("div", { class: "side" },
       el("figure", { class: "query" },
-        queryImage(entry.query, body.query.image),
+        queryImage(entry.query, body.query),
         el("figcaption", {}, el("strong", {}, "Query"), " ", queryLine(entry.query, body.query.image))),
       verdict(body),
+      el("p", { class: "fine footnote" }, footnote(body, archive)),
       optionsPlace),
     el("div", { class: "found" },
       el("div", { class: "found-head" },
         el("h2", {}, plural(neighbors.length, "most similar case")),
-        filters(neighbors, suggestion, grid)),
+        filters(body, grid)),
       grid,
+      el("p", { class: "fine footnote below" }, footnote(body, archive)), // where the window is too small for it above
       perClass.length > 0 && el("section", { class: "per-class" },
         el("h2", {}, "Nearest case of each class"),
         el("ol", { class: "grid few" }, tiles(perClass))),
+      optionsBelow,
       explain(entry.result, archive)));
   writeOptions(entry.options);
-  placeOptions(optionsPlace, true);
+  placeOptions(optionsPlace, true, optionsBelow);
   byId("start").hidden = true;
   byId("answer").hidden = false;
   byId("new-query").hidden = false;
 }
 
 /** Buttons that show all cases, those of one class, or those that differ from the vote. */
-function filters(neighbors, suggestion, grid) {
-  const against = neighbors.filter((hit) => dissents(hit, suggestion));
+function filters(body, grid) {
+  const { neighbors } = body;
+  const against = neighbors.filter((hit) => dissents(hit, body));
   const names = [...new Set(neighbors.map((hit) => hit.class))];
   if (names.length < 2) return null;
   const choices = [

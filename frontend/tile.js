@@ -1,18 +1,22 @@
 import { el } from "./dom.js";
 import { label } from "./classes.js";
 import { caseImage } from "./images.js";
-import { className, proof, similarity } from "./words.js";
+import { hasMajority } from "./verdict.js";
+import { age, className, proof, similarity } from "./words.js";
 
-/** Whether a case speaks against the suggestion: it voted, and for another class. */
-export function dissents(hit, suggestion) {
-  return suggestion.class !== null && hit.class !== suggestion.class && suggestion.voters.includes(hit.id);
+const SAME = 0.995; // a copy in another format comes out above this, another image of the same patient below
+
+/** Whether a case speaks against the suggestion: it voted, and for another class than the one with the majority. */
+export function dissents(hit, body) {
+  const { suggestion } = body;
+  return hasMajority(body) && hit.class !== suggestion.class && suggestion.voters.includes(hit.id);
 }
 
 /** A case as a list item: image first, then what it is and how that is known. `onOpen` compares it with the query. */
-export function tile(hit, suggestion, onOpen) {
+export function tile(hit, body, onOpen) {
   const name = hit.rank ? `Case ${hit.rank}` : "Nearest case";
   const said = `${name}, ${className(hit.class)}`;
-  const against = hit.rank !== null && dissents(hit, suggestion);
+  const against = hit.rank !== null && dissents(hit, body);
   return el("li", { class: against ? "tile dissents" : "tile", "data-id": hit.id, "data-class": hit.class ?? "" },
     el("button", { type: "button", class: "open", onclick: onOpen,
       "aria-label": `Compare with the query: ${said}, similarity ${similarity(hit.similarity)}` },
@@ -23,13 +27,14 @@ export function tile(hit, suggestion, onOpen) {
         label(hit.class),
         el("span", { class: "similarity", title: "Cosine similarity: 1 is the same image. Not a probability." },
           el("span", { class: "sr" }, "Similarity "), similarity(hit.similarity))),
-      badges(hit, suggestion, against),
+      badges(hit, body.suggestion, against),
       hit.class !== null && el("p", { class: "proof" }, proof(hit.label_source)),
       el("p", { class: "origin" }, origin(hit))));
 }
 
 function badges(hit, suggestion, against) {
   const texts = [
+    hit.similarity >= SAME && "Nearly identical: may be the same image",
     against && "Differs from the vote",
     hit.label_conflict && "Label conflict: these pixels carry two labels",
     hit.rank !== null && !against && !suggestion.voters.includes(hit.id) && "Has no vote",
@@ -44,7 +49,6 @@ export function origin(hit) {
 
 /** View, age and sex of a case, where known. */
 export function person(hit) {
-  const { view, age, sex } = hit.record ?? {};
-  const years = age !== null && age !== undefined && (/^\d+$/.test(age) ? `${age} years` : age);
-  return [view, years, sex].filter(Boolean).join(" · ");
+  const { view, age: years, sex } = hit.record ?? {};
+  return [view, (years ?? "") !== "" && age(String(years)), sex].filter(Boolean).join(" · ");
 }

@@ -38,11 +38,22 @@ const RETENTION = { original: "de-identified originals", view: "viewing copies, 
 
 export const retention = (code) => RETENTION[code] ?? code;
 
+const SCOPES = { body_part: "body part", modality: "modality", sop_classes: "SOP classes", view: "view" };
+
+export const scopeName = (code) => SCOPES[code] ?? code.replaceAll("_", " ");
+
 export const className = (name) => name ?? "No label";
 export const labelled = (name) => (name === null ? "without a label" : `labelled ${name}`);
 export const similarity = (value) => value.toFixed(3);
 export const number = (value) => value.toLocaleString("en");
 export const plural = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
+
+/** An age in years, as the archive has it: whole years, or something in words. */
+export function age(text) {
+  if (!/^\d+$/.test(text)) return text;
+  const years = Number(text);
+  return years === 0 ? "under 1 year" : plural(years, "year");
+}
 
 /** 67108864 -> "64 MB", with binary megabytes as file managers show them. */
 export function bytes(count) {

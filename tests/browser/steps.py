@@ -50,13 +50,43 @@ def change_answer(page, change):
     page.route("**/v1/search/by-id", handle)
 
 
-def refuse(page, slug, status=400, pattern="**/v1/search*", **headers):
+def watch_uploads(page, change=""):
+    """Keeps the fields of uploads in `sent`, and lets the script `change` edit each `answer` before the page sees it.
+
+    In the page, since Chromium hides the bodies of uploaded files from routes.
+    """
+    page.evaluate(
+        """change => {
+            window.sent = [];
+            const edit = new Function("answer", change);
+            const { prototype } = XMLHttpRequest;
+            const { send } = prototype;
+            const { get } = Object.getOwnPropertyDescriptor(prototype, "responseText");
+            prototype.send = function (body) {
+                this.uploads = body instanceof FormData;
+                const texts = this.uploads && [...body].filter(([, value]) => typeof value === "string");
+                if (texts) sent.push(Object.fromEntries(texts));
+                send.call(this, body);
+            };
+            Object.defineProperty(prototype, "responseText", { get() {
+                const text = get.call(this);
+                if (!this.uploads || this.status !== 200) return text;
+                const answer = JSON.parse(text);
+                edit(answer);
+                return JSON.stringify(answer);
+            } });
+        }""",
+        change,
+    )
+
+
+def refuse(page, slug, status=400, pattern="**/v1/search*", detail="made by a test", **headers):
     """Answers with a problem instead of asking the server."""
     body = {
         "type": f"/problems/{slug}",
         "title": slug,
         "status": status,
-        "detail": "made by a test",
+        "detail": detail,
         "request_id": "r-1",
     }
     page.route(

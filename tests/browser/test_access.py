@@ -123,7 +123,7 @@ def test_names_and_contrast(open_page, image_path, theme):
     check("compare")
 
 
-@pytest.mark.parametrize("width", [360, 390, 768, 1024])
+@pytest.mark.parametrize("width", [320, 360, 390, 768, 1024])
 def test_nothing_sticks_out(open_page, image_path, width):
     page = open_page(width, 800)
     fits = "document.documentElement.scrollWidth <= innerWidth"
@@ -136,6 +136,65 @@ def test_nothing_sticks_out(open_page, image_path, width):
     page.wait_for_selector("#compare[open]")
     assert page.evaluate("document.getElementById('compare').scrollWidth <= innerWidth")
     assert all(box.bounding_box()["height"] > 150 for box in page.locator(".stage").all())
+
+
+@pytest.mark.parametrize("width", [320, 390, 640, 1440])
+def test_no_name_of_a_class_runs_into_its_bar(open_page, case, width):
+    page = open_page(width, 900)
+    search_case(page, case)
+    gaps = page.evaluate(
+        """() => [...document.querySelectorAll(".verdict .bars li")].map((row) => {
+            const name = row.querySelector(".label span");
+            name.textContent = "Lung_Opacity_Unspecified";
+            const text = document.createRange();
+            text.selectNodeContents(name);
+            return () => row.querySelector(".track").getBoundingClientRect().left - text.getBoundingClientRect().right;
+        }).map((gap) => gap())"""
+    )
+    assert gaps and min(gaps) >= 4, gaps
+
+
+@pytest.mark.parametrize("width, height", [(390, 844), (768, 1024), (1440, 900)])
+def test_neighbors_begin_in_the_first_window(open_page, case, width, height):
+    page = open_page(width, height)
+    search_case(page, case)
+    images_painted(page, ".query")
+    assert page.evaluate("scrollY") == 0
+    assert page.locator("#neighbors .well").first.bounding_box()["y"] < 0.9 * height
+
+
+@pytest.mark.parametrize("width, height", [(390, 844), (1440, 900)])
+def test_opened_options_can_be_sent(open_page, case, width, height):
+    page = open_page(width, height)
+    search_case(page, case)
+    page.locator("#options summary").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        """() => {
+            const box = document.getElementById("apply").getBoundingClientRect();
+            const [x, y] = [box.left + box.width / 2, box.top + box.height / 2];
+            return document.elementFromPoint(x, y)?.id === "apply" && box.bottom <= innerHeight;
+        }"""
+    )
+    page.click("#apply")
+    page.wait_for_function("() => !document.body.classList.contains('searching')")
+
+
+def test_options_follow_the_window(open_page, case):
+    page = open_page(1440, 900)
+    search_case(page, case)
+    assert page.locator(".side #options").count() == 1
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_selector(".found #options")
+    page.click("#home")
+    page.wait_for_selector("#options-at-start #options")
+
+
+def test_archive_is_named_on_a_phone(open_page, archive, case):
+    page = open_page(390, 844)
+    assert page.locator("#archive-line").is_visible()
+    search_case(page, case)
+    assert archive["name"] in page.inner_text(".found .footnote")
 
 
 def test_progress_and_result_are_said(page, case):

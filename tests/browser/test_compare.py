@@ -1,6 +1,6 @@
 """Side by side, and on from there."""
 
-from steps import TILES, images_painted, search_case, upload
+from steps import TILES, change_answer, images_painted, search_case, upload
 
 SLIDES = "[...document.querySelectorAll('.slide')].map((slide) => slide.style.{})"
 
@@ -34,6 +34,29 @@ def test_keys_step_zoom_and_close(page, image_path):
     last = str(page.locator(TILES).count())
     focused = "document.activeElement.closest('.tile')?.querySelector('.rank').textContent"
     page.wait_for_function(f"last => ({focused} ?? '').endsWith(last)", arg=last)
+
+
+def test_filter_holds_in_the_comparison(page, case, archive):
+    def part(answer):
+        for i, hit in enumerate(answer["neighbors"]):
+            hit["class"] = archive["classes"][i % 3 == 2]["name"]
+
+    change_answer(page, part)
+    search_case(page, case)
+    total = page.locator(TILES).count()
+    chip = page.locator(".chip").last
+    kept = int(chip.inner_text().split()[-1])
+    assert 0 < kept < total
+    chip.click()
+    ids = [tile.get_attribute("data-id") for tile in page.locator(TILES).all()]
+    open_first(page)
+    rank = page.locator(TILES).first.locator(".rank").inner_text().split()[-1]
+    assert page.inner_text("#compare-title") == f"Case {rank} of {total} (1 of {kept} shown)"
+    for _ in ids[1:]:
+        page.keyboard.press("ArrowRight")
+    assert page.inner_text("#compare-title").endswith(f"({kept} of {kept} shown)")
+    page.keyboard.press("Escape")
+    page.wait_for_function("id => document.activeElement.closest('.tile')?.dataset.id === id", arg=ids[-1])
 
 
 def test_light_is_the_same_for_both(page, image_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from files import gradient_dicom
-from steps import TILES, change_answer, images_painted, search_case, send_files, upload
+from steps import TILES, change_answer, images_painted, search_case, send_files, upload, watch_uploads
 
 
 def check_answer(page):
@@ -49,12 +49,34 @@ def test_sample(page, archive):
     assert page.locator(f'{TILES}[data-id="{archive["samples"][0]["id"]}"]').count() == 0
 
 
-def test_dicom_shows_its_size(page, tmp_path):
+def test_dicom_is_drawn_by_the_server(page, tmp_path):
     path = tmp_path / "IM0001"
     path.write_bytes(gradient_dicom(96, 64))
+    watch_uploads(page)
+    upload(page, path)
+    assert page.evaluate("sent[0].preview") == "true"
+    images_painted(page, ".query")
+    assert page.get_attribute(".query img", "src").startswith("data:image/png;base64,")
+    assert page.evaluate("document.querySelector('.query img').naturalWidth") == 96
+    page.click(f"{TILES} .open")
+    page.wait_for_selector("#compare[open]")
+    images_painted(page, "#compare")
+    assert page.locator(".stage:has(img)").count() == 2
+
+
+def test_dicom_without_a_drawing_shows_its_size(page, tmp_path):
+    path = tmp_path / "IM0001"
+    path.write_bytes(gradient_dicom(96, 64))
+    watch_uploads(page, "delete answer.query.preview")
     upload(page, path)
     assert "DICOM image" in page.inner_text(".query")
     assert "96 × 64 px" in page.inner_text(".query")
+
+
+def test_no_drawing_is_asked_for_what_browsers_draw(page, image_path):
+    watch_uploads(page)
+    upload(page, image_path)
+    assert "k" in page.evaluate("sent[0]") and "preview" not in page.evaluate("sent[0]")
 
 
 def test_file_name_stays_in_the_browser(page, image_bytes):
@@ -85,6 +107,97 @@ def test_dissenting_cases_are_marked_and_filtered(page, case, archive):
     page.click("text=/Differ from the vote 1/")
     assert page.locator(TILES).count() == 1
     assert "Differs from the vote" in page.inner_text(TILES)
+
+
+def let_vote(page, case, votes, method="majority", weights=None, reason=None, **query):
+    """An answer whose neighbors voted so; the first class is the suggested one."""
+
+    def count(answer):
+        hits = answer["neighbors"] = answer["neighbors"][: sum(votes.values())]
+        for hit, name in zip(hits, [name for name, count in votes.items() for _ in range(count)], strict=True):
+            hit["class"] = name
+        first = next(iter(votes))
+        answer["query"].update(query)
+        answer["suggestion"] = {
+            **answer["suggestion"],
+            "status": "suggested",
+            "class": first,
+            "method": method,
+            "reason": reason or f"{votes[first]} of {len(hits)} labelled {first}",
+            "votes": votes,
+            "weights": weights or votes,
+            "voters": [hit["id"] for hit in hits],
+        }
+
+    change_answer(page, count)
+    search_case(page, case)
+    return page.inner_text("#verdict-title").replace("\xa0", " ")
+
+
+def test_clear_vote_is_said_as_counted(page, case, archive):
+    a, b, *others = [each["name"] for each in archive["classes"]]
+    assert let_vote(page, case, {a: 7, b: 3}) == f"7 of 10 labelled {a}"
+    assert page.title().startswith(f"7 of 10 labelled {a}")
+    assert page.locator(".dissents").count() == 3
+    counts = {name: page.locator(".verdict .bars li", has_text=name).locator(".count").inner_text() for name in others}
+    assert all(text.startswith("0") for text in counts.values()), "no vote is told too"
+    assert page.locator(".verdict .bars li").count() == len(archive["classes"])
+    assert archive["name"] in page.inner_text(".footnote")
+
+
+@pytest.mark.parametrize(
+    "counts, reason, start, reason_has",
+    [
+        ([4, 4, 2], "4 of 10 labelled A, a tie with B: those of A are more similar", "No majority: 4 ", "more similar"),
+        ([4, 4, 2], "4 of 10 labelled A, a tie with B: the nearest is A", "No majority: 4 ", "nearest case"),
+        ([5, 3, 2], None, "No majority: 5 ", "largest share only"),
+        ([6, 4], None, "Narrow: 6 ", "One case with another label"),
+    ],
+)
+def test_unclear_vote_does_not_look_clear(page, case, archive, counts, reason, start, reason_has):
+    names = [each["name"] for each in archive["classes"]]
+    if len(names) < len(counts):
+        pytest.skip("the archive has too few classes")
+    size = "parseFloat(getComputedStyle(document.getElementById('verdict-title')).fontSize)"
+    title = let_vote(page, case, dict(zip(names, counts, strict=False)), reason=reason)
+    assert title.startswith(start) and all(f"{n} {name}" in title for n, name in zip(counts, names, strict=False))
+    assert page.title().replace("\xa0", " ").startswith(title)
+    assert page.evaluate(size) < 22
+    assert f"{names[0]}" in page.inner_text(".verdict .reason") and reason_has in page.inner_text(".verdict .reason")
+    if start.startswith("No majority"):
+        assert page.locator(".dissents, .verdict .suggested").count() == 0
+
+
+def test_weight_is_shown_beside_the_votes(page, case, archive):
+    a, b = [each["name"] for each in archive["classes"]][:2]
+    title = let_vote(page, case, {a: 5, b: 3}, method="prior", weights={a: 5.5, b: 5.0})
+    assert title == f"Narrow by weight: 5 {a}, 3 {b}"
+    assert page.locator(".verdict .bars .count").all_inner_texts()[:2] == ["5 votes, 52 %", "3 votes, 48 %"]
+    assert "52 % of the weight" in page.inner_text(".verdict .reason")
+
+
+def test_words_beyond_the_count_stand_below_it(page, case, archive):
+    a, b = [each["name"] for each in archive["classes"]][:2]
+    reason = f"8 of 10 labelled {a}, the most weight by rarity"
+    title = let_vote(page, case, {a: 8, b: 2}, method="prior", weights={a: 9.0, b: 1.0}, reason=reason)
+    assert title == f"8 of 10 labelled {a}"
+    assert page.inner_text(".verdict .reason") == "The most weight by rarity"
+
+
+def test_what_was_not_searched_is_said_beside_the_vote(page, case, archive):
+    a, b = [each["name"] for each in archive["classes"]][:2]
+    title = let_vote(page, case, {a: 8, b: 2}, classes=[a, b], exclude_source=["Ward 7"])
+    assert title == f"8 of 10 labelled {a}"
+    said = page.inner_text(".verdict")
+    assert f"Only {a}, {b} were searched: the vote says nothing about other classes." in said
+    assert "Cases from Ward 7 were left out." in said
+    assert page.locator(".verdict .bars li").count() == 2, "a class that was not searched has no count"
+
+
+def test_one_class_alone_is_no_vote(page, case, archive):
+    a = archive["classes"][0]["name"]
+    assert let_vote(page, case, {a: 10}, classes=[a]) == f"Only {a} was searched: no vote"
+    assert page.locator(".verdict .suggested").count() == 0
 
 
 @pytest.mark.parametrize(
@@ -156,6 +269,12 @@ def test_key_is_asked_for_and_sent_with_images(page, case):
 
     page.route("**/v1/**", guard)
     page.reload()
+    page.wait_for_selector("#key[open]")
+    assert page.locator("#options").is_hidden(), "nothing to set before the archive is known"
+    assert page.inner_text("#key-refused") == ""
+    page.fill("#key-input", "wrong")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.getElementById('key-refused').textContent.includes('did not accept')")
     page.fill("#key-input", "secret")
     page.keyboard.press("Enter")
     page.wait_for_selector("#archive-line span")
@@ -169,8 +288,53 @@ def test_archive_facts(page, archive):
     text = page.inner_text("#about")
     assert all(each["name"] in text for each in archive["classes"])
     assert archive["licence"] is None or archive["licence"] in text
+    scope = [value for values in archive["scope"].values() for value in values]
+    assert ("Scope" in text) == bool(scope) and all(value in text for value in scope)
     page.keyboard.press("Escape")
     assert page.locator("#synthetic").is_visible() == archive["synthetic"]
+
+
+def test_scope_names_only_what_is_there(page):
+    def narrow(route):
+        response = route.fetch()
+        scope = {"body_part": [], "modality": ["CR", "DX"], "sop_classes": [], "view": ["PA"]}
+        route.fulfill(response=response, json={**response.json(), "scope": scope})
+
+    page.route("**/v1/archive", narrow)
+    page.reload()
+    page.wait_for_selector("#archive-line span", state="attached")
+    page.click("#about-open")
+    assert "modality: CR, DX; view: PA" in page.inner_text("#about")
+    assert "body" not in page.inner_text("#about")
+
+
+def test_nearly_identical_cases_are_called_so(page, case):
+    change_answer(page, lambda answer: answer["neighbors"][0].update(similarity=0.9951))
+    search_case(page, case)
+    assert "Nearly identical" in page.inner_text(TILES)
+    assert page.get_by_text("Nearly identical").count() == 1
+
+
+@pytest.mark.parametrize(
+    "age, words", [("063", "63 years"), ("1", "1 year"), ("0", "under 1 year"), ("60-69", "60-69")]
+)
+def test_age_in_plain_years(page, case, age, words):
+    change_answer(page, lambda answer: answer["neighbors"][0]["record"].update(age=age))
+    search_case(page, case)
+    page.click(f"{TILES} .open")
+    assert words in page.inner_text("#compare .pane:last-child .fine").split(" · ")
+
+
+def test_print_is_light_and_says_what_it_is(open_page, case):
+    page = open_page(color_scheme="dark")
+    search_case(page, case)
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.getElementById('verdict-title')).color") == "rgb(20, 25, 29)"
+    for seen in (".strip", "#archive-line", ".query img", "#verdict-title", TILES):
+        assert page.locator(seen).first.is_visible(), seen
+    for gone in ("#new-query", "#theme", "#options", ".chip[aria-pressed='false']"):
+        assert page.locator(gone).first.is_hidden(), gone
 
 
 def test_theme_is_remembered(open_page):

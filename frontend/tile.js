@@ -45,6 +45,6 @@ export function origin(hit) {
 /** View, age and sex of a case, where known. */
 export function person(hit) {
   const { view, age, sex } = hit.record ?? {};
-  const years = age !== null && age !== undefined && (/^\d+$/.test(age) ? `${age} years` : age);
+  const years = age !== null && age !== undefined && (/^\d+\+?$/.test(age) ? `${age} years` : age);
   return [view, years, sex].filter(Boolean).join(" · ");
 }

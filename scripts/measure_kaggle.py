@@ -133,7 +133,7 @@ def main() -> int:
     assert index.process.returncode == 0, index.process.returncode
     counts, sources, files = {}, 0, []
     for description in embeddings.glob("*.json"):
-        if description.name != "broken.json":
+        if description.name != "_broken.json":
             records = json.loads(description.read_text())["records"]
             counts[description.stem] = len(records)
             sources += sum("source" in record for record in records)

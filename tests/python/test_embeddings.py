@@ -13,11 +13,13 @@ import zipfile
 
 import numpy as np
 import pytest
+from openpyxl import Workbook
 
 from conftest import SCRIPTS, script
 from medsearch_py import model, pixels
 from medsearch_py.card import CardError
-from medsearch_py.dataset import class_root
+from medsearch_py.dataset import Dataset, DatasetError, class_root
+from medsearch_py.metadata import XLSX_BYTES_MAX, Metadata
 
 CLASSES = ["COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"]
 
@@ -42,7 +44,7 @@ def test_interchange_form(synthetic, lite0, tmp_path):
     seen = []
     for name in CLASSES:
         vectors, described = read(tmp_path / "out", name)
-        assert list(described) == ["space", "provenance", "class", "records"]
+        assert list(described) == ["format", "space", "provenance", "class", "vectors_sha256", "records"]
         assert described["class"] == name
         assert described["space"]["id"] == card["space"]
         assert described["provenance"]["model"] == "efficientnet_lite0"
@@ -85,6 +87,22 @@ def test_unmatched_rows_are_counted(synthetic, tmp_path):
     script("make_kaggle_tree", "--from", synthetic, "--out", tree, "--images", 24)
     (tree / "COVID-19_Radiography_Dataset" / "Normal" / "images" / "Normal-2.png").unlink()
     assert "Normal.metadata.xlsx: 1 rows name no image" in embed(tree, tmp_path / "out").stderr
+
+
+def test_a_cell_far_out_and_an_endless_sheet_cost_nothing(tmp_path):
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A" / "A-1.png").write_bytes(b"")
+    document = tmp_path / "A.metadata.xlsx"
+    book = Workbook()
+    book.active.append(["FILE NAME", "URL"])
+    book.active.append(["A-1", "https://example.org"])
+    book.active.cell(1_048_576, 16_384, "far out")
+    book.save(document)
+    assert Metadata(Dataset(tmp_path)).sources == {"A/A-1.png": "https://example.org"}
+    with zipfile.ZipFile(document, "w", zipfile.ZIP_DEFLATED) as members:
+        members.writestr("xl/sharedStrings.xml", b" " * (XLSX_BYTES_MAX + 1))
+    with pytest.raises(DatasetError, match=r"A.metadata.xlsx.*inflates"):
+        Metadata(Dataset(tmp_path))
 
 
 def test_class_root():

@@ -3,8 +3,8 @@
 
     scripts/calculate_embeddings.py --data data --out embeddings --model models/efficientnet_lite0
 
-Run again after an interruption it goes on where it stopped. Exit code 3: some images were broken
-and are listed in OUT/broken.json; the others are embedded.
+Run again after an interruption it goes on where it stopped. Exit codes: 0 done; 1 failed; 2 wrong
+command line; 3 some images were broken and are listed in OUT/_broken.json, the others are embedded.
 """
 
 import argparse
@@ -18,11 +18,13 @@ from medsearch_py.embed import run
 from medsearch_py.model import load_model
 
 SOME_BROKEN = 3
-USAGE = 2
+FAILED = 1
 
 
 def main() -> int:
     args = arguments()
+    # Records may name patients: what is written is for whoever runs this.
+    os.umask(0o077)
     try:
         dataset = Dataset(args.data)
         if dataset.unread:
@@ -31,9 +33,9 @@ def main() -> int:
         broken = run(dataset, model, args.out, args.batch, args.workers, args.limit)
     except (DatasetError, CardError) as error:
         print(f"calculate_embeddings: {error}", file=sys.stderr)
-        return USAGE
+        return FAILED
     if broken:
-        print(f"{len(broken)} broken images, listed in {args.out / 'broken.json'}", file=sys.stderr)
+        print(f"{len(broken)} broken images, listed in {args.out / '_broken.json'}", file=sys.stderr)
     return SOME_BROKEN if broken else 0
 
 

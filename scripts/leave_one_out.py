@@ -27,7 +27,7 @@ def load(folder: Path):
     """Unit vectors (N×D), classes and records of all classes in `folder`."""
     vectors, classes, records = [], [], []
     for description in sorted(folder.glob("*.json")):
-        if description.name in ("broken.json",):
+        if description.name in ("_broken.json",):
             continue
         content = json.loads(description.read_text())
         vectors.append(np.load(description.with_suffix(".npy")).astype(np.float64))

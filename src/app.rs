@@ -1,7 +1,7 @@
 //! The composition root: settings and parts become a running server. `main` and the tests both start here.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use actix_web::dev::ServerHandle;
 use tokio::sync::watch;
 
 use crate::archive::{Archive, CompactSettings, GraphBuilder, Secret, Writer, WriterSettings, compact};
-use crate::embed::{BatchSettings, Embedder, load_backend};
+use crate::embed::{Backend, BatchSettings, Embedder, ModelCard, Network, load_backend, load_network};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, ApiKey, HttpSettings};
 use crate::imaging::{Decoder, DecoderSettings, Limits};
@@ -221,12 +221,15 @@ pub async fn open_engine(
 ) -> Result<(Engine, Arc<Served>)> {
     let index = IndexSettings::default().with_exact_rows_max(settings.exact_rows_max);
     let served = Served::open(archive.clone(), index).await?;
-    let model = match &settings.model {
-        Some(dir) => ModelDir::Given(dir.clone()),
-        None => ModelDir::fetch(archive, &served).await?,
+    let backend = match &settings.model {
+        Some(dir) => load_backend(
+            (dir.as_os_str() != "thumbnail").then_some(dir.as_path()),
+            &settings.device,
+        )?,
+        None => stored_model(archive, &served, &settings.device).await?,
     };
     let embedder = Embedder::spawn(
-        load_backend(model.path(), &settings.device)?,
+        backend,
         BatchSettings {
             batch_max: settings.batch_max,
             queue_max: settings.queue_max,
@@ -293,36 +296,17 @@ fn check_access(settings: &Settings) -> Result<()> {
     }
 }
 
-/// A model's folder: the user's own, or the archive's copy in a folder that goes away with this value.
-enum ModelDir {
-    Given(PathBuf),
-    Fetched(tempfile::TempDir),
-    Thumbnail,
-}
-
-impl ModelDir {
-    async fn fetch(archive: &Archive, served: &Served) -> Result<Self> {
-        let Some(model) = served.current().state.manifest.model.clone() else {
-            return Err(Error::new(
-                ErrorKind::InvalidRequest,
-                "the archive holds no model: give the one that made its vectors with --model",
-            ));
-        };
-        if model.is_thumbnail() {
-            return Ok(Self::Thumbnail);
-        }
-        let dir = tempfile::tempdir()
-            .map_err(|error| Error::with_source(ErrorKind::Internal, "no temporary folder for the model", error))?;
-        archive.read_model(&model, dir.path()).await?;
-        Ok(Self::Fetched(dir))
+/// The model that the archive holds.
+async fn stored_model(archive: &Archive, served: &Served, device: &str) -> Result<Box<dyn Backend>> {
+    let Some(model) = served.current().state.manifest.model.clone() else {
+        return Err(Error::new(
+            ErrorKind::InvalidRequest,
+            "the archive holds no model: give the one that made its vectors with --model",
+        ));
+    };
+    if model.is_thumbnail() {
+        return load_backend(None, device);
     }
-
-    fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Given(dir) if dir.as_os_str() == "thumbnail" => None,
-            Self::Given(dir) => Some(dir),
-            Self::Fetched(dir) => Some(dir.path()),
-            Self::Thumbnail => None,
-        }
-    }
+    let card = ModelCard::from_json(model.card.to_string().as_bytes())?;
+    load_network(Network::new(card, archive.read_model(&model).await?)?, device)
 }

@@ -212,6 +212,7 @@ fn record(number: u64, class: usize) -> Arc<Record> {
         file_key: key,
         pixel_key: Some(key),
         file: None,
+        name_key: None,
         source: None,
         view: None,
         age: None,

@@ -38,10 +38,14 @@ FACTS = {
     "study_uid": "StudyInstanceUID",
     "series_uid": "SeriesInstanceUID",
     "sop_uid": "SOPInstanceUID",
-    "view": "ViewPosition",
-    "sex": "PatientSex",
 }
+CODES = {"view": "ViewPosition", "sex": "PatientSex"}
 TAGS = {"modality": "Modality", "body_part": "BodyPartExamined"}
+# A code string (PS3.5 6.2, VR CS); anything else in its place is free text, which may name somebody.
+CODE = re.compile(r"[A-Z0-9 _]{1,16}")
+# An age string (VR AS) -> how many of its unit make a year.
+AGE = re.compile(r"([0-9]{1,3})([YMWD])")
+IN_A_YEAR = {"Y": 1, "M": 12, "W": 52, "D": 365}
 
 
 def decode(data: bytes) -> Raster:
@@ -58,10 +62,22 @@ def decode(data: bytes) -> Raster:
 def facts(dataset: pydicom.Dataset) -> dict:
     """Identity, view and patient fields under the record's names; empty ones left out."""
     found = {name: _text(dataset, keyword) for name, keyword in FACTS.items()}
-    found["age"] = "".join(re.findall(r"\d", _text(dataset, "PatientAge")))
-    tags = {name: _text(dataset, keyword) for name, keyword in TAGS.items()}
+    found["age"] = years(_text(dataset, "PatientAge"))
+    found.update((name, _code(dataset, keyword)) for name, keyword in CODES.items())
+    tags = {name: _code(dataset, keyword) for name, keyword in TAGS.items()}
     found["tags"] = {name: value for name, value in tags.items() if value}
     return {name: value for name, value in found.items() if value}
+
+
+def years(age: str) -> str:
+    """Whole years of `045Y`, `006M`, `012W` or `010D`; empty for anything else."""
+    match = AGE.fullmatch(age)
+    return str(int(match[1]) // IN_A_YEAR[match[2]]) if match else ""
+
+
+def _code(dataset: pydicom.Dataset, keyword: str) -> str:
+    text = _text(dataset, keyword)
+    return text if CODE.fullmatch(text) else ""
 
 
 def _text(dataset: pydicom.Dataset, keyword: str) -> str:

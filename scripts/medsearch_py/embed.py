@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from .parts import Parts
 from .problems import BROKEN, ImageProblem
 from .raster import file_digest
 
+# Of `<CLASS>.json`.
+FORMAT = 1
 PART_IMAGES = 256
 UNLABELLED = "_unlabelled"
-BROKEN_FILE = "broken.json"
+BROKEN_FILE = "_broken.json"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Ready:
 
 def run(dataset: Dataset, model: Model, out: Path, batch: int, workers: int, limit: int | None) -> list[dict]:
     """Embed everything that isn't embedded yet, write the interchange form; returns the broken images."""
+    # Documents first: what is wrong with them shall not be found after an hour.
+    metadata = Metadata(dataset)
     entries = dataset.entries[:limit]
     out.mkdir(parents=True, exist_ok=True)
     parts = Parts(out, f"{model.space['id']}-{model.provenance['precision']}")
@@ -43,7 +48,6 @@ def run(dataset: Dataset, model: Model, out: Path, batch: int, workers: int, lim
     if len(todo) < len(entries):
         print(f"{len(entries) - len(todo)} of {len(entries)} images are embedded already", file=sys.stderr)
     broken = embed_all(dataset, model, todo, parts, batch, workers)
-    metadata = Metadata(dataset)
     for document, count in metadata.unmatched.items():
         print(f"{document}: {count} rows name no image", file=sys.stderr)
     write_classes(metadata, model, [entry for entry in entries if parts.holds(entry)], parts, out)
@@ -132,12 +136,21 @@ def write_classes(metadata: Metadata, model: Model, entries: list[Entry], parts:
         stem = file_stem(name)
         records = [metadata.record(entry, item["sha256"], item["facts"]) for entry, item in parts.items(members)]
         dimension = model.space["dimension"]
+        digest = hashlib.sha256()
         with replacing(out / f"{stem}.npy") as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": (len(members), dimension)}
             np.lib.format.write_array_header_1_0(file, header)
             for vector in parts.vectors(members):
                 file.write(vector.tobytes())
-        described = {"space": model.space, "provenance": model.provenance, "class": name, "records": records}
+                digest.update(vector.tobytes())
+        described = {
+            "format": FORMAT,
+            "space": model.space,
+            "provenance": model.provenance,
+            "class": name,
+            "vectors_sha256": digest.hexdigest(),
+            "records": records,
+        }
         write_json(out / f"{stem}.json", described)
     written = {f"{file_stem(name)}.npy" for name in by_class}
     for stale in sorted(path.name for path in out.glob("*.npy") if path.name not in written):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import zipfile
 from pathlib import PurePosixPath
 
 from openpyxl import load_workbook
@@ -23,6 +24,10 @@ COLUMNS = {
     "sex": "sex",
 }
 FIELDS = ("patient_id", "issuer", "study_uid", "series_uid", "sop_uid", "source", "label_source", "view", "age", "sex")
+# Most bytes that an xlsx may inflate to; cells beyond the others are not looked at.
+XLSX_BYTES_MAX = 256 << 20
+XLSX_ROWS_MAX, XLSX_COLUMNS_MAX = 2_000_000, 64
+LABEL_SOURCES = ("folder", "report", "PCR", "biopsy", "follow-up", "reader")
 XLSX_SUFFIX = ".metadata.xlsx"
 
 
@@ -75,6 +80,7 @@ class Metadata:
             if file in files:
                 cells = {key: value.strip() for key, value in row.items() if key and isinstance(value, str)}
                 self.rows[file] = {key: value for key, value in cells.items() if value}
+                check_label_source(document, self.rows[file])
             else:
                 self.unmatched[document] = self.unmatched.get(document, 0) + 1
 
@@ -87,8 +93,15 @@ class Metadata:
             if (entry.folder_class or "").lower() == class_name
         }
         try:
-            book = load_workbook(io.BytesIO(dataset.read(document)), read_only=True, data_only=True)
-            rows = list(book.worksheets[0].iter_rows(values_only=True))
+            data = io.BytesIO(dataset.read(document))
+            with zipfile.ZipFile(data) as members:
+                inflated = sum(member.file_size for member in members.infolist())
+            if inflated > XLSX_BYTES_MAX:
+                raise DatasetError(f"it inflates to more than {XLSX_BYTES_MAX} bytes")
+            book = load_workbook(data, read_only=True, data_only=True)
+            # Blank rows before a cell far out are not kept: there may be a million.
+            cells = book.worksheets[0].iter_rows(max_row=XLSX_ROWS_MAX, max_col=XLSX_COLUMNS_MAX, values_only=True)
+            rows = [row for row in cells if any(row)]
         except Exception as error:  # openpyxl raises whatever zip, XML and its own code raise
             raise DatasetError(f"`{document}` can't be read: {error}") from error
         titles = [str(cell or "").strip().upper() for cell in (rows[0] if rows else ())]
@@ -104,3 +117,12 @@ class Metadata:
                 self.unmatched[document] = self.unmatched.get(document, 0) + 1
             elif url:
                 self.sources[file] = url
+
+
+def check_label_source(document: str, row: dict[str, str]) -> None:
+    """What an archive would not take is refused before anything is embedded."""
+    source = row.get("label_source", LABEL_SOURCES[0])
+    if source == "pcr":
+        row["label_source"] = "PCR"
+    elif source not in LABEL_SOURCES:
+        raise DatasetError(f"`{document}`: label_source `{source}` is none of {', '.join(LABEL_SOURCES)}")

@@ -17,7 +17,7 @@ use super::{
     Archive, GraphEntry, GraphParameters, Identity, Moment, NewImage, NewPixels, Outcome, PackEntry, Retention,
     RowsEntry, RowsObject, RowsProvenance, State,
 };
-use crate::domain::{ClassLabel, Key, Record};
+use crate::domain::{Alias, ClassLabel, Key, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Packs that are not named yet are safe from collection for a day; half of that is left for the commit.
@@ -246,15 +246,12 @@ async fn close(archive: &Archive, builder: &mut PackBuilder, packs: &mut Vec<Pac
 fn join(first: &mut Staged, other: Staged, identity: &Identity) -> Result<Outcome> {
     let swap = first.record.class.is_none() && other.record.class.is_some();
     let conflict = !swap && other.record.class.is_some() && other.record.class != first.record.class;
-    let same_file = |file_key: Key, file: &Option<String>, class: &Option<ClassLabel>| {
-        file_key == other.record.file_key && *file == other.record.file && *class == other.record.class
+    let file = alias_of(&other.record);
+    let same_file = |known: &Alias| {
+        (known.file_key, known.name_key, &known.file, &known.class)
+            == (file.file_key, file.name_key, &file.file, &file.class)
     };
-    let known = same_file(first.record.file_key, &first.record.file, &first.record.class)
-        || first
-            .record
-            .aliases
-            .iter()
-            .any(|alias| same_file(alias.file_key, &alias.file, &alias.class));
+    let known = same_file(&alias_of(&first.record)) || first.record.aliases.iter().any(same_file);
     if swap {
         let mut old = std::mem::replace(first, other);
         first.record.thumbnail = old.record.thumbnail.take();

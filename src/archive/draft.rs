@@ -106,6 +106,7 @@ pub(super) fn alias_of(record: &Record) -> Alias {
     Alias {
         class: record.class.clone(),
         file: record.file.clone(),
+        name_key: record.name_key,
         file_key: record.file_key,
         sealed: record.sealed.clone(),
     }
@@ -228,15 +229,17 @@ impl<'a> Draft<'a> {
     /// Takes in an image of a data set that is known already: every file of the set comes back from an export. Says what that meant.
     pub fn absorb(&mut self, spot: Spot, alias: Alias) -> Outcome {
         let known = self.record(spot);
-        let listed = |file_key: Key, file: &Option<String>, class: &Option<ClassLabel>| {
-            file_key == alias.file_key && *file == alias.file && (alias.class.is_none() || *class == alias.class)
+        let listed = |file_key: Key, name: (Option<Key>, &Option<String>), class: &Option<ClassLabel>| {
+            file_key == alias.file_key
+                && name == (alias.name_key, &alias.file)
+                && (alias.class.is_none() || *class == alias.class)
         };
         let conflict = alias.class.is_some() && alias.class != known.class;
-        if !listed(known.file_key, &known.file, &known.class)
+        if !listed(known.file_key, (known.name_key, &known.file), &known.class)
             && !known
                 .aliases
                 .iter()
-                .any(|known| listed(known.file_key, &known.file, &known.class))
+                .any(|known| listed(known.file_key, (known.name_key, &known.file), &known.class))
         {
             self.add_alias(spot, alias);
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::interchange::{files, stem};
+use super::interchange::{files, stem, vectors_sha256};
 use super::npy::{NpyWriter, write_failed};
 use super::store::blocking;
 use super::{Archive, ClassFile, Identity, IdentityMode, State, VectorProvenance};
@@ -48,13 +48,13 @@ fn write(state: &State, identity: &Identity, folder: &Path) -> Result<Exported> 
         let record = state.at(at);
         for index in 0..=record.aliases.len() {
             let alias = index.checked_sub(1).map(|index| &record.aliases[index]);
-            let (class, file) = alias.map_or((&record.class, &record.file), |alias| (&alias.class, &alias.file));
+            let class = alias.map_or(&record.class, |alias| &alias.class);
             let (value, vector) = match identity.mode() {
                 IdentityMode::Linked => linked(record, index, identity)?,
                 IdentityMode::Anonymous => (anonymous(record, index), None),
             };
             let row = Row {
-                file: file.clone().unwrap_or_default(),
+                file: value["file"].as_str().unwrap_or_default().to_owned(),
                 value,
                 at,
                 vector,
@@ -80,6 +80,7 @@ fn write(state: &State, identity: &Identity, folder: &Path) -> Result<Exported> 
             space: state.manifest.space.clone(),
             provenance: provenance(state, &rows),
             class,
+            vectors_sha256: Some(vectors_sha256(&path)?),
             pseudonyms_of: (identity.mode() == IdentityMode::Anonymous).then(|| identity.secret_id()),
             records: rows.into_iter().map(|row| row.value).collect(),
         };

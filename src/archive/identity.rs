@@ -140,6 +140,11 @@ impl Identity {
         self.key("file", &[sha256])
     }
 
+    /// Pseudonym of a file's name; none in mode `anonymous`, where nothing is kept of it.
+    pub fn name_key(&self, file: &str) -> Option<Key> {
+        (self.mode == IdentityMode::Linked).then(|| self.key("name", &[file.as_bytes()]))
+    }
+
     /// Pseudonym of a raster's digest.
     pub fn pixel_key(&self, digest: &[u8; 32]) -> Key {
         self.key("pixels", &[digest])

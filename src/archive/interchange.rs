@@ -2,22 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::npy::{Matrix, read_npy, write_whole};
-use super::{Identity, RowsProvenance};
+use super::{Identity, RowsProvenance, Shown};
 use crate::domain::{ClassLabel, ImageId, Key, LabelSource, Record, Space, SpaceId};
 use crate::error::{Error, ErrorKind, Result};
 
+/// The format of `<CLASS>.json` that is written; the only one so far. Files of other origin need not say it.
+pub const CLASS_FORMAT: u32 = 1;
 /// The file name of images without a class.
 const UNLABELLED: &str = "_unlabelled";
-/// The list of images that could not be embedded lies beside the class files.
-const BROKEN: &str = "broken.json";
+/// The list of images that could not be embedded lies beside the class files; no class begins with `_`.
+const BROKEN: &str = "_broken.json";
 /// Fields of a record in the order in which they are written; others follow.
 const FIELD_ORDER: [&str; 16] = [
     "id",
@@ -63,6 +66,8 @@ impl VectorProvenance {
 }
 
 /// `<CLASS>.json`: record i describes row i of `<CLASS>.npy`.
+///
+/// In this order: `format`, `space`, `provenance`, `class`, `vectors_sha256`, where there are pseudonyms `identity` and `secret_id`, `records`.
 #[derive(Clone, PartialEq)]
 pub struct ClassFile {
     /// Space of the vectors.
@@ -71,6 +76,8 @@ pub struct ClassFile {
     pub provenance: VectorProvenance,
     /// The class; none: the images without one.
     pub class: Option<ClassLabel>,
+    /// SHA-256 of the vectors, the bytes behind the header of `<CLASS>.npy`, 64 hex digits: what they belong to.
+    pub vectors_sha256: Option<String>,
     /// Set when ids are pseudonyms, made with the secret of this id: an archive with the same secret takes them as they are.
     pub pseudonyms_of: Option<String>,
     /// The records as they are written, unknown fields included.
@@ -89,9 +96,11 @@ impl fmt::Debug for ClassFile {
 
 #[derive(Deserialize)]
 struct Raw {
+    format: Option<u32>,
     space: RawSpace,
     provenance: VectorProvenance,
     class: Option<ClassLabel>,
+    vectors_sha256: Option<String>,
     identity: Option<String>,
     secret_id: Option<String>,
     records: Vec<Value>,
@@ -127,6 +136,11 @@ impl ClassFile {
         })?;
         let raw: Raw =
             serde_json::from_slice(&bytes).map_err(|error| refuse(format!("is not a class file: {error}")))?;
+        if let Some(format) = raw.format.filter(|&format| format != CLASS_FORMAT) {
+            return Err(refuse(format!(
+                "has format {format}, this program reads format {CLASS_FORMAT}: use a newer medsearch"
+            )));
+        }
         let RawSpace { space, id } = raw.space;
         if space.id() != id {
             return Err(refuse(format!(
@@ -146,6 +160,7 @@ impl ClassFile {
             space,
             provenance: raw.provenance,
             class: raw.class,
+            vectors_sha256: raw.vectors_sha256,
             pseudonyms_of,
             records: raw.records,
         })
@@ -181,14 +196,15 @@ impl ClassFile {
         })
     }
 
-    /// The archive's record of record `index`: ids become pseudonyms, the original is sealed where the archive's mode says so.
+    /// The archive's record of record `index`: ids become pseudonyms, names and tags are left out unless they are `shown`, the original is
+    /// sealed where the archive's mode says so.
     ///
     /// # Errors
     /// `InvalidRequest` when a field is missing or not what it should be.
     ///
     /// # Panics
     /// When there is no such record.
-    pub fn record(&self, index: usize, identity: &Identity, ingested_at: &str) -> Result<Record> {
+    pub fn record(&self, index: usize, identity: &Identity, shown: &Shown, ingested_at: &str) -> Result<Record> {
         let described = self.described(index)?;
         let needs = |what: &str| {
             Error::new(
@@ -249,12 +265,13 @@ impl ClassFile {
             sop: keys.sop,
             file_key: keys.file_key,
             pixel_key: keys.pixel_key,
-            file: described.file,
+            name_key: described.file.as_deref().and_then(|file| identity.name_key(file)),
+            file: described.file.filter(|_| shown.file_names),
             source: described.source,
             view: described.view,
-            age: described.age,
+            age: described.age.map(open_age),
             sex: described.sex,
-            tags: described.tags,
+            tags: described.tags.into_iter().filter(|(name, _)| shown.tag(name)).collect(),
             window: None,
             thumbnail: None,
             pixels: None,
@@ -263,6 +280,14 @@ impl ClassFile {
             ingested_at: ingested_at.to_owned(),
             sealed: identity.seal(&self.records[index])?,
         })
+    }
+}
+
+/// An age as it may stand in the open: above 89 years it can tell who somebody is, so these are one group.
+pub fn open_age(age: String) -> String {
+    match age.trim().parse::<f64>() {
+        Ok(years) if years > 89.0 => "90+".to_owned(),
+        _ => age,
     }
 }
 
@@ -276,45 +301,65 @@ struct Keys {
     pixel_key: Option<Key>,
 }
 
-/// The fields of an interchange record that mean something here.
-#[derive(Clone, PartialEq, Deserialize)]
+/// A record of the interchange form, as `embed` writes and `index` reads it. Absent fields are left out of the JSON.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Described {
     /// First 32 hex digits of the file's SHA-256; an image id in a file of pseudonyms.
     pub id: String,
-    /// Path within the data set.
+    /// Path below the data folder, with `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// SHA-256 of the file, 64 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
     /// The patient.
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text")]
     pub patient_id: Option<String>,
     /// Who gave that id.
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text")]
     pub issuer: Option<String>,
     /// Study Instance UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub study_uid: Option<String>,
     /// Series Instance UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub series_uid: Option<String>,
     /// SOP Instance UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sop_uid: Option<String>,
     /// Where the data set says it comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// How the class was proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_source: Option<LabelSource>,
-    /// Projection.
+    /// Projection, for example `PA`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<String>,
     /// Age in years.
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text")]
     pub age: Option<String>,
     /// Sex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sex: Option<String>,
-    /// Anything else.
-    #[serde(default)]
-    pub tags: BTreeMap<String, String>,
     /// Pseudonym of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_key: Option<Key>,
     /// Pseudonym of the pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pixel_key: Option<Key>,
+    /// Anything else.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// It names patients: its values never reach a log.
+impl fmt::Debug for Described {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Described")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Text, or a number that should have been written as text.
@@ -330,6 +375,7 @@ fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Resul
 impl Serialize for ClassFile {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("format", &CLASS_FORMAT)?;
         map.serialize_entry(
             "space",
             &RawSpace {
@@ -339,6 +385,9 @@ impl Serialize for ClassFile {
         )?;
         map.serialize_entry("provenance", &self.provenance)?;
         map.serialize_entry("class", &self.class)?;
+        if let Some(digest) = &self.vectors_sha256 {
+            map.serialize_entry("vectors_sha256", digest)?;
+        }
         if let Some(secret_id) = &self.pseudonyms_of {
             map.serialize_entry("identity", "pseudonym")?;
             map.serialize_entry("secret_id", secret_id)?;
@@ -436,6 +485,15 @@ pub fn load_folder(folder: &Path) -> Result<Vec<ClassData>> {
                 file.stem()
             ));
         }
+        if let Some(digest) = &file.vectors_sha256
+            && *digest != vectors_sha256(&npy)?
+        {
+            return refuse(format!(
+                "`{}` does not belong to `{}`: it describes other vectors; embed the data again",
+                json.display(),
+                npy.display()
+            ));
+        }
         if vectors.rows != file.records.len() {
             let (rows, records) = (vectors.rows, file.records.len());
             return refuse(format!(
@@ -466,6 +524,38 @@ pub fn load_folder(folder: &Path) -> Result<Vec<ClassData>> {
         classes.push(ClassData { file, vectors });
     }
     Ok(classes)
+}
+
+/// SHA-256 of the bytes behind the header of an `.npy` file, in hex.
+pub(super) fn vectors_sha256(npy: &Path) -> Result<String> {
+    let digest = || -> std::io::Result<String> {
+        let mut file = std::io::BufReader::new(std::fs::File::open(npy)?);
+        // Magic and version; then the header's length, of two bytes in version 1 and of four later.
+        let mut start = [0; 8];
+        file.read_exact(&mut start)?;
+        let mut length = [0; 4];
+        file.read_exact(if start[6] == 1 { &mut length[..2] } else { &mut length })?;
+        std::io::copy(
+            &mut (&mut file).take(u32::from_le_bytes(length).into()),
+            &mut std::io::sink(),
+        )?;
+        let mut digest = Sha256::new();
+        let mut piece = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut piece)? {
+                0 => break,
+                read => digest.update(&piece[..read]),
+            }
+        }
+        Ok(hex::encode(digest.finalize()))
+    };
+    digest().map_err(|error| {
+        Error::with_source(
+            ErrorKind::Unavailable,
+            format!("`{}` can't be read", npy.display()),
+            error,
+        )
+    })
 }
 
 /// Files with this ending that could be a class's.
@@ -513,6 +603,7 @@ mod tests {
                 engine: "test".into(),
             },
             class: Some(ClassLabel::parse("Viral Pneumonia").unwrap()),
+            vectors_sha256: None,
             pseudonyms_of: None,
             records,
         }
@@ -520,7 +611,7 @@ mod tests {
 
     fn record() -> Value {
         json!({"sha256": "ab".repeat(32), "id": "ab".repeat(16), "file": "Viral Pneumonia/ü 1.png", "patient_id": 7,
-            "age": 45, "tags": {"split": "train"}, "added": {"by": ["others"]}})
+            "age": 45, "tags": {"split": "train", "scanner": "x1", "PatientName": "Mueller"}, "added": {"by": ["others"]}})
     }
 
     fn write(folder: &Path, file: &ClassFile, rows: &[[f32; 2]]) {
@@ -533,14 +624,17 @@ mod tests {
     #[test]
     fn a_folder_comes_back_as_written() {
         let dir = tempfile::tempdir().unwrap();
-        let file = class_file(vec![record()]);
+        let mut file = class_file(vec![record()]);
+        file.vectors_sha256 = Some(hex::encode(Sha256::digest(
+            [1f32.to_le_bytes(), 2f32.to_le_bytes()].concat(),
+        )));
         write(dir.path(), &file, &[[1.0, 2.0]]);
         let unlabelled = ClassFile {
             class: None,
             ..class_file(vec![record()])
         };
         write(dir.path(), &unlabelled, &[[3.0, 4.0]]);
-        std::fs::write(dir.path().join("broken.json"), "[]").unwrap();
+        std::fs::write(dir.path().join("_broken.json"), "[]").unwrap();
         std::fs::write(dir.path().join(".hidden.npy"), "").unwrap();
         let classes = load_folder(dir.path()).unwrap();
         assert_eq!(classes.len(), 2);
@@ -549,7 +643,7 @@ mod tests {
         assert_eq!(classes[1].vectors.row(0), [3.0, 4.0]);
         let text = std::fs::read_to_string(dir.path().join("Viral Pneumonia.json")).unwrap();
         let at = |field: &str| text.find(&format!("\"{field}\"")).unwrap();
-        assert!(at("space") < at("provenance") && at("provenance") < at("records"));
+        assert!(at("format") < at("space") && at("space") < at("provenance") && at("provenance") < at("records"));
         assert!(at("file") < at("sha256") && at("sha256") < at("patient_id") && at("tags") < at("added"));
         assert!(text.contains("ü 1.png"));
     }
@@ -603,6 +697,24 @@ mod tests {
             },
             "another space",
         );
+        check(
+            |dir| {
+                let mut file = class_file(vec![record()]);
+                file.vectors_sha256 = Some(vectors_sha256(&dir.join("Viral Pneumonia.npy")).unwrap());
+                write(dir, &file, &[[1.0, 2.5]]);
+            },
+            "describes other vectors",
+        );
+        check(
+            |dir| {
+                let path = dir.join("Viral Pneumonia.json");
+                let text = std::fs::read_to_string(&path)
+                    .unwrap()
+                    .replace("\"format\": 1", "\"format\": 2");
+                std::fs::write(path, text).unwrap();
+            },
+            "use a newer medsearch",
+        );
         let empty = tempfile::tempdir().unwrap();
         assert_eq!(load_folder(empty.path()).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(
@@ -620,16 +732,34 @@ mod tests {
             json!({"id": "x", "sha256": "zz"}),
             json!([]),
         ]);
-        let made = file.record(0, &identity, "now").unwrap();
+        let made = file.record(0, &identity, &Shown::default(), "now").unwrap();
         assert_eq!(made.patient, identity.patient_key(None, "7"));
         assert_eq!(made.age.as_deref(), Some("45"));
         assert_eq!(made.file_key, identity.file_key(&[0xab; 32]));
         assert_eq!(made.id, identity.image_id(made.patient, &[0xab; 32]));
+        assert_eq!(
+            ["89", "90", "101", "90+", "old"].map(|age| open_age(age.into())),
+            ["89", "90+", "90+", "90+", "old"]
+        );
         assert_eq!(made.label_source, None);
+        assert_eq!(
+            (&made.file, made.name_key),
+            (&None, identity.name_key("Viral Pneumonia/ü 1.png"))
+        );
+        assert_eq!(made.tags, BTreeMap::from([("split".into(), "train".into())]));
+        let shown = Shown {
+            file_names: true,
+            tags: vec!["scanner".into()],
+        };
+        let made = file.record(0, &identity, &shown, "now").unwrap();
+        assert_eq!(made.file.as_deref(), Some("Viral Pneumonia/ü 1.png"));
+        assert_eq!(made.tags.keys().collect::<Vec<_>>(), ["scanner", "split"]);
         assert_eq!(identity.open(made.sealed.as_deref().unwrap()).unwrap(), record());
         for broken in 1..4 {
             assert_eq!(
-                file.record(broken, &identity, "now").unwrap_err().kind(),
+                file.record(broken, &identity, &Shown::default(), "now")
+                    .unwrap_err()
+                    .kind(),
                 ErrorKind::InvalidRequest
             );
         }
@@ -644,13 +774,13 @@ mod tests {
             "file_key": identity.file_key(&[2; 32]).to_string(), "pixel_key": identity.pixel_key(&[3; 32]).to_string()});
         let mut file = class_file(vec![record]);
         file.pseudonyms_of = Some(identity.secret_id());
-        let made = file.record(0, &identity, "now").unwrap();
+        let made = file.record(0, &identity, &Shown::default(), "now").unwrap();
         assert_eq!((made.id, made.patient), (id, Some(patient)));
         assert_eq!(made.pixel_key, Some(identity.pixel_key(&[3; 32])));
         assert_eq!(made.sealed, None);
 
         let other = Identity::new(Secret::from_bytes([9; 32]), IdentityMode::Anonymous);
-        let made = file.record(0, &other, "now").unwrap();
+        let made = file.record(0, &other, &Shown::default(), "now").unwrap();
         assert_eq!(made.patient, other.patient_key(None, &patient.to_string()));
         assert_ne!(made.id, id);
     }

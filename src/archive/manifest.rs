@@ -93,9 +93,32 @@ pub struct ArchiveInfo {
     /// What belongs into it.
     #[serde(default)]
     pub scope: Scope,
+    /// What may stand in open records though nobody checked that it names no patient.
+    #[serde(default)]
+    pub shown: Shown,
     /// Fields of a later program with the same format, carried along.
     #[serde(flatten)]
     pub other: serde_json::Map<String, Value>,
+}
+
+/// What of a data set's own names and columns stands in open records. By default three tags that can't name anybody.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Shown {
+    /// Names of files.
+    pub file_names: bool,
+    /// Further tags, which whoever made the archive called not identifying.
+    pub tags: Vec<String>,
+}
+
+impl Shown {
+    /// Tags that every archive shows.
+    pub const TAGS: [&str; 3] = ["split", "modality", "body_part"];
+
+    /// Whether a tag stands in open records.
+    pub fn tag(&self, name: &str) -> bool {
+        Self::TAGS.contains(&name) || self.tags.iter().any(|shown| shown == name)
+    }
 }
 
 /// Which pixels an archive keeps.
@@ -574,6 +597,7 @@ pub(super) mod tests {
                 secret_id: "s".into(),
                 retention: Retention::View,
                 scope: Scope::default(),
+                shown: Shown::default(),
                 other: serde_json::Map::new(),
             },
             space: space(4),

@@ -31,7 +31,6 @@ mod writer;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -45,9 +44,9 @@ pub use draft::{Change, NewImage, NewPixels, Outcome};
 pub use export::{Exported, export};
 pub use gc::{Collected, CompactSettings, compact};
 pub use identity::{Identity, IdentityMode};
-pub use interchange::{ClassData, ClassFile, Described, VectorProvenance, load_folder};
+pub use interchange::{CLASS_FORMAT, ClassData, ClassFile, Described, VectorProvenance, load_folder, open_age};
 pub use manifest::{
-    ArchiveInfo, GraphEntry, GraphParameters, Manifest, ModelRef, PackEntry, Retention, RowsEntry, Scope, Shard,
+    ArchiveInfo, GraphEntry, GraphParameters, Manifest, ModelRef, PackEntry, Retention, RowsEntry, Scope, Shard, Shown,
     Superseded, Tombstones,
 };
 pub use npy::{Matrix, NpyWriter, read_npy};
@@ -60,6 +59,7 @@ pub use writer::{Committed, Writer, WriterSettings};
 use crate::domain::{PackRef, Space};
 use crate::error::{Error, ErrorKind, Result};
 use manifest::{FORMAT, MANIFESTS};
+pub use store::local_folder;
 use store::{Put, Store, blocking};
 
 /// What is known of the archive is trusted for this long: manifests that are superseded for an hour may be gone, and with them the proof
@@ -147,6 +147,8 @@ pub struct NewArchive {
     pub retention: Retention,
     /// What belongs into it.
     pub scope: Scope,
+    /// What stands in open records.
+    pub shown: Shown,
     /// Space of its vectors.
     pub space: Space,
     /// Precisions measured as interchangeable, at least one.
@@ -211,6 +213,7 @@ impl Archive {
                 secret_id: identity.secret_id(),
                 retention: new.retention,
                 scope: new.scope,
+                shown: new.shown,
                 other: serde_json::Map::new(),
             },
             space: new.space,
@@ -331,11 +334,11 @@ impl Archive {
         pack::read(&self.0.store, slice).await
     }
 
-    /// Writes the stored model to `folder` as `model.pt` and `model.json`, verified.
+    /// The TorchScript of the stored model, verified.
     ///
     /// # Errors
-    /// `Unavailable`, `Damaged`; `StorageFull` or `Unavailable` when the folder can't be written.
-    pub async fn read_model(&self, model: &ModelRef, folder: &Path) -> Result<()> {
+    /// `Unavailable`, `Damaged`.
+    pub async fn read_model(&self, model: &ModelRef) -> Result<Bytes> {
         let name = format!("models/{}/model.pt", model.digest);
         let bytes = self.0.store.get(&name).await?;
         if model_digest(&bytes) != model.digest {
@@ -344,17 +347,7 @@ impl Archive {
                 format!("`{name}` is damaged: its bytes have another digest"),
             ));
         }
-        let card = serde_json::to_vec_pretty(&model.card).map_err(|error| {
-            Error::with_source(ErrorKind::Internal, "the model card can't be written as JSON", error)
-        })?;
-        let folder = folder.to_owned();
-        blocking(move || {
-            std::fs::create_dir_all(&folder)?;
-            std::fs::write(folder.join("model.pt"), bytes)?;
-            std::fs::write(folder.join("model.json"), card)
-        })
-        .await?
-        .map_err(|error| Error::with_source(ErrorKind::Unavailable, "the model can't be written to a folder", error))
+        Ok(bytes)
     }
 
     fn store(&self) -> &Store {

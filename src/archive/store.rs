@@ -249,7 +249,7 @@ pub(super) fn is_object_name(name: &str, kind: &str) -> bool {
 ///
 /// # Errors
 /// `InvalidRequest` for anything but a path or a `file://` URL.
-pub(super) fn local_folder(url: &str) -> Result<PathBuf> {
+pub fn local_folder(url: &str) -> Result<PathBuf> {
     let refuse = |message: String| Err(Error::new(ErrorKind::InvalidRequest, message));
     if let Some(rest) = url.strip_prefix("file://") {
         let path = rest.strip_prefix("localhost").unwrap_or(rest);

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,8 @@ pub struct Bench {
 #[derive(Serialize)]
 struct Report {
     images: usize,
+    /// Broken images, named on standard error, that no query was made of.
+    left_out: usize,
     processors: usize,
     embed: EmbedReport,
     query: QueryReport,
@@ -101,8 +103,9 @@ struct Alone {
 impl Bench {
     /// Prints one JSON object.
     pub fn run(self) -> Result<ExitCode> {
-        let images: Vec<Vec<u8>> = read_images(&self.data, self.queries)?;
+        let (images, left_out) = self.read_images()?;
         let report = Report {
+            left_out,
             images: Dataset::open(&self.data)?.entries().len(),
             processors: super::processors(),
             embed: self.embed()?,
@@ -116,6 +119,35 @@ impl Bench {
                 .map_err(|error| Error::with_source(ErrorKind::Internal, "the report can't be written", error))?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Images to ask with, and how many were met that can't be used.
+    fn read_images(&self) -> Result<(Vec<Vec<u8>>, usize)> {
+        let dataset = Dataset::open(&self.data)?;
+        let decoder = super::index::decoder(1);
+        let input = ModelCard::load(&self.model)?.input();
+        let (mut images, mut left_out) = (Vec::new(), 0);
+        for entry in dataset.entries() {
+            let usable = dataset.read(&entry.file).and_then(|bytes| {
+                search::prepare(&decoder, &input, &bytes, None)?;
+                Ok(bytes)
+            });
+            match usable {
+                Ok(bytes) => images.push(bytes),
+                Err(error) => {
+                    eprintln!("left out: {}: {error}", entry.file);
+                    left_out += 1;
+                }
+            }
+            if images.len() >= self.queries.max(1) {
+                break;
+            }
+        }
+        if images.is_empty() {
+            let message = format!("`{}` holds no images that can be used", self.data.display());
+            return Err(Error::new(ErrorKind::InvalidRequest, message));
+        }
+        Ok((images, left_out))
     }
 
     /// Both ways in turn, so that a slow minute of the machine hits both; medians.
@@ -274,23 +306,6 @@ impl Bench {
 /// Queries before counting begins.
 const WARM_UP: usize = 20;
 const STAGES: [&str; 6] = ["decode", "preprocess", "queue", "model", "search", "total"];
-
-fn read_images(data: &Path, most: usize) -> Result<Vec<Vec<u8>>> {
-    let dataset = Dataset::open(data)?;
-    let images = dataset
-        .entries()
-        .iter()
-        .take(most.max(1))
-        .map(|entry| dataset.read(&entry.file))
-        .collect::<Result<Vec<_>>>()?;
-    if images.is_empty() {
-        return Err(Error::new(
-            ErrorKind::InvalidRequest,
-            format!("`{}` holds no images", data.display()),
-        ));
-    }
-    Ok(images)
-}
 
 /// An HTTP client that costs next to nothing: one connection, requests written beforehand, answers not read beyond their length.
 struct Connection {

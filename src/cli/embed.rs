@@ -16,8 +16,10 @@ use crate::search::prepare;
 /// Turn a folder (or zip) of images into vectors: one `.npy` and one `.json` a class.
 ///
 /// Reads `DIR/<CLASS>/…` and `DIR/<CLASS>/images/…`, the COVID-19 Radiography Database as it is downloaded (zip, outer or inner folder),
-/// PNG, JPEG and DICOM. Killed at any moment, it goes on where it was when it is started again.
+/// PNG, JPEG and DICOM. Killed at any moment, it goes on where it was when it is started again; a run that came to its end is not gone on from, so that
+/// everything is embedded again.
 #[derive(Args)]
+#[command(after_help = super::EXIT_CODES)]
 pub struct Embed {
     /// Folder or zip with one folder a class.
     #[arg(long, value_name = "DIR")]
@@ -37,7 +39,7 @@ pub struct Embed {
     /// Threads that read and decode. Default: the number of processors.
     #[arg(long, env = "MEDSEARCH_DECODE_THREADS")]
     decode_threads: Option<usize>,
-    /// Embed everything again instead of going on from an earlier run.
+    /// Embed everything again instead of going on from a run that was interrupted.
     #[arg(long)]
     fresh: bool,
     /// Seconds between progress lines when standard error is no terminal.
@@ -66,7 +68,7 @@ impl Embed {
         };
         let report = bulk::run(&dataset, backend.as_mut(), &decode, &settings)?;
         eprintln!(
-            "{} of {} images embedded, {} known from an earlier run, {} broken; written to {}",
+            "{} of {} images embedded, {} known from an interrupted run, {} broken; written to {}",
             report.embedded,
             report.images,
             report.known,

@@ -8,16 +8,21 @@ use clap::{Args, ValueEnum};
 use super::EXIT_PARTIAL;
 use super::settings::ArchiveArgs;
 use crate::app::own_program;
-use crate::archive::{IdentityMode, Retention};
+use crate::archive::{IdentityMode, Retention, Shown};
 use crate::error::Result;
 use crate::imaging::{Decoder, DecoderSettings, Limits};
 use crate::index::IndexSettings;
-use crate::ingest::build::{self, BuildSettings};
+use crate::ingest::build::{self, BuildSettings, Wanted};
 
 /// Make an archive from vectors: `.npy` and `.json` of `medsearch embed`, of the Python script or of other origin.
 ///
-/// With `--data` the images are read too: the archive keeps thumbnails and pictures and knows equal pixels. An archive that exists gets the images that it lacks.
+/// With `--data` the images are read too: the archive keeps thumbnails and pictures and knows equal pixels. An archive that exists gets the images that it
+/// lacks; it stays what it was made, and flags that say otherwise are refused.
+///
+/// Ids of patients and studies become pseudonyms. Sex, age, projection, source and label stand in the open, and no other text of the data set does
+/// unless `--tag` or `--show-file-names` says that it identifies nobody.
 #[derive(Args)]
+#[command(after_help = super::EXIT_CODES)]
 pub struct Index {
     #[command(flatten)]
     archive: ArchiveArgs,
@@ -42,15 +47,22 @@ pub struct Index {
     /// The images were made by a program: said wherever they are shown.
     #[arg(long)]
     synthetic: bool,
-    /// What is kept of who an image belongs to.
-    #[arg(long, value_enum, default_value_t = Identity::Linked)]
-    identity: Identity,
-    /// Which pixels are kept.
-    #[arg(long, value_enum, default_value_t = Keep::View)]
-    retention: Keep,
-    /// Shards; more than one is for a cluster.
-    #[arg(long, default_value_t = 1)]
-    shards: u32,
+    /// What is kept of who an image belongs to. Default: linked.
+    #[arg(long, value_enum)]
+    identity: Option<Identity>,
+    /// Which pixels are kept. Default: view.
+    #[arg(long, value_enum)]
+    retention: Option<Keep>,
+    /// A tag (a column of `metadata.csv` that is no known field) that is not identifying and may be shown; repeat it for more. `split`, `modality` and
+    /// `body_part` always are, all others are left out of what is shown.
+    #[arg(long = "tag", value_name = "NAME")]
+    tags: Vec<String>,
+    /// Show the names of files: for public data, where they name nobody. Otherwise they are left out of what is shown.
+    #[arg(long)]
+    show_file_names: bool,
+    /// Shards; more than one is for a cluster. Default: 1.
+    #[arg(long)]
+    shards: Option<u32>,
     /// Classes with more rows than this get a graph.
     #[arg(long, env = "MEDSEARCH_EXACT_ROWS_MAX")]
     exact_rows_max: Option<usize>,
@@ -61,9 +73,9 @@ pub struct Index {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Identity {
-    /// Pseudonyms, and beside them the ids encrypted with the archive's secret: `export` gives everything back.
+    /// Pseudonyms, and beside them each record as it came (ids, file name, all tags), encrypted with the archive's secret: `export` gives everything back.
     Linked,
-    /// Pseudonyms only: nobody can get an id back.
+    /// Pseudonyms only; ids, file names and unlisted tags are not kept, and nobody can get them back.
     Anonymous,
 }
 
@@ -81,29 +93,30 @@ impl Index {
     /// Exit code 3 when images were left out.
     pub fn run(self) -> Result<ExitCode> {
         let threads = self.decode_threads.unwrap_or_else(super::processors);
-        let name = self.name.clone().unwrap_or_else(|| {
-            self.embeddings
-                .file_name()
-                .map_or_else(|| "archive".to_owned(), |name| name.to_string_lossy().into_owned())
-        });
         let settings = BuildSettings {
             embeddings: self.embeddings,
             data: self.data,
             model: self.model,
-            name,
-            licence: self.licence,
-            demo: self.demo,
-            synthetic: self.synthetic,
-            identity: match self.identity {
-                Identity::Linked => IdentityMode::Linked,
-                Identity::Anonymous => IdentityMode::Anonymous,
+            wanted: Wanted {
+                name: self.name,
+                licence: self.licence,
+                demo: self.demo,
+                synthetic: self.synthetic,
+                identity: self.identity.map(|identity| match identity {
+                    Identity::Linked => IdentityMode::Linked,
+                    Identity::Anonymous => IdentityMode::Anonymous,
+                }),
+                retention: self.retention.map(|keep| match keep {
+                    Keep::Original => Retention::Original,
+                    Keep::View => Retention::View,
+                    Keep::Thumbnail => Retention::Thumbnail,
+                }),
+                shards: self.shards,
+                shown: Shown {
+                    file_names: self.show_file_names,
+                    tags: self.tags,
+                },
             },
-            retention: match self.retention {
-                Keep::Original => Retention::Original,
-                Keep::View => Retention::View,
-                Keep::Thumbnail => Retention::Thumbnail,
-            },
-            shards: self.shards,
             index: IndexSettings::default().with_exact_rows_max(self.exact_rows_max),
             threads,
         };
@@ -115,14 +128,22 @@ impl Index {
             &settings,
         ))?;
         eprintln!(
-            "version {}: {} new images, {} files known already, {} under another class than before, {} left out; {} graphs",
-            report.version,
+            "{} new images, {} further copies of known images, {} of them under another class, {} left out; {} graphs; version {} of the archive",
             report.inserted,
-            report.duplicates,
+            report.duplicates + report.conflicts,
             report.conflicts,
             report.left_out.len(),
-            report.graphs
+            report.graphs,
+            report.version
         );
+        if settings.data.is_none() {
+            eprintln!("without --data no pictures are kept: the archive is searched, but its images can't be shown");
+        }
+        for (tag, records) in &report.hidden_tags {
+            eprintln!(
+                "tag `{tag}` of {records} records is not shown, since it may name somebody; `--tag {tag}` shows it in a new archive"
+            );
+        }
         for (file, why) in &report.left_out {
             eprintln!("left out: {file}: {why}");
         }

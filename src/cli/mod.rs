@@ -22,6 +22,8 @@ use crate::telemetry;
 /// Exit code of a command that did its work but met images or objects it had to leave out.
 pub const EXIT_PARTIAL: u8 = 3;
 
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong command line; 3 done, but what is broken was left out or found, and is named.";
+
 /// Medical image similarity search: find the most similar known cases to an X-ray or MRI.
 ///
 /// Research use only, not for diagnosis.
@@ -30,6 +32,7 @@ pub const EXIT_PARTIAL: u8 = 3;
     name = "medsearch",
     version,
     max_term_width = 110,
+    after_help = EXIT_CODES,
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -79,6 +82,7 @@ enum Command {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // SAFETY: this is the program's first thread, and it has started no other.
     unsafe { settings::use_huge_pages() };
+    settings::write_for_oneself();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let cli = match settings::with_file(Cli::command(), &arguments).and_then(|command| {
         let matches = command.get_matches_from(&arguments);

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::settings::ArchiveArgs;
 use crate::app::{Settings, open_engine};
 use crate::archive::Archive;
-use crate::domain::{Ask, Exclude};
+use crate::domain::{Ask, ClassLabel, Exclude, Hit, VoteMethod};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::answer_json;
 use crate::metrics::Metrics;
@@ -26,6 +26,12 @@ pub struct Search {
     /// Neighbors wanted, 1 to 100.
     #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
     k: u16,
+    /// How the neighbors' labels become a suggestion.
+    #[arg(long, value_enum, default_value_t = Vote::Majority)]
+    vote: Vote,
+    /// Search this class only; repeat it for more.
+    #[arg(long = "class", value_name = "NAME")]
+    classes: Vec<ClassLabel>,
     /// Print the whole answer as the HTTP API gives it.
     #[arg(long)]
     json: bool,
@@ -41,6 +47,16 @@ pub struct Search {
     /// Where the model runs: `auto`, `cpu` or `cuda:N`.
     #[arg(long, default_value = "auto", env = "MEDSEARCH_DEVICE")]
     device: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Vote {
+    /// One neighbor, one vote.
+    Majority,
+    /// Votes weigh their similarity.
+    Distance,
+    /// Votes of rare classes weigh more.
+    Prior,
 }
 
 impl Search {
@@ -70,6 +86,12 @@ impl Search {
         };
         let ask = Ask {
             k: self.k.into(),
+            vote: match self.vote {
+                Vote::Majority => VoteMethod::Majority,
+                Vote::Distance => VoteMethod::Distance,
+                Vote::Prior => VoteMethod::Prior,
+            },
+            classes: (!self.classes.is_empty()).then_some(self.classes),
             exact: self.exact,
             exclude,
             ..Ask::default()
@@ -100,9 +122,17 @@ impl Search {
 fn print_table(answer: &Answer) {
     println!("rank  similarity  class                file or id");
     for (rank, hit) in answer.ranking.hits.iter().enumerate() {
-        let class = hit.class().map_or("(no label)", |class| class.as_str());
-        let name = hit.record.file.clone().unwrap_or_else(|| hit.id().to_string());
-        println!("{:>4}  {:>10.4}  {:<20} {}", rank + 1, hit.similarity, class, name);
+        print_hit(&(rank + 1).to_string(), hit);
+    }
+    println!("\nnearest of each class");
+    for hit in &answer.ranking.nearest_per_class {
+        print_hit("", hit);
     }
     println!("\n{}. Research use only, not for diagnosis.", answer.verdict.reason);
+}
+
+fn print_hit(rank: &str, hit: &Hit) {
+    let class = hit.class().map_or("(no label)", |class| class.as_str());
+    let name = hit.record.file.clone().unwrap_or_else(|| hit.id().to_string());
+    println!("{rank:>4}  {:>10.4}  {class:<20} {name}", hit.similarity);
 }

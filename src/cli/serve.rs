@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::settings::ArchiveArgs;
+use super::settings::{ArchiveArgs, warn_if_others_read};
 use crate::app::{App, Settings, own_program};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -93,6 +93,7 @@ impl Serve {
         let Some(path) = &self.api_key_file else {
             return Ok(self.api_key.clone());
         };
+        warn_if_others_read(path);
         let text = std::fs::read_to_string(path).map_err(|error| {
             Error::with_source(
                 ErrorKind::InvalidRequest,

@@ -1,11 +1,12 @@
 //! Settings: flag, then environment, then file, then the built-in default. This folder alone reads the environment.
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
 
-use crate::archive::Secret;
+use crate::archive::{Secret, local_folder};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Which archive, and the secret that makes its pseudonyms.
@@ -23,12 +24,20 @@ pub struct ArchiveArgs {
 impl ArchiveArgs {
     /// The secret of an archive that exists.
     pub fn secret(&self) -> Result<Secret> {
-        Secret::load(&self.secret_path()?)
+        let path = self.secret_path()?;
+        // A mistyped archive shall not be told as a lost secret.
+        if !path.exists() {
+            require_archive(&self.archive)?;
+        }
+        warn_if_others_read(&path);
+        Secret::load(&path)
     }
 
     /// The secret of an archive that may be new.
     pub fn secret_or_new(&self) -> Result<Secret> {
-        Secret::load_or_create(&self.secret_path()?)
+        let path = self.secret_path()?;
+        warn_if_others_read(&path);
+        Secret::load_or_create(&path)
     }
 
     fn secret_path(&self) -> Result<PathBuf> {
@@ -37,6 +46,17 @@ impl ArchiveArgs {
             None => Secret::default_path(&self.archive),
         }
     }
+}
+
+/// Whether there is an archive at all; only its secret opens it.
+fn require_archive(url: &str) -> Result<()> {
+    if local_folder(url)?.join("manifest").is_dir() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::NotFound,
+        format!("there is no archive at `{url}`"),
+    ))
 }
 
 /// Makes the values of the configuration file the defaults of the command line, so that a flag or variable wins over them.
@@ -117,6 +137,25 @@ pub unsafe fn use_huge_pages() {
     }
 }
 
+/// Archives and vectors say things about patients: what this program writes is for the user who runs it. A group gets in by `chmod`.
+pub fn write_for_oneself() {
+    // SAFETY: `umask` takes any mode and can't fail.
+    unsafe { libc::umask(0o077) };
+}
+
+/// Says so when others may read a file that is nobody else's business.
+pub fn warn_if_others_read(path: &Path) {
+    if let Some(mode) = others_read(path) {
+        let path = path.display();
+        eprintln!("medsearch: `{path}` can be read by other users of this machine (mode {mode:o}): chmod 600 it");
+    }
+}
+
+fn others_read(path: &Path) -> Option<u32> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Arg;
@@ -142,6 +181,28 @@ mod tests {
             parsed(file, &["medsearch", "serve", "--listen-on", "x:1"]).unwrap(),
             "x:1"
         );
+    }
+
+    #[test]
+    fn a_mistyped_archive_is_no_lost_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |name: &str| ArchiveArgs {
+            archive: dir.path().join(name).to_str().unwrap().to_owned(),
+            secret_file: None,
+        };
+        std::fs::create_dir_all(dir.path().join("archive/manifest")).unwrap();
+        let missing = |name: &str| of(name).secret().err().unwrap().to_string();
+        assert!(missing("nowhere").contains("there is no archive at"));
+        assert!(missing("archive").contains("secret"));
+    }
+
+    #[test]
+    fn files_that_others_read_are_found() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, found) in [(0o600, None), (0o640, Some(0o640)), (0o604, Some(0o604))] {
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(others_read(file.path()), found);
+        }
     }
 
     #[test]

@@ -34,9 +34,12 @@ pub struct Record {
     /// Pseudonym of the decoded pixels; absent when indexed from vectors alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pixel_key: Option<Key>,
-    /// Path within the data set it came from.
+    /// Path within the data set it came from, in an archive that shows names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// Pseudonym of that path, in mode `linked`: two files of equal bytes are told apart by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_key: Option<Key>,
     /// Where the data set says the image comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
@@ -49,7 +52,7 @@ pub struct Record {
     /// Sex as the data set gives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sex: Option<String>,
-    /// Anything else.
+    /// Of what else is known, the tags that the archive shows.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
     /// How stored values became 8 bit.
@@ -94,9 +97,12 @@ pub struct Alias {
     /// The class it was handed in under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<ClassLabel>,
-    /// Path within its data set.
+    /// Path within its data set, in an archive that shows names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// Pseudonym of that path, in mode `linked`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_key: Option<Key>,
     /// Pseudonym of its bytes.
     pub file_key: Key,
     /// Its interchange record, encrypted.

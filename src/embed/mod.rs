@@ -9,12 +9,14 @@ mod worker;
 
 use std::path::Path;
 
+use bytes::Bytes;
+
 pub use card::{ModelCard, SCRIPT_FILE, Weights};
 pub use thumbnail::ThumbnailBackend;
 pub use worker::{BatchSettings, Embedded, Embedder};
 
 use crate::archive::RowsProvenance;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::ModelInput;
 
 /// Something that turns prepared images into vectors. It is used by one thread at a time.
@@ -41,6 +43,39 @@ pub trait Backend: Send {
     fn provenance(&self) -> RowsProvenance;
 }
 
+/// A network before it is loaded: its card and the TorchScript that the card describes.
+pub struct Network {
+    /// What it is and what it takes.
+    pub card: ModelCard,
+    /// The bytes of `model.pt`.
+    pub script: Bytes,
+}
+
+impl Network {
+    /// Takes what the card describes and nothing else.
+    ///
+    /// # Errors
+    /// `Damaged` when `script` is another network.
+    pub fn new(card: ModelCard, script: Bytes) -> Result<Self> {
+        card.check_script(&script)?;
+        Ok(Self { card, script })
+    }
+
+    /// Reads `model.json` and `model.pt` of a folder.
+    ///
+    /// # Errors
+    /// `NotFound`, `Damaged`, `UnsupportedMedia` for a folder without a usable model.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let card = ModelCard::load(dir)?;
+        let path = dir.join(SCRIPT_FILE);
+        let script = std::fs::read(&path).map_err(|error| {
+            let message = format!("`{}` can't be read", path.display());
+            Error::with_source(ErrorKind::NotFound, message, error)
+        })?;
+        Self::new(card, script.into())
+    }
+}
+
 /// Loads the model in `dir` (`model.json`, `model.pt`) onto `device` (`auto`, `cpu`, `cuda` or `cuda:N`); without a folder the 32×32 grey
 /// thumbnail embedder, which needs no network and ignores `device`.
 ///
@@ -49,19 +84,27 @@ pub trait Backend: Send {
 pub fn load_backend(dir: Option<&Path>, device: &str) -> Result<Box<dyn Backend>> {
     match dir {
         None => Ok(Box::new(ThumbnailBackend::default())),
-        Some(dir) => load_network(dir, device),
+        Some(dir) => load_network(Network::read(dir)?, device),
     }
 }
 
+/// Loads a network onto `device`, from memory: nothing is written anywhere.
+///
+/// # Errors
+/// `Damaged` when it is no TorchScript; `InvalidRequest` for a device that is not there.
 #[cfg(feature = "torch")]
-fn load_network(dir: &Path, device: &str) -> Result<Box<dyn Backend>> {
-    Ok(Box::new(torch::TorchBackend::load(dir, device)?))
+pub fn load_network(network: Network, device: &str) -> Result<Box<dyn Backend>> {
+    Ok(Box::new(torch::TorchBackend::load(network, device)?))
 }
 
+/// Refuses: this build has no libtorch.
+///
+/// # Errors
+/// `InvalidRequest`.
 #[cfg(not(feature = "torch"))]
-fn load_network(_dir: &Path, _device: &str) -> Result<Box<dyn Backend>> {
-    Err(crate::error::Error::new(
-        crate::error::ErrorKind::InvalidRequest,
+pub fn load_network(_network: Network, _device: &str) -> Result<Box<dyn Backend>> {
+    Err(Error::new(
+        ErrorKind::InvalidRequest,
         "this build has no libtorch: build it with the feature `torch`, or leave the model out for the thumbnail embedder",
     ))
 }
@@ -72,7 +115,7 @@ fn check_sizes(card: &ModelCard, inputs: &[ModelInput]) -> Result<()> {
     let bytes = spec.width as usize * spec.height as usize * 3;
     for input in inputs {
         if (input.width, input.height, input.pixels.len()) != (spec.width, spec.height, bytes) {
-            return Err(crate::error::Error::internal(format!(
+            return Err(Error::internal(format!(
                 "the model takes {}x{} pixels, the input has {}x{} in {} bytes",
                 spec.width,
                 spec.height,

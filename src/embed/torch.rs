@@ -1,10 +1,8 @@
 //! The libtorch backend: a TorchScript that takes uint8 `[N, H, W, 3]` and gives float32 `[N, D]`. The only file that knows `tch`.
 
-use std::path::Path;
-
 use tch::{CModule, Cuda, Device, Kind, TchError, Tensor};
 
-use super::{Backend, ModelCard, SCRIPT_FILE, check_sizes};
+use super::{Backend, ModelCard, Network, check_sizes};
 use crate::archive::RowsProvenance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::ModelInput;
@@ -22,25 +20,18 @@ pub(super) struct TorchBackend {
 }
 
 impl TorchBackend {
-    /// Loads `dir/model.pt` after checking it against `dir/model.json`, without running it.
+    /// Loads a network, without running it.
     ///
     /// # Errors
-    /// `NotFound`, `Damaged`, `UnsupportedMedia` for a folder without a usable model; `InvalidRequest` for a device that is not there.
-    pub fn load(dir: &Path, device: &str) -> Result<Self> {
-        let card = ModelCard::load(dir)?;
+    /// `Damaged` for what is no TorchScript; `InvalidRequest` for a device that is not there.
+    pub fn load(network: Network, device: &str) -> Result<Self> {
+        let Network { card, script } = network;
         let device = pick_device(device, Cuda::device_count().try_into().unwrap_or(0))?;
-        let path = dir.join(SCRIPT_FILE);
-        let script = std::fs::read(&path).map_err(|error| {
-            Error::with_source(
-                ErrorKind::NotFound,
-                format!("`{}` can't be read", path.display()),
-                error,
-            )
-        })?;
-        card.check_script(&script)?;
-        // From the bytes that were checked, not from the file again.
         let module = load_elsewhere(&script, device).map_err(|error| {
-            let message = format!("`{}` is not a TorchScript that this libtorch loads", path.display());
+            let message = format!(
+                "the network `{}` is not a TorchScript that this libtorch loads",
+                card.name
+            );
             Error::with_source(ErrorKind::Damaged, message, error)
         })?;
         Ok(Self { card, module, device })
@@ -159,8 +150,10 @@ fn pick_device(device: &str, found: usize) -> Result<Device> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::SCRIPT_FILE;
     use super::*;
     use sha2::{Digest, Sha256};
+    use std::path::Path;
 
     const SIDE: i64 = 24;
     const DIMENSION: i64 = 16;
@@ -174,6 +167,10 @@ mod tests {
         module.save(dir.path().join(SCRIPT_FILE)).unwrap();
         write_card(dir.path());
         dir
+    }
+
+    fn load(dir: &Path) -> Result<TorchBackend> {
+        TorchBackend::load(Network::read(dir)?, "cpu")
     }
 
     fn write_card(dir: &Path) {
@@ -220,7 +217,7 @@ mod tests {
     #[test]
     fn a_batch_of_32_equals_32_single_ones() {
         let dir = folder(tiny());
-        let mut backend = TorchBackend::load(dir.path(), "cpu").unwrap();
+        let mut backend = load(dir.path()).unwrap();
         backend.warm_up().unwrap();
         assert_eq!(backend.provenance().device, "cpu");
         let inputs: Vec<_> = (0..32).map(input).collect();
@@ -244,11 +241,11 @@ mod tests {
         let mut bytes = std::fs::read(&script).unwrap();
         bytes[100] ^= 1;
         std::fs::write(&script, bytes).unwrap();
-        let error = TorchBackend::load(dir.path(), "cpu").err().unwrap();
+        let error = load(dir.path()).err().unwrap();
         assert!(error.to_string().contains("is not the file that the card"), "{error}");
         std::fs::write(&script, b"no TorchScript at all").unwrap();
         write_card(dir.path());
-        let error = TorchBackend::load(dir.path(), "cpu").err().unwrap();
+        let error = load(dir.path()).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Damaged);
         assert!(error.to_string().contains("this libtorch loads"), "{error}");
     }
@@ -260,7 +257,7 @@ mod tests {
                 .to_kind(Kind::Float)
                 .mean_dim([1i64, 2].as_slice(), false, Kind::Float)
         });
-        let error = TorchBackend::load(dir.path(), "cpu").unwrap().warm_up().unwrap_err();
+        let error = load(dir.path()).unwrap().warm_up().unwrap_err();
         assert!(error.to_string().contains("[1, 3]"), "{error}");
     }
 
@@ -269,7 +266,7 @@ mod tests {
         // Right for the two images it is traced with, impossible for one.
         let flat = SIDE * SIDE * 3;
         let dir = folder(|images| images.to_kind(Kind::Float).reshape([2, flat]).slice(1, 0, DIMENSION, 1));
-        let error = TorchBackend::load(dir.path(), "cpu").unwrap().warm_up().unwrap_err();
+        let error = load(dir.path()).unwrap().warm_up().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(std::error::Error::source(&error).is_some());
     }

@@ -16,7 +16,7 @@ pub mod render;
 pub mod resize;
 pub mod sniff;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use decoder::{Decoded, Decoder, DecoderSettings, Provenance};
 pub use dicom::worker::decode_worker_main;

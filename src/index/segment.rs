@@ -300,6 +300,7 @@ pub(crate) mod tests {
             file_key: key(2_000_000 + number),
             pixel_key: Some(key(3_000_000 + number)),
             file: None,
+            name_key: None,
             source: None,
             view: None,
             age: None,

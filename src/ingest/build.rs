@@ -13,11 +13,11 @@ use super::dataset::Dataset;
 use super::image::pictures;
 use super::progress::Progress;
 use crate::archive::{
-    Archive, ClassData, GraphBuilder, GraphParameters, IdentityMode, NewArchive, NewGraph, NewImage, NewModel,
-    Retention, RowsObject, Scope, Secret, load_folder,
+    Archive, ArchiveInfo, ClassData, GraphBuilder, GraphParameters, IdentityMode, Manifest, NewArchive, NewGraph,
+    NewImage, NewModel, Retention, RowsObject, Scope, Secret, Shown, load_folder,
 };
 use crate::domain::{ClassLabel, Embedding};
-use crate::embed::ModelCard;
+use crate::embed::{ModelCard, Network};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::Decoder;
 use crate::index::{self, IndexSettings, build_graph};
@@ -36,24 +36,88 @@ pub struct BuildSettings {
     pub data: Option<PathBuf>,
     /// The model they were made with: a folder, or `thumbnail`.
     pub model: Option<PathBuf>,
-    /// Shown to people.
-    pub name: String,
+    /// What the archive is, as far as somebody said so.
+    pub wanted: Wanted,
+    /// Which classes get a graph.
+    pub index: IndexSettings,
+    /// Threads that decode.
+    pub threads: usize,
+}
+
+/// What an archive is to be. Of a new one the rest has defaults; an archive that exists has to be so already.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Shown to people; default: the name of the folder of vectors.
+    pub name: Option<String>,
     /// Licence of the images.
     pub licence: Option<String>,
     /// Made for showing the product.
     pub demo: bool,
     /// Made by a program.
     pub synthetic: bool,
-    /// What is kept of who an image belongs to.
-    pub identity: IdentityMode,
-    /// Which pixels are kept.
-    pub retention: Retention,
-    /// Shards of a new archive.
-    pub shards: u32,
-    /// Which classes get a graph.
-    pub index: IndexSettings,
-    /// Threads that decode.
-    pub threads: usize,
+    /// What is kept of who an image belongs to; default: linked.
+    pub identity: Option<IdentityMode>,
+    /// Which pixels are kept; default: view.
+    pub retention: Option<Retention>,
+    /// Shards; default: one.
+    pub shards: Option<u32>,
+    /// What stands in open records beside what always does.
+    pub shown: Shown,
+}
+
+impl Wanted {
+    /// Refuses an archive that is not what is wanted.
+    fn check(&self, manifest: &Manifest, model: Option<&NewModel>) -> Result<()> {
+        let info = &manifest.archive;
+        let differs = |flag: &str, there: &dyn std::fmt::Display| {
+            let message = format!(
+                "--{flag} can't be changed: the archive was made with {there}; leave the flag out, or make another archive"
+            );
+            Err(Error::new(ErrorKind::InvalidRequest, message))
+        };
+        let other = |wanted: &Option<String>, there: &str| wanted.as_ref().is_some_and(|wanted| wanted != there);
+        if other(&self.name, &info.name) {
+            return differs("name", &info.name);
+        }
+        let licence = info.licence.as_deref().unwrap_or("none");
+        if other(&self.licence, licence) {
+            return differs("licence", &licence);
+        }
+        if self.demo && !info.demo {
+            return differs("demo", &"no such mark");
+        }
+        if self.synthetic && !info.synthetic {
+            return differs("synthetic", &"no such mark");
+        }
+        if self.identity.is_some_and(|wanted| wanted != info.identity) {
+            return differs("identity", &info.identity);
+        }
+        if self.retention.is_some_and(|wanted| wanted != info.retention) {
+            return differs("retention", &info.retention);
+        }
+        if self
+            .shards
+            .is_some_and(|wanted| wanted as usize != manifest.shards.len())
+        {
+            return differs("shards", &manifest.shards.len());
+        }
+        if self.shown.file_names && !info.shown.file_names {
+            return differs("show-file-names", &"hidden names");
+        }
+        if self.shown.tags.iter().any(|tag| !info.shown.tag(tag)) {
+            return differs("tag", &"fewer tags");
+        }
+        let digest = |model: &NewModel| hex::encode(Sha256::digest(model.torchscript.as_deref().unwrap_or_default()));
+        if let Some(wanted) = model
+            && manifest
+                .model
+                .as_ref()
+                .is_none_or(|there| there.digest != digest(wanted))
+        {
+            return differs("model", &"another model, or none");
+        }
+        Ok(())
+    }
 }
 
 /// What was done.
@@ -71,6 +135,8 @@ pub struct BuildReport {
     pub graphs: usize,
     /// Files that were left out, and why.
     pub left_out: Vec<(String, String)>,
+    /// Tags that are not shown, and how many records have them.
+    pub hidden_tags: BTreeMap<String, usize>,
 }
 
 /// Makes an archive, or adds to one, in one version. Killed before its end it leaves the archive as it was.
@@ -104,36 +170,52 @@ pub async fn build(
         ));
     }
     let input = model.as_ref().map(|(card, _)| card.input());
+    let wanted = &settings.wanted;
+    let identity = wanted.identity.unwrap_or(IdentityMode::Linked);
+    if identity == IdentityMode::Anonymous && wanted.shown.file_names {
+        let message = "an anonymous archive keeps no names of files: leave --show-file-names out";
+        return Err(Error::new(ErrorKind::InvalidRequest, message));
+    }
     let new = NewArchive {
-        name: settings.name.clone(),
-        demo: settings.demo,
-        synthetic: settings.synthetic,
-        licence: settings.licence.clone(),
-        identity: settings.identity,
-        retention: settings.retention,
+        name: wanted.name.clone().unwrap_or_else(|| {
+            let folder = settings.embeddings.file_name();
+            folder.map_or_else(|| "archive".to_owned(), |name| name.to_string_lossy().into_owned())
+        }),
+        demo: wanted.demo,
+        synthetic: wanted.synthetic,
+        licence: wanted.licence.clone(),
+        identity,
+        retention: wanted.retention.unwrap_or(Retention::View),
         scope: Scope::default(),
+        shown: wanted.shown.clone(),
         precisions: precisions(&classes),
         space,
-        shards: settings.shards,
+        shards: wanted.shards.unwrap_or(1),
         model: model.map(|(_, model)| model),
     };
-    let archive = open_or_create(url, new, secret()?).await?;
+    let archive = open_or_create(url, new, wanted, secret()?).await?;
+    let info = archive.latest().await?.archive.clone();
     let images = settings.data.as_deref().map(Dataset::open).transpose()?;
     let source = Source {
         archive: &archive,
         decoder,
         input,
         images: images.as_ref(),
-        retention: settings.retention,
+        info: &info,
     };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(settings.threads.max(1))
         .build()
         .map_err(|error| Error::with_source(ErrorKind::Unavailable, "no threads to decode with", error))?;
 
-    let mut report = BuildReport::default();
+    let mut report = BuildReport {
+        hidden_tags: hidden_tags(&classes, &info.shown),
+        ..BuildReport::default()
+    };
     let mut bulk = archive.bulk().await?;
-    let mut progress = Progress::new(classes.iter().map(|class| class.vectors.rows).sum(), PROGRESS_EVERY);
+    // Vectors alone are taken in at once; only pictures take time.
+    let total = classes.iter().map(|class| class.vectors.rows).sum();
+    let mut progress = images.as_ref().map(|_| Progress::new(total, PROGRESS_EVERY));
     let now = Timestamp::now().to_string();
     for class in &classes {
         let rows: Vec<usize> = (0..class.vectors.rows).collect();
@@ -149,10 +231,14 @@ pub async fn build(
                     Err(error) => report.left_out.push((name_of(class, row), error.to_string())),
                 }
             }
-            progress.done(chunk.len());
+            if let Some(progress) = &mut progress {
+                progress.done(chunk.len());
+            }
         }
     }
-    progress.finish();
+    if let Some(progress) = &progress {
+        progress.finish();
+    }
     let appended = bulk.commit(Some(graph_builder(settings.index.clone()))).await?;
     report.version = appended.version;
     report.inserted = appended.inserted;
@@ -162,15 +248,29 @@ pub async fn build(
     Ok(report)
 }
 
-async fn open_or_create(url: &str, new: NewArchive, secret: Secret) -> Result<Archive> {
-    let space = new.space.clone();
+async fn open_or_create(url: &str, new: NewArchive, wanted: &Wanted, secret: Secret) -> Result<Archive> {
+    let (space, model) = (new.space.clone(), new.model.clone());
     match Archive::create(url, new, secret.clone()).await {
         Err(error) if error.kind() == ErrorKind::Conflict => {}
         made => return made,
     }
     let archive = Archive::open(url, secret).await?;
-    archive.latest().await?.require_space(&space)?;
+    let manifest = archive.latest().await?;
+    manifest.require_space(&space)?;
+    wanted.check(&manifest, model.as_ref())?;
     Ok(archive)
+}
+
+fn hidden_tags(classes: &[ClassData], shown: &Shown) -> BTreeMap<String, usize> {
+    let mut hidden = BTreeMap::new();
+    let tags = classes
+        .iter()
+        .flat_map(|class| &class.file.records)
+        .filter_map(|record| record.get("tags")?.as_object());
+    for name in tags.flat_map(|tags| tags.keys()).filter(|name| !shown.tag(name)) {
+        *hidden.entry(name.clone()).or_default() += 1;
+    }
+    hidden
 }
 
 /// Where the pictures of an image come from.
@@ -179,21 +279,22 @@ struct Source<'a> {
     decoder: &'a Decoder,
     input: Option<crate::imaging::InputSpec>,
     images: Option<&'a Dataset>,
-    retention: Retention,
+    info: &'a ArchiveInfo,
 }
 
 impl Source<'_> {
     fn image(&self, class: &ClassData, row: usize, now: &str) -> Result<NewImage> {
         let identity = self.archive.identity();
-        let mut record = class.file.record(row, identity, now)?;
+        let mut record = class.file.record(row, identity, &self.info.shown, now)?;
+        let described = class.file.described(row)?;
         let (mut thumbnail, mut pixels) = (None, None);
-        if let (Some(images), Some(file)) = (self.images, record.file.clone()) {
+        if let (Some(images), Some(file)) = (self.images, described.file) {
+            let sha256 = described.sha256.ok_or_else(|| {
+                let why = "its record has no `sha256`: nothing proves that the file is the one that was embedded";
+                Error::new(ErrorKind::InvalidRequest, why)
+            })?;
             let bytes = images.read(&file)?;
-            let described = class.file.described(row)?;
-            if described
-                .sha256
-                .is_some_and(|sha256| sha256 != hex::encode(Sha256::digest(&bytes)))
-            {
+            if sha256 != hex::encode(Sha256::digest(&bytes)) {
                 let why = "the file is not the one that was embedded: embed the data again";
                 return Err(Error::new(ErrorKind::InvalidImage, why));
             }
@@ -207,7 +308,7 @@ impl Source<'_> {
             record.id = identity.image_id(record.patient, &image.pixels);
             record.pixel_key = Some(identity.pixel_key(&image.pixels));
             record.window = Some(image.window);
-            (thumbnail, pixels) = pictures(&image, self.retention)?;
+            (thumbnail, pixels) = pictures(&image, self.info.retention)?;
         }
         Ok(NewImage {
             record,
@@ -246,18 +347,10 @@ fn read_model(dir: &Path) -> Result<(ModelCard, NewModel)> {
         };
         return Ok((card, model));
     }
-    let card = ModelCard::load(dir)?;
-    let script = std::fs::read(dir.join("model.pt")).map_err(|error| {
-        Error::with_source(
-            ErrorKind::NotFound,
-            format!("`{}` can't be read", dir.join("model.pt").display()),
-            error,
-        )
-    })?;
-    card.check_script(&script)?;
+    let Network { card, script } = Network::read(dir)?;
     let model = NewModel {
         card: serde_json::to_value(&card).map_err(unwritable)?,
-        torchscript: Some(script.into()),
+        torchscript: Some(script),
     };
     Ok((card, model))
 }
@@ -301,4 +394,261 @@ fn graph(rows: &RowsObject, class: &ClassLabel, keys: &[u32], parameters: &index
         },
         bytes: build_graph(&vectors, keys, parameters)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bulk::{self, BulkSettings};
+    use super::*;
+    use crate::archive::export;
+    use crate::embed::ThumbnailBackend;
+    use crate::imaging::testing::png_of;
+    use crate::imaging::{DecoderSettings, Limits};
+
+    fn decoder() -> Decoder {
+        Decoder::new(DecoderSettings {
+            limits: Limits::default(),
+            workers: 1,
+            worker_memory_bytes_max: 1 << 30,
+            worker_seconds_max: 10,
+            program: "none".into(),
+        })
+    }
+
+    fn png(seed: u8) -> Vec<u8> {
+        let pixels: Vec<u8> = (0..64u8).map(|i| i.wrapping_mul(seed)).collect();
+        png_of(
+            8,
+            8,
+            png::ColorType::Grayscale,
+            png::BitDepth::Eight,
+            &pixels,
+            None,
+            None,
+        )
+    }
+
+    /// A data set whose names of files and columns name patients, embedded.
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            let place = Self(tempfile::tempdir().unwrap());
+            std::fs::create_dir_all(place.path("data/COVID")).unwrap();
+            std::fs::write(place.path("data/COVID/Mueller_Anna.png"), png(3)).unwrap();
+            std::fs::write(place.path("data/COVID/Mueller_Anna copy.png"), png(3)).unwrap();
+            std::fs::write(place.path("data/COVID/Schmidt.png"), png(5)).unwrap();
+            let csv = "file,patient_id,PatientName,split,site\n\
+                COVID/Mueller_Anna.png,M-4711,Anna Mueller,train,north\nCOVID/Mueller_Anna copy.png,M-4711,,train,north\n\
+                COVID/Schmidt.png,S-1,,test,\n";
+            std::fs::write(place.path("data/metadata.csv"), csv).unwrap();
+            place.embed();
+            place
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn embed(&self) {
+            let mut backend = ThumbnailBackend::default();
+            let input = ModelCard::thumbnail().input();
+            let decode = |bytes: &[u8]| {
+                let prepared = prepare(&decoder(), &input, bytes, None)?;
+                Ok((prepared.input, prepared.image.provenance))
+            };
+            let dataset = Dataset::open(&self.path("data")).unwrap();
+            bulk::run(
+                &dataset,
+                &mut backend,
+                &decode,
+                &BulkSettings::new(self.path("embeddings")),
+            )
+            .unwrap();
+        }
+
+        async fn build(&self, archive: &str, wanted: Wanted) -> Result<BuildReport> {
+            let settings = BuildSettings {
+                embeddings: self.path("embeddings"),
+                data: Some(self.path("data")),
+                model: Some("thumbnail".into()),
+                wanted,
+                index: IndexSettings::default(),
+                threads: 2,
+            };
+            let url = self.path(archive);
+            let secret = || Ok(Secret::from_bytes([7; 32]));
+            build(url.to_str().unwrap(), secret, &decoder(), &settings).await
+        }
+
+        /// Every byte of an archive.
+        fn bytes(&self, archive: &str) -> Vec<u8> {
+            let mut folders = vec![self.path(archive)];
+            let mut bytes = Vec::new();
+            while let Some(folder) = folders.pop() {
+                for item in std::fs::read_dir(folder).unwrap() {
+                    let path = item.unwrap().path();
+                    if path.is_dir() {
+                        folders.push(path);
+                    } else {
+                        bytes.extend(std::fs::read(path).unwrap());
+                    }
+                }
+            }
+            bytes
+        }
+    }
+
+    fn holds(bytes: &[u8], text: &str) -> bool {
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_name_stands_in_the_clear() {
+        let place = Place::new();
+        for identity in [IdentityMode::Linked, IdentityMode::Anonymous] {
+            let archive = identity.to_string();
+            let wanted = Wanted {
+                identity: Some(identity),
+                shown: Shown {
+                    tags: vec!["site".into()],
+                    ..Shown::default()
+                },
+                ..Wanted::default()
+            };
+            let report = place.build(&archive, wanted).await.unwrap();
+            assert_eq!((report.inserted, report.duplicates), (2, 1));
+            assert_eq!(report.hidden_tags, BTreeMap::from([("PatientName".into(), 1)]));
+            let bytes = place.bytes(&archive);
+            for name in ["Mueller", "Schmidt", "PatientName", "4711"] {
+                assert!(!holds(&bytes, name), "{name} in {identity}");
+            }
+            assert!(holds(&bytes, "north") && holds(&bytes, "train"));
+
+            let url = place.path(&archive);
+            let opened = Archive::open(url.to_str().unwrap(), Secret::from_bytes([7; 32]));
+            let out = place.path(&format!("{identity} again"));
+            export(&opened.await.unwrap(), &out).await.unwrap();
+            let text = |folder: &Path| std::fs::read_to_string(folder.join("COVID.json")).unwrap();
+            match identity {
+                IdentityMode::Linked => assert_eq!(text(&out), text(&place.path("embeddings"))),
+                IdentityMode::Anonymous => assert!(!text(&out).contains("Mueller")),
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn names_are_shown_where_that_was_asked_for() {
+        let place = Place::new();
+        let shown = Wanted {
+            shown: Shown {
+                file_names: true,
+                tags: vec![],
+            },
+            ..Wanted::default()
+        };
+        place.build("public", shown.clone()).await.unwrap();
+        assert!(holds(&place.bytes("public"), "COVID/Schmidt.png"));
+        let anonymous = Wanted {
+            identity: Some(IdentityMode::Anonymous),
+            ..shown
+        };
+        let error = place.build("none", anonymous).await.unwrap_err();
+        assert!(error.to_string().contains("--show-file-names"), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_archive_stays_what_it_was_made() {
+        let place = Place::new();
+        let small = Wanted {
+            retention: Some(Retention::Thumbnail),
+            name: Some("X-rays".into()),
+            ..Wanted::default()
+        };
+        place.build("archive", small.clone()).await.unwrap();
+        for same in [small, Wanted::default()] {
+            assert_eq!(place.build("archive", same).await.unwrap().duplicates, 3);
+        }
+        let other: [(&str, Wanted); 5] = [
+            (
+                "retention",
+                Wanted {
+                    retention: Some(Retention::Original),
+                    ..Wanted::default()
+                },
+            ),
+            (
+                "identity",
+                Wanted {
+                    identity: Some(IdentityMode::Anonymous),
+                    ..Wanted::default()
+                },
+            ),
+            (
+                "shards",
+                Wanted {
+                    shards: Some(2),
+                    ..Wanted::default()
+                },
+            ),
+            (
+                "name",
+                Wanted {
+                    name: Some("CTs".into()),
+                    ..Wanted::default()
+                },
+            ),
+            (
+                "synthetic",
+                Wanted {
+                    synthetic: true,
+                    ..Wanted::default()
+                },
+            ),
+        ];
+        for (flag, wanted) in other {
+            let error = place.build("archive", wanted).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+            assert!(
+                error.to_string().contains(&format!("--{flag} can't be changed")),
+                "{error}"
+            );
+        }
+        // New pictures are kept as the archive says, not as a new archive would.
+        std::fs::write(place.path("data/COVID/new.png"), png(9)).unwrap();
+        place.embed();
+        assert_eq!(place.build("archive", Wanted::default()).await.unwrap().inserted, 1);
+        assert!(
+            !place.path("archive/pixels").exists()
+                || std::fs::read_dir(place.path("archive/pixels"))
+                    .unwrap()
+                    .next()
+                    .is_none()
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_files_of_the_data_are_read_and_only_proven_ones() {
+        let place = Place::new();
+        let outside = place.path("private.png");
+        std::fs::write(&outside, png(11)).unwrap();
+        let json = place.path("embeddings/COVID.json");
+        let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+        let digest = hex::encode(Sha256::digest(png(11)));
+        for (row, name) in ["../private.png", outside.to_str().unwrap()].into_iter().enumerate() {
+            file["records"][row]["file"] = name.into();
+            file["records"][row]["sha256"] = digest.clone().into();
+        }
+        let record = file["records"][2].as_object_mut().unwrap();
+        record.remove("sha256");
+        record.insert("file_key".into(), "ab".repeat(16).into());
+        std::fs::write(&json, file.to_string()).unwrap();
+        let report = place.build("archive", Wanted::default()).await.unwrap();
+        assert_eq!(report.inserted, 0);
+        let why: Vec<_> = report.left_out.iter().map(|(_, why)| why.as_str()).collect();
+        assert!(
+            why[0].contains("not of this data set") && why[1] == why[0] && why[2].contains("has no `sha256`"),
+            "{why:?}"
+        );
+    }
 }

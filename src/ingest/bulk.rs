@@ -21,8 +21,8 @@ use crate::embed::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{ModelInput, Provenance};
 
-/// The list of images that could not be embedded; absent when there is none.
-const BROKEN_FILE: &str = "broken.json";
+/// The list of images that could not be embedded; absent when there is none. No class begins with `_`, so none is called so.
+const BROKEN_FILE: &str = "_broken.json";
 /// Longest time whose work a kill may cost.
 const PART_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -94,7 +94,7 @@ pub struct Broken {
 
 /// Embeds every image of `dataset` and writes the interchange form. `decode` turns file bytes into the model's input, on several threads at once.
 ///
-/// Broken images are named on stderr and in `broken.json`, and skipped. Final files are replaced together at the end; until then finished work is
+/// Broken images are named on stderr and in `_broken.json`, and skipped. Final files are replaced together at the end; until then finished work is
 /// kept under `OUT/.partial`, found again by path, size, SHA-256, space and precision.
 ///
 /// # Errors
@@ -651,7 +651,7 @@ mod tests {
             .collect();
         assert_eq!(classes, [(None, 3), (Some("COVID".into()), 5)]);
         let written = files(out.path());
-        let listed: serde_json::Value = serde_json::from_slice(&written["broken.json"]).unwrap();
+        let listed: serde_json::Value = serde_json::from_slice(&written["_broken.json"]).unwrap();
         assert_eq!(
             listed[0],
             serde_json::json!({"file": "COVID/04.png", "type": "invalid-image", "detail": "cut off"})
@@ -664,7 +664,7 @@ mod tests {
             std::fs::write(data.path().join(format!("COVID/{i:02}.png")), i.to_string()).unwrap();
         }
         let report = run(&dataset, &mut Counting::new(50), &decode, &settings(out.path())).unwrap();
-        assert!(report.broken.is_empty() && !files(out.path()).contains_key("broken.json"));
+        assert!(report.broken.is_empty() && !files(out.path()).contains_key("_broken.json"));
     }
 
     #[test]

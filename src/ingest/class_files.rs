@@ -6,11 +6,11 @@ use std::path::Path;
 
 use npyz::WriterBuilder;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::files::{Staged, stage, storage, sync_folder, write_json};
-use super::metadata::FileRecord;
 use super::parts::{Parts, Place};
-use crate::archive::RowsProvenance;
+use crate::archive::{CLASS_FORMAT, Described, RowsProvenance};
 use crate::domain::{ClassLabel, Space, SpaceId};
 use crate::embed::ModelCard;
 use crate::error::Result;
@@ -21,7 +21,7 @@ pub(super) const UNLABELLED: &str = "_unlabelled";
 /// What one class is about to become: row i of the matrix is described by record i.
 pub(super) struct ClassRows {
     pub class: Option<ClassLabel>,
-    pub records: Vec<FileRecord>,
+    pub records: Vec<Described>,
     pub places: Vec<Place>,
 }
 
@@ -41,8 +41,9 @@ pub(super) fn write_classes(
 ) -> Result<Vec<String>> {
     let mut staged = Vec::new();
     for class in classes {
-        staged.push(stage_matrix(out, class, parts, card.dimension)?);
-        let described = Described::new(class, card, provenance);
+        let (matrix, vectors_sha256) = stage_matrix(out, class, parts, card.dimension)?;
+        staged.push(matrix);
+        let described = Written::new(class, vectors_sha256, card, provenance);
         let json = out.join(format!("{}.json", class.stem()));
         staged.push(stage(&json, |file| write_json(file, &described))?);
     }
@@ -64,11 +65,12 @@ pub(super) fn write_classes(
     Ok(earlier)
 }
 
-/// float32, C order, N×D; one vector in memory at a time.
-fn stage_matrix(out: &Path, class: &ClassRows, parts: &mut Parts, dimension: usize) -> Result<Staged> {
+/// float32, C order, N×D; one vector in memory at a time. Says the SHA-256 of the vectors, too.
+fn stage_matrix(out: &Path, class: &ClassRows, parts: &mut Parts, dimension: usize) -> Result<(Staged, String)> {
     let path = out.join(format!("{}.npy", class.stem()));
     let mut failed = None;
     let mut bytes = vec![0; dimension * 4];
+    let mut digest = Sha256::new();
     let staged = stage(&path, |file| {
         let shape = [class.places.len() as u64, dimension as u64];
         let mut matrix = npyz::WriteOptions::<f32>::new()
@@ -81,21 +83,25 @@ fn stage_matrix(out: &Path, class: &ClassRows, parts: &mut Parts, dimension: usi
                 failed = Some(error);
                 return Err(io::Error::other("a part can't be read"));
             }
+            digest.update(&bytes);
             matrix.extend(bytes.as_chunks::<4>().0.iter().map(|&value| f32::from_le_bytes(value)))?;
         }
         matrix.finish()
     });
     // The error about the part says more than the one about the file that could not be written for it.
-    failed.map_or(staged, Err)
+    let staged = failed.map_or(staged, Err)?;
+    Ok((staged, hex::encode(digest.finalize())))
 }
 
-/// `<CLASS>.json`.
+/// `<CLASS>.json`; see `archive::ClassFile`, which reads it.
 #[derive(Serialize)]
-struct Described<'a> {
+struct Written<'a> {
+    format: u32,
     space: SpaceWithId,
     provenance: Provenance<'a>,
     class: Option<&'a ClassLabel>,
-    records: &'a [FileRecord],
+    vectors_sha256: String,
+    records: &'a [Described],
 }
 
 #[derive(Serialize)]
@@ -113,14 +119,15 @@ struct Provenance<'a> {
     engine: &'a str,
 }
 
-impl<'a> Described<'a> {
-    fn new(class: &'a ClassRows, card: &'a ModelCard, provenance: &'a RowsProvenance) -> Self {
+impl<'a> Written<'a> {
+    fn new(class: &'a ClassRows, vectors_sha256: String, card: &'a ModelCard, provenance: &'a RowsProvenance) -> Self {
         let RowsProvenance {
             precision,
             device,
             engine,
         } = provenance;
         Self {
+            format: CLASS_FORMAT,
             space: SpaceWithId {
                 space: card.space(),
                 id: card.space_id,
@@ -132,6 +139,7 @@ impl<'a> Described<'a> {
                 engine,
             },
             class: class.class.as_ref(),
+            vectors_sha256,
             records: &class.records,
         }
     }

@@ -67,6 +67,10 @@ impl Dataset {
             list_folder(path, "", 0, &mut files)?;
             (Source::Folder(path.to_owned()), files)
         } else {
+            if !about.is_file() {
+                let message = format!("`{shown}` is neither a folder nor a file");
+                return Err(Error::new(ErrorKind::UnsupportedMedia, message));
+            }
             let zip = open_zip(path)?;
             let places = list_zip(&zip).map_err(|error| error.context(&shown))?;
             let files = places.keys().cloned().collect();
@@ -117,8 +121,16 @@ impl Dataset {
     /// The bytes of an entry or a document. May be called by several threads at once.
     ///
     /// # Errors
-    /// `TooLarge` above [`FILE_BYTES_MAX`]; `InvalidImage` when the file or zip entry can't be read.
+    /// `InvalidRequest` for any other name, wherever it may lead; `TooLarge` above [`FILE_BYTES_MAX`]; `InvalidImage` when the file or zip entry can't be read.
     pub fn read(&self, file: &str) -> Result<Vec<u8>> {
+        let listed = |file: &str| {
+            let found = self.entries.binary_search_by(|entry| entry.file.as_str().cmp(file));
+            found.is_ok() || self.documents.iter().any(|document| document == file)
+        };
+        if !listed(file) {
+            let message = "the file is not of this data set";
+            return Err(Error::new(ErrorKind::InvalidRequest, message));
+        }
         let path = format!("{}{file}", self.root);
         match &self.source {
             Source::Folder(folder) => {
@@ -183,10 +195,13 @@ fn list_folder(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String
         };
         let path = format!("{prefix}{name}");
         // Links are followed, so that a data set may be put together from links; a link to nothing is reported when it is read.
-        let is_folder = std::fs::metadata(item.path()).is_ok_and(|about| about.is_dir());
-        if !is_folder {
+        let about = std::fs::metadata(item.path());
+        let is_folder = about.as_ref().is_ok_and(std::fs::Metadata::is_dir);
+        // A pipe or a device would be read for ever.
+        let is_file = about.map_or(true, |about| about.is_file());
+        if is_file {
             files.push(path);
-        } else if depth < DEPTH_MAX && !name.starts_with('.') && !(depth > 0 && name == MASKS) {
+        } else if is_folder && depth < DEPTH_MAX && !name.starts_with('.') && !(depth > 0 && name == MASKS) {
             list_folder(&item.path(), &format!("{path}/"), depth + 1, files)?;
         }
         if files.len() > FILES_MAX {
@@ -528,5 +543,49 @@ mod tests {
         sparse.set_len(FILE_BYTES_MAX + 1).unwrap();
         let dataset = Dataset::open(dir.path()).unwrap();
         assert_eq!(dataset.read("COVID/big.dcm").unwrap_err().kind(), ErrorKind::TooLarge);
+    }
+
+    #[test]
+    fn only_what_is_listed_is_read() {
+        let dir = tree(&["COVID/a.png", "COVID/b/c/deep.png", "metadata.csv", ".hidden"]);
+        let outside = tree(&["private.png"]);
+        let dataset = Dataset::open(dir.path()).unwrap();
+        assert_eq!(dataset.read("COVID/a.png").unwrap(), b"COVID/a.png");
+        assert_eq!(dataset.read("metadata.csv").unwrap(), b"metadata.csv");
+        let absolute = outside.path().join("private.png");
+        let upwards = format!(
+            "../{}/private.png",
+            outside.path().file_name().unwrap().to_str().unwrap()
+        );
+        let others = [
+            absolute.to_str().unwrap(),
+            &upwards,
+            ".hidden",
+            "COVID/../COVID/a.png",
+            "COVID/b/c/deep.png",
+        ];
+        for other in others {
+            assert_eq!(
+                dataset.read(other).unwrap_err().kind(),
+                ErrorKind::InvalidRequest,
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_no_image() {
+        let dir = tree(&["COVID/a.png"]);
+        let pipe = std::ffi::CString::new(dir.path().join("COVID/pipe.png").to_str().unwrap()).unwrap();
+        // SAFETY: the path is a string that ends with NUL.
+        assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+        std::os::unix::fs::symlink("a.png", dir.path().join("COVID/link.png")).unwrap();
+        let dataset = Dataset::open(dir.path()).unwrap();
+        assert_eq!(
+            names(&dataset).iter().map(|(file, _)| *file).collect::<Vec<_>>(),
+            ["COVID/a.png", "COVID/link.png"]
+        );
+        let error = Dataset::open(&dir.path().join("COVID/pipe.png")).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::UnsupportedMedia);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::archive::{Change, Identity, NewImage, NewPixels, Outcome, Retention, Writer};
+use crate::archive::{Change, Identity, NewImage, NewPixels, Outcome, Retention, Writer, open_age};
 use crate::domain::{ClassLabel, ImageId, LabelSource, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{thumbnail_png, view_png};
@@ -248,9 +248,10 @@ fn record(
         file_key: whose.file_key,
         pixel_key: Some(whose.pixel_key),
         file: None,
+        name_key: facts.0["file"].as_str().and_then(|file| identity.name_key(file)),
         source: labels.source,
         view: labels.view.or_else(|| dicom.view.clone()),
-        age: labels.age.or_else(|| dicom.age.clone()),
+        age: labels.age.or_else(|| dicom.age.clone()).map(open_age),
         sex: labels.sex.or_else(|| dicom.sex.clone()),
         tags: tags(image),
         window: Some(image.window),

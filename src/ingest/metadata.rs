@@ -1,91 +1,23 @@
 //! What is known about a file beside its pixels: `metadata.csv`, the Kaggle download's `<CLASS>.metadata.xlsx`, the DICOM header.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use calamine::{Data, Reader, Xlsx};
-use serde::{Deserialize, Serialize};
 
 use super::dataset::{Dataset, Entry};
-use crate::domain::ClassLabel;
+use crate::archive::Described;
+use crate::domain::{ClassLabel, LabelSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::Provenance;
 
 const XLSX_SUFFIX: &str = ".metadata.xlsx";
-
-/// One row of the interchange form: what is known about vector i. Absent fields are left out of the JSON.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileRecord {
-    /// First 32 hex digits of `sha256`.
-    pub id: String,
-    /// Path below the data folder, with `/`.
-    pub file: String,
-    /// SHA-256 of the file, in hex.
-    pub sha256: String,
-    /// Whose image it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub patient_id: Option<String>,
-    /// Who issued `patient_id`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub issuer: Option<String>,
-    /// Study Instance UID.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub study_uid: Option<String>,
-    /// Series Instance UID.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub series_uid: Option<String>,
-    /// SOP Instance UID.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sop_uid: Option<String>,
-    /// Where the image comes from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
-    /// How the class was proven.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub label_source: Option<String>,
-    /// Projection, for example `PA`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub view: Option<String>,
-    /// Age in years, as given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub age: Option<String>,
-    /// Sex, as given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sex: Option<String>,
-    /// Anything else.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tags: BTreeMap<String, String>,
-}
-
-impl FileRecord {
-    /// The field of a known column of `metadata.csv`.
-    fn column(&mut self, name: &str) -> Option<&mut Option<String>> {
-        Some(match name {
-            "patient_id" => &mut self.patient_id,
-            "issuer" => &mut self.issuer,
-            "study_uid" => &mut self.study_uid,
-            "series_uid" => &mut self.series_uid,
-            "sop_uid" => &mut self.sop_uid,
-            "source" => &mut self.source,
-            "label_source" => &mut self.label_source,
-            "view" | "projection" => &mut self.view,
-            "age" => &mut self.age,
-            "sex" => &mut self.sex,
-            _ => return None,
-        })
-    }
-}
-
-// It names patients: its values never reach a log.
-impl fmt::Debug for FileRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileRecord")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
-}
+/// Most bytes that an xlsx may inflate to, all its members together.
+const XLSX_BYTES_MAX: u64 = 256 << 20;
+/// Cells beyond these are not looked at.
+const XLSX_ROWS_MAX: u32 = 2_000_000;
+const XLSX_COLUMNS_MAX: u32 = 64;
 
 /// The documents of a data set, read.
 #[derive(Default)]
@@ -95,10 +27,11 @@ pub struct Metadata {
     unmatched: BTreeMap<String, usize>,
 }
 
-/// A row of `metadata.csv`: its class, and its other non-empty cells in the order of the columns.
+/// A row of `metadata.csv`: its class, how that was proven, and its other non-empty cells in the order of the columns.
 #[derive(Default)]
 struct Row {
     class: Option<ClassLabel>,
+    label_source: Option<LabelSource>,
     cells: Vec<(String, String)>,
 }
 
@@ -144,34 +77,33 @@ impl Metadata {
     }
 
     /// Everything known about an image; `sha256` of its file, in hex. `metadata.csv` wins over the xlsx, which wins over the file's own header.
-    pub fn record(&self, entry: &Entry, sha256: String, facts: Provenance) -> FileRecord {
+    pub fn record(&self, entry: &Entry, sha256: String, facts: Provenance) -> Described {
         let folder_says = entry.folder_class.is_some() && self.class_of(entry) == entry.folder_class;
-        let mut record = FileRecord {
+        let mut record = Described {
             id: sha256[..32].to_owned(),
-            file: entry.file.clone(),
-            sha256,
+            file: Some(entry.file.clone()),
+            sha256: Some(sha256),
             patient_id: facts.patient_id,
             issuer: facts.issuer,
             study_uid: facts.study_uid,
             series_uid: facts.series_uid,
             sop_uid: facts.sop_uid,
             source: self.sources.get(&entry.file).cloned(),
-            label_source: folder_says.then(|| "folder".to_owned()),
+            label_source: folder_says.then_some(LabelSource::Folder),
             view: facts.view,
             age: facts.age,
             sex: facts.sex,
-            tags: BTreeMap::new(),
+            ..Described::default()
         };
         for (tag, value) in [("modality", facts.modality), ("body_part", facts.body_part)] {
             record.tags.extend(value.map(|value| (tag.to_owned(), value)));
         }
-        for (column, value) in self
-            .rows
-            .get(&entry.file)
-            .map(|row| row.cells.as_slice())
-            .unwrap_or_default()
-        {
-            match record.column(column) {
+        let Some(row) = self.rows.get(&entry.file) else {
+            return record;
+        };
+        record.label_source = row.label_source.or(record.label_source);
+        for (column, value) in &row.cells {
+            match field(&mut record, column) {
                 Some(field) => *field = Some(value.clone()),
                 None => drop(record.tags.insert(column.clone(), value.clone())),
             }
@@ -211,6 +143,10 @@ impl Metadata {
                         let class = ClassLabel::parse(name);
                         kept.class = Some(class.map_err(|error| error.context(format!("class `{name}`")))?);
                     }
+                    ("label_source", name) => {
+                        let source = name.parse();
+                        kept.label_source = Some(source.map_err(|error: Error| error.context(format!("`{name}`")))?);
+                    }
                     (_, value) => kept.cells.push((column.to_owned(), value.to_owned())),
                 }
             }
@@ -237,22 +173,39 @@ impl Metadata {
         let broken = |error: calamine::XlsxError| {
             Error::with_source(ErrorKind::InvalidRequest, "it can't be read as xlsx", error)
         };
+        check_inflated(bytes)?;
         let mut book = Xlsx::new(Cursor::new(bytes)).map_err(broken)?;
         let no_columns = || Error::new(ErrorKind::InvalidRequest, "it has no columns FILE NAME and URL");
-        let sheet = book.worksheet_range_at(0).ok_or_else(no_columns)?.map_err(broken)?;
-        let mut rows = sheet.rows();
-        let titles: Vec<String> = rows
-            .next()
-            .unwrap_or_default()
+        let sheet = book.sheet_names().into_iter().next().ok_or_else(no_columns)?;
+        // Cell by cell: a table of all the cells that a sheet may have would be larger than any memory.
+        let mut cells = book.worksheet_cells_reader(&sheet).map_err(broken)?;
+        let mut first = None;
+        let mut titles: BTreeMap<u32, String> = BTreeMap::new();
+        let mut rows: BTreeMap<u32, (String, String)> = BTreeMap::new();
+        while let Some(cell) = cells.next_cell().map_err(broken)? {
+            let (row, column) = cell.get_position();
+            if row >= XLSX_ROWS_MAX || column >= XLSX_COLUMNS_MAX {
+                continue;
+            }
+            let text = Data::from(cell.get_value().clone()).to_string().trim().to_owned();
+            if row == *first.get_or_insert(row) {
+                titles.insert(column, text.to_uppercase());
+                continue;
+            }
+            match titles.get(&column).map(String::as_str) {
+                Some("FILE NAME") => rows.entry(row).or_default().0 = text.to_lowercase(),
+                Some("URL") => rows.entry(row).or_default().1 = text,
+                _ => {}
+            }
+        }
+        if !["FILE NAME", "URL"]
             .iter()
-            .map(|cell| text(cell).to_uppercase())
-            .collect();
-        let column = |title: &str| titles.iter().position(|found| found == title).ok_or_else(no_columns);
-        let (name_at, url_at) = (column("FILE NAME")?, column("URL")?);
+            .all(|title| titles.values().any(|found| found == title))
+        {
+            return Err(no_columns());
+        }
         let mut unmatched = 0;
-        for row in rows {
-            let cell = |at: usize| row.get(at).map(text).unwrap_or_default();
-            let (name, url) = (cell(name_at).to_lowercase(), cell(url_at));
+        for (name, url) in rows.into_values() {
             // A name may hold a dot of its own: as it is first, then without its ending.
             match by_stem.get(&name).or_else(|| by_stem.get(stem(&name))) {
                 _ if name.is_empty() => {}
@@ -265,8 +218,39 @@ impl Metadata {
     }
 }
 
-fn text(cell: &Data) -> String {
-    cell.to_string().trim().to_owned()
+/// The field of a known column of `metadata.csv`.
+fn field<'a>(record: &'a mut Described, column: &str) -> Option<&'a mut Option<String>> {
+    Some(match column {
+        "patient_id" => &mut record.patient_id,
+        "issuer" => &mut record.issuer,
+        "study_uid" => &mut record.study_uid,
+        "series_uid" => &mut record.series_uid,
+        "sop_uid" => &mut record.sop_uid,
+        "source" => &mut record.source,
+        "view" | "projection" => &mut record.view,
+        "age" => &mut record.age,
+        "sex" => &mut record.sex,
+        _ => return None,
+    })
+}
+
+/// Inflates everything once into nothing: the workbook's reader has no bound of its own.
+fn check_inflated(bytes: &[u8]) -> Result<()> {
+    let broken = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Error::with_source(ErrorKind::InvalidRequest, "it can't be read as xlsx", error)
+    };
+    let mut zip = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|error| broken(error.into()))?;
+    let mut left = XLSX_BYTES_MAX;
+    for index in 0..zip.len() {
+        let member = zip.by_index(index).map_err(|error| broken(error.into()))?;
+        let inflated = std::io::copy(&mut member.take(left + 1), &mut std::io::sink());
+        let inflated = inflated.map_err(|error| broken(error.into()))?;
+        left = left.checked_sub(inflated).ok_or_else(|| {
+            let message = format!("it inflates to more than {XLSX_BYTES_MAX} bytes");
+            Error::new(ErrorKind::TooLarge, message)
+        })?;
+    }
+    Ok(())
 }
 
 fn file_name(path: &str) -> &str {
@@ -287,6 +271,10 @@ pub(super) mod tests {
 
     /// An xlsx as small as can be, with the cells as inline text.
     pub fn xlsx(rows: &[&[&str]]) -> Vec<u8> {
+        xlsx_with(rows, "</sheetData>")
+    }
+
+    fn xlsx_with(rows: &[&[&str]], end: &str) -> Vec<u8> {
         let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
         let mut sheet = String::new();
         for (i, row) in rows.iter().enumerate() {
@@ -331,7 +319,7 @@ pub(super) mod tests {
             ),
             (
                 "xl/worksheets/sheet1.xml",
-                format!("<worksheet xmlns=\"{main}\"><sheetData>{sheet}</sheetData></worksheet>"),
+                format!("<worksheet xmlns=\"{main}\"><sheetData>{sheet}{end}</worksheet>"),
             ),
         ];
         let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
@@ -441,10 +429,49 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_cell_far_out_costs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let rows: [&[&str]; 2] = [&["FILE NAME", "URL"], &["A-1", "https://example.org"]];
+        let far = r#"<row r="1048576"><c r="XFD1048576"><v>1</v></c></row></sheetData>"#;
+        let bytes = xlsx_with(&rows, far);
+        std::fs::create_dir(dir.path().join("A")).unwrap();
+        std::fs::write(dir.path().join("A/A-1.png"), b"").unwrap();
+        std::fs::write(dir.path().join("A.metadata.xlsx"), bytes).unwrap();
+        let dataset = Dataset::open(dir.path()).unwrap();
+        let metadata = Metadata::read(&dataset).unwrap();
+        let record = metadata.record(entry(&dataset, "A/A-1.png"), "00".repeat(32), Provenance::default());
+        assert_eq!(record.source.as_deref(), Some("https://example.org"));
+    }
+
+    #[test]
+    fn an_xlsx_that_inflates_without_end_is_refused() {
+        let blanks = " ".repeat(1 << 20);
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        zip.start_file("xl/sharedStrings.xml", zip::write::SimpleFileOptions::default())
+            .unwrap();
+        for _ in 0..=XLSX_BYTES_MAX >> 20 {
+            zip.write_all(blanks.as_bytes()).unwrap();
+        }
+        let bytes = zip.finish().unwrap().into_inner();
+        assert!(bytes.len() < 1 << 20);
+        let (_dir, dataset) = dataset(&[("COVID.metadata.xlsx", &bytes), ("COVID/a.png", b"")]);
+        let error = Metadata::read(&dataset).err().unwrap().to_string();
+        assert!(
+            error.contains("COVID.metadata.xlsx") && error.contains("inflates"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn unreadable_documents_are_named() {
-        let cases: [(&str, &[u8], &str); 5] = [
+        let cases: [(&str, &[u8], &str); 6] = [
             ("metadata.csv", b"name,class\na.png,COVID\n", "no column `file`"),
             ("metadata.csv", b"file,class\nCOVID/a.png,\xff\n", "as CSV"),
+            (
+                "metadata.csv",
+                b"file,label_source\nCOVID/a.png,histology\n",
+                "`histology`: `label_source` is one of",
+            ),
             (
                 "metadata.csv",
                 b"file,class\nCOVID/a.png,a/b\n",

@@ -89,6 +89,7 @@ mod tests {
                     record.aliases = vec![Alias {
                         class: class(row.alias),
                         file: None,
+                        name_key: None,
                         file_key: key(FILE + 500 + number),
                         sealed: None,
                     }];

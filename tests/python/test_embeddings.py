@@ -1,6 +1,7 @@
 """calculate_embeddings.py: layouts, metadata, broken images, batches, and a kill in the middle."""
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -12,11 +13,13 @@ import zipfile
 
 import numpy as np
 import pytest
+from openpyxl import Workbook
 
 from conftest import SCRIPTS, script
 from medsearch_py import model, pixels
 from medsearch_py.card import CardError
-from medsearch_py.dataset import class_root
+from medsearch_py.dataset import Dataset, DatasetError, class_root
+from medsearch_py.metadata import XLSX_BYTES_MAX, Metadata
 
 CLASSES = ["COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"]
 
@@ -41,7 +44,7 @@ def test_interchange_form(synthetic, lite0, tmp_path):
     seen = []
     for name in CLASSES:
         vectors, described = read(tmp_path / "out", name)
-        assert list(described) == ["space", "provenance", "class", "records"]
+        assert list(described) == ["format", "space", "provenance", "class", "vectors_sha256", "records"]
         assert described["class"] == name
         assert described["space"]["id"] == card["space"]
         assert described["provenance"]["model"] == "efficientnet_lite0"
@@ -86,6 +89,22 @@ def test_unmatched_rows_are_counted(synthetic, tmp_path):
     assert "Normal.metadata.xlsx: 1 rows name no image" in embed(tree, tmp_path / "out").stderr
 
 
+def test_a_cell_far_out_and_an_endless_sheet_cost_nothing(tmp_path):
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A" / "A-1.png").write_bytes(b"")
+    document = tmp_path / "A.metadata.xlsx"
+    book = Workbook()
+    book.active.append(["FILE NAME", "URL"])
+    book.active.append(["A-1", "https://example.org"])
+    book.active.cell(1_048_576, 16_384, "far out")
+    book.save(document)
+    assert Metadata(Dataset(tmp_path)).sources == {"A/A-1.png": "https://example.org"}
+    with zipfile.ZipFile(document, "w", zipfile.ZIP_DEFLATED) as members:
+        members.writestr("xl/sharedStrings.xml", b" " * (XLSX_BYTES_MAX + 1))
+    with pytest.raises(DatasetError, match=r"A.metadata.xlsx.*inflates"):
+        Metadata(Dataset(tmp_path))
+
+
 def test_class_root():
     assert class_root(["A/1.png", "B/2.png"]) == ""
     assert class_root(["A/images/1.png", "A/masks/1.png"]) == ""
@@ -119,7 +138,7 @@ def test_metadata_wins_and_unlabelled_stay_so(tmp_path, golden):
     assert record["view"] == "AP"
     assert record["patient_id"] == "p7"
     assert record["issuer"] == "TEST"
-    assert record["age"] == "045"
+    assert record["age"] == "45"
     assert record["tags"] == {"modality": "DX", "body_part": "CHEST", "split": "test", "scanner": "X1"}
     _, other = read(tmp_path / "out", "Other")
     assert other["records"][0]["age"] == "61"
@@ -135,7 +154,7 @@ def test_broken_images_are_named_and_skipped(tmp_path, golden):
     for name in ("grey-8.png", "truncated.png", "constant.png", "words.png", "grey.jpg"):
         shutil.copy(golden / name, data / name)
     done = embed(tmp_path / "data", tmp_path / "out", expect=3)
-    broken = json.loads((tmp_path / "out" / "broken.json").read_text())
+    broken = json.loads((tmp_path / "out" / "_broken.json").read_text())
     assert {item["file"]: item["type"] for item in broken} == {
         "A/constant.png": "constant-image",
         "A/truncated.png": "invalid-image",
@@ -147,7 +166,7 @@ def test_broken_images_are_named_and_skipped(tmp_path, golden):
     for item in broken:
         (tmp_path / "data" / item["file"]).unlink()
     embed(tmp_path / "data", tmp_path / "out")
-    assert not (tmp_path / "out" / "broken.json").exists()
+    assert not (tmp_path / "out" / "_broken.json").exists()
 
 
 def test_goes_on_after_a_kill(synthetic, tmp_path):
@@ -198,12 +217,31 @@ def test_changed_files_are_embedded_again(tmp_path):
 
 
 def test_usage_errors(synthetic, tmp_path):
-    assert "neither a folder nor a zip" in embed(tmp_path / "none", tmp_path / "out", expect=2).stderr
+    assert "neither a folder nor a zip" in embed(tmp_path / "none", tmp_path / "out", expect=1).stderr
     (tmp_path / "empty").mkdir()
-    assert "no images" in embed(tmp_path / "empty", tmp_path / "out", expect=2).stderr
-    assert "no model card" in embed(synthetic, tmp_path / "out", tmp_path, expect=2).stderr
+    assert "no images" in embed(tmp_path / "empty", tmp_path / "out", expect=1).stderr
+    assert "no model card" in embed(synthetic, tmp_path / "out", tmp_path, expect=1).stderr
     with pytest.raises(CardError):
         model.load_model(str(tmp_path))
+
+
+def test_documents_are_read_before_the_first_image(synthetic, tmp_path):
+    """What an archive would not take is refused before anything is embedded."""
+    data = tmp_path / "data"
+    shutil.copytree(synthetic, data)
+    file = next(data.rglob("*.png")).relative_to(data).as_posix()
+    (data / "metadata.csv").write_text(f"file,label_source\n{file},histology\n")
+    assert "label_source `histology` is none of" in embed(data, tmp_path / "out", expect=1).stderr
+    (data / "metadata.csv").write_text(f"file,label_source\n{file},pcr\n")
+    embed(data, tmp_path / "out", limit=1)
+    assert (tmp_path / "out").stat().st_mode & 0o077 == 0
+
+
+def test_vectors_and_records_name_each_other(synthetic, tmp_path):
+    embed(synthetic, tmp_path / "out", limit=3)
+    vectors, described = read(tmp_path / "out", "COVID")
+    assert described["format"] == 1
+    assert described["vectors_sha256"] == hashlib.sha256(vectors.tobytes()).hexdigest()
 
 
 def test_limit_and_damaged_zip(synthetic, tmp_path):
@@ -218,5 +256,5 @@ def test_limit_and_damaged_zip(synthetic, tmp_path):
     data[victim.header_offset + 200] ^= 0xFF
     path.write_bytes(data)
     embed(path, tmp_path / "zipped", expect=3)
-    broken = json.loads((tmp_path / "zipped" / "broken.json").read_text())
+    broken = json.loads((tmp_path / "zipped" / "_broken.json").read_text())
     assert [item["file"] for item in broken] == [victim.filename]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medsearch_py import pixels, png, tiny_png
+from medsearch_py import dicom, pixels, png, tiny_png
 from medsearch_py.golden.picture import alpha, colour, grey
 from medsearch_py.problems import ImageProblem
 from medsearch_py.raster import Raster
@@ -148,7 +148,7 @@ def test_dicom_facts(golden):
         "sop_uid": "2.25.1001.3",
         "view": "PA",
         "sex": "F",
-        "age": "045",
+        "age": "45",
         "tags": {"modality": "DX", "body_part": "CHEST"},
     }
 
@@ -238,3 +238,8 @@ def test_every_cut_of_a_file_is_refused_or_read_but_never_crashes(golden):
                 pixels.prepare(data[:end], 16, 16)
             except ImageProblem:
                 continue
+
+
+def test_ages_are_whole_years():
+    ages = {"045Y": "45", "006M": "0", "030M": "2", "012W": "0", "060W": "1", "010D": "0", "45": "", "Mueller 4Y": ""}
+    assert {age: dicom.years(age) for age in ages} == ages

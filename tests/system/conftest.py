@@ -144,7 +144,8 @@ def three_class(shared, model, tmp_path_factory):
     data = shared / "cxr-three-class"
     medsearch("embed", "--data", data, "--out", folder / "embeddings", "--model", model)
     archive = folder / "archive"
-    medsearch("index", "--embeddings", folder / "embeddings", "--data", data, "--model", model, "--archive", archive)
+    where = ("--embeddings", folder / "embeddings", "--data", data, "--model", model, "--archive", archive)
+    medsearch("index", *where, "--show-file-names")
     return data, folder / "embeddings", archive
 
 

@@ -33,7 +33,7 @@ def test_graph_finds_what_the_scan_finds(three_class, serve, tmp_path):
     """With the exact threshold at 0 every class is searched by its graph; on the real set recall is 1."""
     data, embeddings, _ = three_class
     archive = tmp_path / "archive"
-    medsearch("index", "--embeddings", embeddings, "--archive", archive, "--exact-rows-max", 0)
+    medsearch("index", "--embeddings", embeddings, "--archive", archive, "--exact-rows-max", 0, "--show-file-names")
     server = serve(archive, "--exact-rows-max", 0, "--model", three_class_model(archive))
     run = script(
         "leave_one_out.py", "--url", server.url, "--data", data, "--embeddings", embeddings, "--json", tmp_path / "f"
@@ -69,7 +69,7 @@ def test_hard_files_embed_alike(model, tmp_path):
     medsearch("embed", "--data", data, "--out", tmp_path / "rust", "--model", model, check=False)
     script("calculate_embeddings.py", "--data", data, "--out", tmp_path / "python", "--model", model, check=False)
     print(script("compare_embeddings.py", tmp_path / "python", tmp_path / "rust").stdout)
-    broken = [json.loads((tmp_path / side / "broken.json").read_text()) for side in ("rust", "python")]
+    broken = [json.loads((tmp_path / side / "_broken.json").read_text()) for side in ("rust", "python")]
     kinds = [{(file["file"], file["type"]) for file in side} for side in broken]
     assert kinds[0] == kinds[1]
     embedded = json.loads((tmp_path / "rust" / "_unlabelled.json").read_text())["records"]
@@ -82,7 +82,7 @@ def test_export_gives_back_what_went_in(three_class, tmp_path):
     _, embeddings, archive = three_class
     medsearch("export", "--archive", archive, "--out", tmp_path / "back")
     for description in sorted(embeddings.glob("*.json")):
-        if description.name == "broken.json":
+        if description.name == "_broken.json":
             continue
         before, after = (
             json.loads((folder / description.name).read_text()) for folder in (embeddings, tmp_path / "back")

@@ -464,6 +464,7 @@ pub(super) mod tests {
             file_key: Key([0; 16]),
             pixel_key: None,
             file: Some("COVID/a.png".into()),
+            name_key: None,
             source: None,
             view: Some("PA".into()),
             age: None,

@@ -139,16 +139,34 @@ pub fn read(layout: &Layout<'_>) -> Result<(Attributes, Provenance)> {
         study_uid: text(tags::STUDY_INSTANCE_UID),
         series_uid: text(tags::SERIES_INSTANCE_UID),
         sop_uid: text(tags::SOP_INSTANCE_UID),
-        view: text(tags::VIEW_POSITION),
-        // `045Y`: the digits.
-        age: text(tags::PATIENT_AGE)
-            .map(|age| age.chars().filter(char::is_ascii_digit).collect())
-            .filter(|digits: &String| !digits.is_empty()),
-        sex: text(tags::PATIENT_SEX),
-        modality: text(tags::MODALITY),
-        body_part: text(tags::BODY_PART_EXAMINED),
+        view: text(tags::VIEW_POSITION).filter(|text| is_code(text)),
+        age: text(tags::PATIENT_AGE).and_then(|age| years(&age)),
+        sex: text(tags::PATIENT_SEX).filter(|text| is_code(text)),
+        modality: text(tags::MODALITY).filter(|text| is_code(text)),
+        body_part: text(tags::BODY_PART_EXAMINED).filter(|text| is_code(text)),
     };
     Ok((attributes, provenance))
+}
+
+/// A code string (PS3.5 6.2, VR CS). Anything else in its place is free text, which may name somebody.
+fn is_code(text: &str) -> bool {
+    let allowed = |byte: u8| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b' ' | b'_');
+    text.len() <= 16 && text.bytes().all(allowed)
+}
+
+/// Whole years of an age string (PS3.5 6.2, VR AS: `045Y`, `006M`, `012W`, `010D`); none for anything else.
+fn years(age: &str) -> Option<String> {
+    let (digits, unit) = age.split_at_checked(age.len().checked_sub(1)?)?;
+    let in_a_year = match unit {
+        "Y" => 1,
+        "M" => 12,
+        "W" => 52,
+        "D" => 365,
+        _ => return None,
+    };
+    let plain = (1..=3).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let count: u32 = digits.parse().ok().filter(|_| plain)?;
+    Some((count / in_a_year).to_string())
 }
 
 /// The wanted elements as a data set of their own.
@@ -194,5 +212,42 @@ fn decimal(object: &InMemDicomObject, tag: Tag) -> Result<Option<f64>> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() => Ok(Some(number)),
         _ => Err(invalid("the rescale is not a number")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_whole_years() {
+        let cases = [
+            ("045Y", "45"),
+            ("100Y", "100"),
+            ("006M", "0"),
+            ("030M", "2"),
+            ("012W", "0"),
+            ("060W", "1"),
+            ("010D", "0"),
+            ("730D", "2"),
+        ];
+        for (age, expected) in cases {
+            assert_eq!(years(age).as_deref(), Some(expected), "{age}");
+        }
+        for age in ["", "Y", "45", "0045Y", "4 Y", "+45Y", "45y", "Mueller 4Y", "ÄY", "4Ä"] {
+            assert_eq!(years(age), None, "{age}");
+        }
+    }
+
+    #[test]
+    fn free_text_is_no_code() {
+        for (text, code) in [
+            ("PA", true),
+            ("LEFT LATERAL_2", true),
+            ("Mueller Hans PA", false),
+            ("MUELLER HANS PATIENT", false),
+        ] {
+            assert_eq!(is_code(text), code, "{text}");
+        }
     }
 }

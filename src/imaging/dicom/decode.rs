@@ -336,7 +336,7 @@ mod tests {
             let (_, provenance) = decode(&dicom.clone().syntax(syntax).file(), &Limits::default()).unwrap();
             assert_eq!(provenance.patient_id.as_deref(), Some("Müller 7"));
             assert_eq!(provenance.sop_uid.as_deref(), Some("1.2.3"));
-            assert_eq!(provenance.age.as_deref(), Some("045"));
+            assert_eq!(provenance.age.as_deref(), Some("45"));
             assert_eq!(provenance.view.as_deref(), Some("PA"));
             assert_eq!(provenance.modality.as_deref(), Some("DX"));
             assert_eq!((provenance.sex, provenance.issuer), (None, None));

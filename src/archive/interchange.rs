@@ -19,11 +19,12 @@ const UNLABELLED: &str = "_unlabelled";
 /// The list of images that could not be embedded lies beside the class files.
 const BROKEN: &str = "broken.json";
 /// Fields of a record in the order in which they are written; others follow.
-const FIELD_ORDER: [&str; 16] = [
+const FIELD_ORDER: [&str; 17] = [
     "id",
     "file",
     "sha256",
     "patient_id",
+    "patient_id_key",
     "issuer",
     "study_uid",
     "series_uid",
@@ -208,6 +209,7 @@ impl ClassFile {
                 Keys {
                     id,
                     patient: key(&described.patient_id)?,
+                    patient_id_key: described.patient_id_key,
                     study: key(&described.study_uid)?,
                     series: key(&described.series_uid)?,
                     sop: key(&described.sop_uid)?,
@@ -219,7 +221,9 @@ impl ClassFile {
                 let patient = described
                     .patient_id
                     .as_deref()
-                    .and_then(|id| identity.patient_key(described.issuer.as_deref(), id));
+                    .and_then(|id| identity.patient_keys(described.issuer.as_deref(), id));
+                let patient_id_key = patient.filter(|keys| keys.has_issuer()).map(|keys| keys.id);
+                let patient = patient.map(|keys| keys.patient);
                 let mut digest = [0; 32];
                 match (sha256, file_key) {
                     (Some(sha256), _) => hex::decode_to_slice(sha256, &mut digest)
@@ -231,6 +235,7 @@ impl ClassFile {
                 Keys {
                     id: identity.image_id(patient, &digest),
                     patient,
+                    patient_id_key,
                     study: described.study_uid.as_deref().and_then(|uid| identity.study_key(uid)),
                     series: described.series_uid.as_deref().and_then(|uid| identity.series_key(uid)),
                     sop: described.sop_uid.as_deref().and_then(|uid| identity.sop_key(uid)),
@@ -240,14 +245,13 @@ impl ClassFile {
             }
         };
         Ok(Record {
-            id: keys.id,
             class: self.class.clone(),
             label_source: described.label_source,
             patient: keys.patient,
+            patient_id_key: keys.patient_id_key,
             study: keys.study,
             series: keys.series,
             sop: keys.sop,
-            file_key: keys.file_key,
             pixel_key: keys.pixel_key,
             file: described.file,
             source: described.source,
@@ -255,13 +259,8 @@ impl ClassFile {
             age: described.age,
             sex: described.sex,
             tags: described.tags,
-            window: None,
-            thumbnail: None,
-            pixels: None,
-            aliases: vec![],
-            history: vec![],
-            ingested_at: ingested_at.to_owned(),
-            sealed: identity.seal(&self.records[index])?,
+            sealed: identity.seal(&self.records[index], keys.file_key)?,
+            ..Record::bare(keys.id, keys.file_key, ingested_at)
         })
     }
 }
@@ -269,6 +268,7 @@ impl ClassFile {
 struct Keys {
     id: ImageId,
     patient: Option<Key>,
+    patient_id_key: Option<Key>,
     study: Option<Key>,
     series: Option<Key>,
     sop: Option<Key>,
@@ -288,6 +288,8 @@ pub struct Described {
     /// The patient.
     #[serde(default, deserialize_with = "text")]
     pub patient_id: Option<String>,
+    /// Pseudonym of the patient id alone, in a file of pseudonyms.
+    pub patient_id_key: Option<Key>,
     /// Who gave that id.
     #[serde(default, deserialize_with = "text")]
     pub issuer: Option<String>,
@@ -626,7 +628,10 @@ mod tests {
         assert_eq!(made.file_key, identity.file_key(&[0xab; 32]));
         assert_eq!(made.id, identity.image_id(made.patient, &[0xab; 32]));
         assert_eq!(made.label_source, None);
-        assert_eq!(identity.open(made.sealed.as_deref().unwrap()).unwrap(), record());
+        assert_eq!(
+            identity.open(made.sealed.as_deref().unwrap(), made.file_key).unwrap(),
+            record()
+        );
         for broken in 1..4 {
             assert_eq!(
                 file.record(broken, &identity, "now").unwrap_err().kind(),

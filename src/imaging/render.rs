@@ -210,6 +210,7 @@ mod tests {
             height: view.height,
             inverted: view.inverted,
             offset_levels: view.offset_levels,
+            other: Default::default(),
         }
     }
 

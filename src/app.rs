@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use tokio::sync::watch;
 
-use crate::archive::{Archive, CompactSettings, GraphBuilder, Secret, Writer, WriterSettings, compact};
+use crate::archive::{Archive, CompactSettings, GraphBuilder, Secret, Writer, WriterSettings, maintain};
 use crate::embed::{Backend, BatchSettings, Embedder, ModelCard, Network, load_backend, load_network};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, ApiKey, HttpSettings};
@@ -21,6 +21,8 @@ use crate::search::{Engine, Parts, Preparer, Served};
 
 /// Time between two compactions.
 const COMPACT_EVERY: Duration = Duration::from_secs(3600);
+/// Time from the start to the first one: what is due does not wait for an hour of uptime.
+const COMPACT_FIRST: Duration = Duration::from_secs(60);
 
 /// Everything that decides how a server runs.
 pub struct Settings {
@@ -179,15 +181,17 @@ impl App {
     }
 }
 
-/// Merges and collects every hour, for as long as the server runs. What fails is tried again an hour later.
+/// Merges and collects what is due, soon after the start and every hour, for as long as the server runs. What fails is tried again an hour later.
 async fn keep_compact(archive: Archive, graphs: GraphBuilder) {
+    let mut wait = COMPACT_FIRST;
     loop {
-        tokio::time::sleep(COMPACT_EVERY).await;
+        tokio::time::sleep(wait).await;
+        wait = COMPACT_EVERY;
         let settings = CompactSettings {
             graphs: Some(Arc::clone(&graphs)),
             ..CompactSettings::default()
         };
-        match compact(&archive, settings).await {
+        match maintain(&archive, settings).await {
             Ok(collected) => tracing::info!(
                 version = collected.version,
                 manifests_deleted = collected.manifests_deleted,

@@ -61,6 +61,10 @@ pub enum IngestOutcome {
     Inserted,
     /// It was known.
     Duplicate,
+    /// It was known without a class, and has the one that came along now.
+    Relabelled,
+    /// It was known under another class.
+    Conflict,
     /// It was refused or failed.
     Failed,
 }
@@ -70,6 +74,8 @@ impl IngestOutcome {
         match self {
             Self::Inserted => "inserted",
             Self::Duplicate => "duplicate",
+            Self::Relabelled => "relabelled",
+            Self::Conflict => "conflict",
             Self::Failed => "failed",
         }
     }

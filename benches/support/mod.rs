@@ -185,12 +185,7 @@ impl Mixture {
             let mut raw = vec![0.0; self.dimension];
             self.row((1 << 40) + number as u64, &mut raw);
             let embedding = Embedding::from_raw(&raw, self.dimension).expect("gaussian rows are finite and not zero");
-            Query {
-                embedding,
-                patients: Vec::new(),
-                studies: Vec::new(),
-                same_pixels: Vec::new(),
-            }
+            Query::of(embedding)
         };
         (0..count).into_par_iter().map(query).collect()
     }
@@ -201,30 +196,11 @@ fn record(number: u64, class: usize) -> Arc<Record> {
     digest[..8].copy_from_slice(&Random::of(1, number).next().to_be_bytes());
     digest[8..].copy_from_slice(&number.to_be_bytes());
     let key = Key(digest);
+    let id = ImageId::new(Slot((number % 65_536) as u16), key);
     Arc::new(Record {
-        id: ImageId::new(Slot((number % 65_536) as u16), key),
         class: Some(ClassLabel::parse(&format!("class {class}")).expect("a plain name")),
-        label_source: None,
-        patient: None,
-        study: None,
-        series: None,
-        sop: None,
-        file_key: key,
         pixel_key: Some(key),
-        file: None,
-        name_key: None,
-        source: None,
-        view: None,
-        age: None,
-        sex: None,
-        tags: Default::default(),
-        window: None,
-        thumbnail: None,
-        pixels: None,
-        aliases: Vec::new(),
-        history: Vec::new(),
-        ingested_at: "2026-01-01T00:00:00Z".into(),
-        sealed: None,
+        ..Record::bare(id, key, "2026-01-01T00:00:00Z")
     })
 }
 

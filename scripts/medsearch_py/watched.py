@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRESS = re.compile(r"(\d+) of \d+ images, ([\d.]+) images/s(?:, (?:(\d+)d )?(\d+):(\d+):(\d+) left)?$")
-CLOSING = re.compile(r"(\d+) of \d+ images embedded, (\d+) known from an earlier run, (\d+) broken")
+CLOSING = re.compile(r"(\d+) of \d+ images embedded, (\d+) known from an interrupted run, (\d+) broken")
 LOOK_EVERY_S = 0.02
 
 

@@ -1,6 +1,6 @@
 //! Many images at once: packs are written while images come in, rows and graphs at the end, all of it visible in one manifest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::commit::{Propose, Proposed, base, commit};
-use super::draft::{Draft, alias_of, check_image, encode, keep_vector};
+use super::draft::{Draft, Meeting, admit, alias_of, check_image, encode, keep_vector};
 use super::merge::ROWS_BYTES_MAX;
 use super::pack::{Kind, PackBuilder, Slice};
 use super::rows::Rows;
@@ -17,7 +17,7 @@ use super::{
     Archive, GraphEntry, GraphParameters, Identity, Moment, NewImage, NewPixels, Outcome, PackEntry, Retention,
     RowsEntry, RowsObject, RowsProvenance, State,
 };
-use crate::domain::{Alias, ClassLabel, Key, Record};
+use crate::domain::{Alias, ClassLabel, Key, Record, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Packs that are not named yet are safe from collection for a day; half of that is left for the commit.
@@ -50,7 +50,7 @@ pub struct Appended {
     pub version: u64,
     /// Images that are new.
     pub inserted: usize,
-    /// Files that are a known image once more, under its class or none.
+    /// Files that are a known image once more, under its class or none, or that give it its first class.
     pub duplicates: usize,
     /// Files that are a known image under another class: neither label votes until a relabel settles it.
     pub conflicts: usize,
@@ -85,8 +85,7 @@ impl Archive {
             open_thumbnails: vec![],
             open_pixels: vec![],
             packs: vec![],
-            duplicates: 0,
-            conflicts: 0,
+            classes: BTreeSet::new(),
         })
     }
 }
@@ -104,24 +103,29 @@ pub struct Bulk {
     open_thumbnails: Vec<(usize, Slice)>,
     open_pixels: Vec<(usize, Slice, NewPixels)>,
     packs: Vec<PackEntry>,
-    duplicates: usize,
-    conflicts: usize,
+    /// Classes that the base does not have.
+    classes: BTreeSet<ClassLabel>,
 }
 
 struct Staged {
     record: Record,
     vector: Vec<f32>,
     provenance: RowsProvenance,
+    /// Further files of it that were pushed, and how many of them are in conflict with it.
+    files: usize,
+    conflicts: usize,
 }
 
 impl Bulk {
-    /// Takes one image. One that was pushed before becomes an alias: of the labelled one, when only one is.
+    /// Takes one image. One that was pushed before becomes an alias, and gives the first its class when that has none.
     ///
     /// # Errors
-    /// `WrongDimension`, `InvalidRequest`, `SpaceMismatch` for a vector that can't be stored: then nothing was taken. `StorageFull`,
+    /// `WrongDimension`, `InvalidRequest`, `SpaceMismatch` for a vector that can't be stored, `Conflict` for one class too many: then nothing
+    /// was taken. `StorageFull`,
     /// `Unavailable` when a full pack can't be written.
     pub async fn push(&mut self, image: NewImage) -> Result<Outcome> {
         check_image(&image, &self.base, &self.archive)?;
+        admit(image.record.class.as_ref(), &self.base, &mut self.classes)?;
         let NewImage {
             mut record,
             vector,
@@ -141,13 +145,10 @@ impl Bulk {
                 record,
                 vector,
                 provenance,
+                files: 0,
+                conflicts: 0,
             };
-            let outcome = join(&mut self.staged[index], other, self.archive.identity())?;
-            match outcome {
-                Outcome::Conflict => self.conflicts += 1,
-                _ => self.duplicates += 1,
-            }
-            return Ok(outcome);
+            return join(&mut self.staged[index], other, self.archive.identity());
         }
         let index = self.staged.len();
         self.keys.extend(keys.into_iter().map(|key| (key, index)));
@@ -155,6 +156,8 @@ impl Bulk {
             record,
             vector,
             provenance,
+            files: 0,
+            conflicts: 0,
         });
         if let Some(png) = thumbnail {
             self.open_thumbnails.push((index, self.thumbnails.push(&png)));
@@ -185,8 +188,6 @@ impl Bulk {
             began,
             staged,
             packs,
-            duplicates,
-            conflicts,
             ..
         } = self;
         let mut work = Append {
@@ -203,8 +204,8 @@ impl Bulk {
         Ok(Appended {
             version: state.manifest.version,
             inserted: work.inserted,
-            duplicates: duplicates + work.duplicates,
-            conflicts: conflicts + work.conflicts,
+            duplicates: work.duplicates,
+            conflicts: work.conflicts,
         })
     }
 
@@ -234,43 +235,33 @@ async fn close(archive: &Archive, builder: &mut PackBuilder, packs: &mut Vec<Pac
         return Ok(None);
     }
     let (name, bytes) = builder.finish().await?;
-    packs.push(PackEntry {
-        object: name.clone(),
-        bytes: bytes.len() as u64,
-    });
+    packs.push(PackEntry::new(name.clone(), bytes.len() as u64));
     archive.store().put_object(&name, bytes).await?;
     Ok(Some(name))
 }
 
-/// Makes `other` an alias of `first`, or the other way round when only `other` has a class. Pictures stay with the place.
+/// Takes `other` in as one more file of `first`.
 fn join(first: &mut Staged, other: Staged, identity: &Identity) -> Result<Outcome> {
-    let swap = first.record.class.is_none() && other.record.class.is_some();
-    let conflict = !swap && other.record.class.is_some() && other.record.class != first.record.class;
-    let file = alias_of(&other.record);
-    let same_file = |known: &Alias| {
-        (known.file_key, known.name_key, &known.file, &known.class)
-            == (file.file_key, file.name_key, &file.file, &file.class)
-    };
-    let known = same_file(&alias_of(&first.record)) || first.record.aliases.iter().any(same_file);
-    if swap {
-        let mut old = std::mem::replace(first, other);
-        first.record.thumbnail = old.record.thumbnail.take();
-        first.record.pixels = old.record.pixels.take();
-        first.record.aliases = std::mem::take(&mut old.record.aliases);
-        first.record.aliases.push(alias_of(&old.record));
-        for alias in &mut first.record.aliases {
-            keep_vector(alias, &old.vector, &first.vector, identity)?;
-        }
-    } else if !known {
-        let mut alias = alias_of(&other.record);
-        keep_vector(&mut alias, &other.vector, &first.vector, identity)?;
-        first.record.aliases.push(alias);
+    let mut file = alias_of(&other.record);
+    let meeting = Meeting::of(&first.record, &file);
+    let outcome = meeting.outcome;
+    if meeting.changes() {
+        keep_vector(&mut file, &other.vector, &first.vector, identity)?;
+        meeting.apply(&mut first.record, file, &other.record.ingested_at);
     }
-    Ok(if conflict {
-        Outcome::Conflict
-    } else {
-        Outcome::Duplicate
-    })
+    first.files += 1;
+    first.conflicts += usize::from(outcome == Outcome::Conflict);
+    Ok(outcome)
+}
+
+/// The file that a staged image came with first: what it said before another one gave it a label.
+fn first_file(record: &Record) -> Alias {
+    let mut file = alias_of(record);
+    if let Some(before) = record.history.first() {
+        file.class.clone_from(&before.class);
+        file.label_source.clone_from(&before.label_source);
+    }
+    file
 }
 
 struct Append {
@@ -305,20 +296,21 @@ impl Propose for Append {
         for (index, staged) in self.staged.iter().enumerate() {
             let Some(spot) = draft.same(&staged.record) else {
                 fresh.push(index);
+                self.duplicates += staged.files - staged.conflicts;
+                self.conflicts += staged.conflicts;
                 continue;
             };
-            let files = std::iter::once(alias_of(&staged.record)).chain(staged.record.aliases.iter().cloned());
-            for (nth, mut alias) in files.enumerate() {
-                // An absorbed alias moves the row.
+            // What is in conflict within the set may be settled in the archive.
+            let mut conflicts = 0;
+            let files = std::iter::once(first_file(&staged.record)).chain(staged.record.aliases.iter().cloned());
+            for file in files {
+                // An absorbed file moves the row.
                 let spot = draft.same(&staged.record).unwrap_or(spot);
-                keep_vector(&mut alias, &staged.vector, draft.vector(spot), archive.identity())?;
-                match draft.absorb(spot, alias) {
-                    // The others were counted when they were pushed.
-                    _ if nth > 0 => {}
-                    Outcome::Conflict => self.conflicts += 1,
-                    _ => self.duplicates += 1,
-                }
+                let outcome = draft.absorb(spot, file, &staged.vector, archive.identity())?;
+                conflicts += usize::from(outcome == Outcome::Conflict);
             }
+            self.duplicates += 1 + staged.files - conflicts;
+            self.conflicts += conflicts;
         }
         self.inserted = fresh.len();
         if fresh.is_empty() && draft.is_empty() {
@@ -451,6 +443,7 @@ pub(super) async fn write_graphs(
             rows,
             metric,
             parameters,
+            other: Unknown::new(),
         });
     }
     Ok(entries)

@@ -12,8 +12,11 @@ use super::store::{blocking, object_name};
 use super::{
     Archive, Identity, IdentityMode, Manifest, PackEntry, Retention, RowsEntry, RowsObject, RowsProvenance, State,
 };
-use crate::domain::{Alias, ClassLabel, Embedding, ImageId, Key, LabelChange, LabelSource, PixelsRef, Record};
+use crate::domain::{Alias, ClassLabel, Embedding, ImageId, Key, LabelSource, PatientKeys, PixelsRef, Record, Unknown};
 use crate::error::{Error, ErrorKind, Result};
+
+/// Classes that an archive may have: each is a list to search and a label of metrics.
+pub(super) const CLASSES_MAX: usize = 1000;
 
 /// One change to the archive.
 #[derive(Clone)]
@@ -34,10 +37,10 @@ pub enum Change {
         /// The image.
         id: ImageId,
     },
-    /// Take out every image of a patient.
+    /// Take out every image that may be a patient's: of an id without issuer those of every issuer.
     DeletePatient {
         /// The patient.
-        key: Key,
+        patient: PatientKeys,
     },
 }
 
@@ -79,6 +82,7 @@ impl NewPixels {
             height: self.height,
             inverted: self.inverted,
             offset_levels: self.offset_levels,
+            other: Unknown::new(),
         }
     }
 }
@@ -88,11 +92,12 @@ impl NewPixels {
 pub enum Outcome {
     /// The image is new.
     Inserted,
-    /// The image was there, under the same class or none was given: nothing was written.
+    /// The image was there, under the same class or one that was settled since, or none was given. Its label is what it was; a file that
+    /// was not known is noted as one more of the image.
     Duplicate,
     /// The image was there under another class: both are recorded and neither votes until a relabel settles it.
     Conflict,
-    /// The label is as wanted.
+    /// The label is as wanted: by a relabel, or since the image was there without one.
     Relabelled,
     /// Images were taken out.
     Deleted {
@@ -105,10 +110,78 @@ pub enum Outcome {
 pub(super) fn alias_of(record: &Record) -> Alias {
     Alias {
         class: record.class.clone(),
+        label_source: record.label_source.clone(),
+        settled: false,
+        study: record.study,
+        series: record.series,
+        sop: record.sop,
         file: record.file.clone(),
         name_key: record.name_key,
         file_key: record.file_key,
+        ingested_at: Some(record.ingested_at.clone()),
         sealed: record.sealed.clone(),
+        other: record.other.clone(),
+    }
+}
+
+/// What one more file of a known image means for it.
+pub(super) struct Meeting {
+    pub outcome: Outcome,
+    /// The file is to be noted as an alias.
+    adds: bool,
+    /// Its class disputes nothing: it was replaced by a relabel.
+    settled: bool,
+}
+
+impl Meeting {
+    pub fn of(known: &Record, file: &Alias) -> Self {
+        // Bytes without a name are whichever file has them.
+        let named = |key: Option<Key>, name: &Option<String>| match (key, file.name_key) {
+            (Some(key), Some(of_file)) => key == of_file,
+            _ => name.is_none() || file.file.is_none() || *name == file.file,
+        };
+        let of_bytes = || known.aliases.iter().filter(|alias| alias.file_key == file.file_key);
+        let own_bytes = known.file_key == file.file_key;
+        let noted = own_bytes && named(known.name_key, &known.file)
+            || of_bytes().any(|alias| named(alias.name_key, &alias.file));
+        let meeting = |outcome, adds, settled| Self { outcome, adds, settled };
+        if file.class.is_none() || file.class == known.class {
+            return meeting(Outcome::Duplicate, !noted, false);
+        }
+        let disputing = || of_bytes().filter(|alias| alias.class == file.class && !alias.settled);
+        if disputing().next().is_some() {
+            return meeting(
+                Outcome::Conflict,
+                !disputing().any(|alias| named(alias.name_key, &alias.file)),
+                false,
+            );
+        }
+        // What these bytes were called before somebody knew better.
+        let replaced = known.history.iter().any(|change| change.class == file.class)
+            && (own_bytes || of_bytes().next().is_some())
+            || of_bytes().any(|alias| alias.class == file.class);
+        if replaced {
+            return meeting(Outcome::Duplicate, !noted, true);
+        }
+        match known.class {
+            None => meeting(Outcome::Relabelled, !noted, false),
+            Some(_) => meeting(Outcome::Conflict, true, false),
+        }
+    }
+
+    /// Whether the record changes.
+    pub fn changes(&self) -> bool {
+        self.adds || self.outcome == Outcome::Relabelled
+    }
+
+    pub fn apply(self, known: &mut Record, mut file: Alias, now: &str) {
+        if self.outcome == Outcome::Relabelled {
+            known.relabel(file.class.clone(), file.label_source.clone(), now);
+        }
+        if self.adds {
+            file.settled = self.settled;
+            known.aliases.push(file);
+        }
     }
 }
 
@@ -117,9 +190,9 @@ pub(super) fn alias_of(record: &Record) -> Alias {
 pub(super) fn keep_vector(alias: &mut Alias, own: &[f32], kept: &[f32], identity: &Identity) -> Result<()> {
     let same = own.len() == kept.len() && own.iter().zip(kept).all(|(own, kept)| own.to_bits() == kept.to_bits());
     if let Some(sealed) = alias.sealed.as_deref().filter(|_| !same)
-        && let (record, None) = identity.open_with_vector(sealed)?
+        && let (record, None) = identity.open_with_vector(sealed, alias.file_key)?
     {
-        alias.sealed = Some(identity.seal_with_vector(&record, own)?);
+        alias.sealed = Some(identity.seal_with_vector(&record, alias.file_key, own)?);
     }
     Ok(())
 }
@@ -148,6 +221,8 @@ pub(super) struct Draft<'a> {
     ids: HashMap<ImageId, usize>,
     keys: HashMap<Key, Vec<usize>>,
     dead: BTreeSet<(usize, u32)>,
+    /// Classes that the base does not have.
+    classes: BTreeSet<ClassLabel>,
 }
 
 impl<'a> Draft<'a> {
@@ -159,17 +234,20 @@ impl<'a> Draft<'a> {
             ids: HashMap::new(),
             keys: HashMap::new(),
             dead: BTreeSet::new(),
+            classes: BTreeSet::new(),
         }
     }
 
     /// Applies one change. One that is refused leaves the draft as it was.
     ///
     /// # Errors
-    /// `NotFound` for an unknown image; `WrongDimension`, `InvalidRequest`, `SpaceMismatch` for a vector that can't be stored.
+    /// `NotFound` for an unknown image; `WrongDimension`, `InvalidRequest`, `SpaceMismatch` for a vector that can't be stored; `Conflict` for
+    /// one class too many.
     pub fn apply(&mut self, change: &'a Change, archive: &Archive) -> Result<(Outcome, Option<ImageId>)> {
         match change {
             Change::Insert(image) => {
                 check_image(image, self.base, archive)?;
+                admit(image.record.class.as_ref(), self.base, &mut self.classes)?;
                 let (outcome, id) = self.insert(image, archive.identity())?;
                 Ok((outcome, Some(id)))
             }
@@ -178,7 +256,10 @@ impl<'a> Draft<'a> {
                 class,
                 label_source,
             } => {
-                self.relabel(*id, class.as_ref(), *label_source)?;
+                if self.find(*id).is_some() {
+                    admit(class.as_ref(), self.base, &mut self.classes)?;
+                }
+                self.relabel(*id, class.as_ref(), label_source.as_ref())?;
                 Ok((Outcome::Relabelled, Some(*id)))
             }
             Change::Delete { id } => {
@@ -186,8 +267,8 @@ impl<'a> Draft<'a> {
                 self.delete(spot);
                 Ok((Outcome::Deleted { images: 1 }, Some(*id)))
             }
-            Change::DeletePatient { key } => {
-                let images = self.delete_patient(*key);
+            Change::DeletePatient { patient } => {
+                let images = self.delete_patient(*patient);
                 Ok((Outcome::Deleted { images }, None))
             }
         }
@@ -209,45 +290,47 @@ impl<'a> Draft<'a> {
             });
             return Ok((Outcome::Inserted, id));
         };
-        let known = self.record(spot);
-        let id = known.id;
-        if record.class.is_none() || record.class == known.class {
-            return Ok((Outcome::Duplicate, id));
-        }
-        let mut alias = alias_of(record);
-        if !known
-            .aliases
-            .iter()
-            .any(|known| known.file_key == alias.file_key && known.class == alias.class)
-        {
-            keep_vector(&mut alias, &image.vector, self.vector(spot), identity)?;
-            self.add_alias(spot, alias);
-        }
-        Ok((Outcome::Conflict, id))
+        let id = self.record(spot).id;
+        let outcome = self.absorb(spot, alias_of(record), &image.vector, identity)?;
+        Ok((outcome, id))
     }
 
-    /// Takes in an image of a data set that is known already: every file of the set comes back from an export. Says what that meant.
-    pub fn absorb(&mut self, spot: Spot, alias: Alias) -> Outcome {
-        let known = self.record(spot);
-        let listed = |file_key: Key, name: (Option<Key>, &Option<String>), class: &Option<ClassLabel>| {
-            file_key == alias.file_key
-                && name == (alias.name_key, &alias.file)
-                && (alias.class.is_none() || *class == alias.class)
+    /// Takes in one more file of an image that is known already. Says what that meant.
+    ///
+    /// # Errors
+    /// `Damaged` when its sealed record can't be opened.
+    pub fn absorb(&mut self, spot: Spot, mut file: Alias, vector: &[f32], identity: &Identity) -> Result<Outcome> {
+        let meeting = Meeting::of(self.record(spot), &file);
+        let outcome = meeting.outcome;
+        if meeting.changes() {
+            keep_vector(&mut file, vector, self.vector(spot), identity)?;
+            let index = self.make_new(spot);
+            self.keys.entry(file.file_key).or_default().push(index);
+            let row = self.rows[index].as_mut().expect("`make_new` gives a row");
+            meeting.apply(&mut row.record, file, &self.now);
+        }
+        Ok(outcome)
+    }
+
+    /// An image's class, and whether it is disputed: by another file of the image, or by another patient's image with the same pixels.
+    pub fn label(&self, id: ImageId) -> Option<(Option<ClassLabel>, bool)> {
+        let record = self.record(self.find(id)?);
+        let key = record.pixel_key.filter(|_| record.class.is_some());
+        let new = key
+            .and_then(|key| self.keys.get(&key))
+            .into_iter()
+            .flatten()
+            .map(|&index| Spot::New(index));
+        let old = key
+            .into_iter()
+            .flat_map(|key| self.base.by_pixel_key(key))
+            .filter(|at| !self.dead.contains(at));
+        let mut equal = new.chain(old.map(|(object, row)| Spot::Base(object, row)));
+        let disputes = |spot| {
+            let other = self.record(spot);
+            other.pixel_key == key && other.class.is_some() && other.class != record.class
         };
-        let conflict = alias.class.is_some() && alias.class != known.class;
-        if !listed(known.file_key, (known.name_key, &known.file), &known.class)
-            && !known
-                .aliases
-                .iter()
-                .any(|known| listed(known.file_key, (known.name_key, &known.file), &known.class))
-        {
-            self.add_alias(spot, alias);
-        }
-        if conflict {
-            Outcome::Conflict
-        } else {
-            Outcome::Duplicate
-        }
+        Some((record.class.clone(), record.label_conflict() || equal.any(disputes)))
     }
 
     /// The live row of the same patient with the same file or the same pixels.
@@ -267,25 +350,15 @@ impl<'a> Draft<'a> {
         old.map(|(object, row)| Spot::Base(object, row)).find(of_patient)
     }
 
-    fn relabel(&mut self, id: ImageId, class: Option<&ClassLabel>, label_source: Option<LabelSource>) -> Result<()> {
+    fn relabel(&mut self, id: ImageId, class: Option<&ClassLabel>, label_source: Option<&LabelSource>) -> Result<()> {
         let spot = self.find(id).ok_or_else(|| not_found(id))?;
         let known = self.record(spot);
-        if known.class.as_ref() == class && known.label_source == label_source && !known.label_conflict() {
+        if known.class.as_ref() == class && known.label_source.as_ref() == label_source && !known.label_conflict() {
             return Ok(());
         }
         let index = self.make_new(spot);
-        let at = self.now.clone();
-        let record = &mut self.rows[index].as_mut().expect("`make_new` gives a row").record;
-        record.history.push(LabelChange {
-            at,
-            class: record.class.take(),
-            label_source: record.label_source.take(),
-        });
-        record.class = class.cloned();
-        record.label_source = label_source;
-        for alias in &mut record.aliases {
-            alias.class = class.cloned();
-        }
+        let row = self.rows[index].as_mut().expect("`make_new` gives a row");
+        row.record.relabel(class.cloned(), label_source.cloned(), &self.now);
         Ok(())
     }
 
@@ -303,12 +376,15 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn delete_patient(&mut self, key: Key) -> usize {
-        let of_patient = |row: &Option<NewRow<'_>>| row.as_ref().is_some_and(|row| row.record.patient == Some(key));
+    fn delete_patient(&mut self, patient: PatientKeys) -> usize {
+        let may_be = |row: &Option<NewRow<'_>>| {
+            let own = row.as_ref().and_then(|row| PatientKeys::of(&row.record));
+            own.is_some_and(|own| own.may_be(patient))
+        };
         let new = (0..self.rows.len())
-            .filter(|&index| of_patient(&self.rows[index]))
+            .filter(|&index| may_be(&self.rows[index]))
             .map(Spot::New);
-        let old = self.base.by_patient(key).filter(|at| !self.dead.contains(at));
+        let old = self.base.by_patient(patient).filter(|at| !self.dead.contains(at));
         let spots: Vec<_> = new.chain(old.map(|(object, row)| Spot::Base(object, row))).collect();
         let images = spots.len();
         spots.into_iter().for_each(|spot| self.delete(spot));
@@ -336,17 +412,6 @@ impl<'a> Draft<'a> {
             Spot::Base(object, row) => self.base.rows[object].vector(row),
             Spot::New(index) => &self.rows[index].as_ref().expect("deleted rows are in no lookup").vector,
         }
-    }
-
-    fn add_alias(&mut self, spot: Spot, alias: Alias) {
-        let index = self.make_new(spot);
-        self.keys.entry(alias.file_key).or_default().push(index);
-        self.rows[index]
-            .as_mut()
-            .expect("`make_new` gives a row")
-            .record
-            .aliases
-            .push(alias);
     }
 
     /// A row that can be changed: a row of the base is replaced by a new one with the same vector and pictures.
@@ -392,7 +457,7 @@ impl<'a> Draft<'a> {
     pub async fn write(self, manifest: &mut Manifest, archive: &Archive, commit: &str) -> Result<Vec<Arc<RowsObject>>> {
         let store = archive.store();
         for (object, row) in self.dead {
-            manifest.add_tombstones(&self.base.rows[object].name, [row]);
+            manifest.add_tombstones(&self.base.rows[object].name, [row], Some(archive.now()));
         }
         let mut rows: Vec<NewRow<'_>> = self.rows.into_iter().flatten().collect();
         let mut uploads = Vec::new();
@@ -410,10 +475,7 @@ impl<'a> Draft<'a> {
                         row.record.pixels = Some(new.at(slice.of(&name)));
                     }
                 }
-                packs.push(PackEntry {
-                    object: name.clone(),
-                    bytes: bytes.len() as u64,
-                });
+                packs.push(PackEntry::new(name.clone(), bytes.len() as u64));
                 uploads.push((name, bytes));
             }
         }
@@ -429,10 +491,7 @@ impl<'a> Draft<'a> {
                     row.record.thumbnail = Some(slice.of(&name));
                 }
             }
-            packs.push(PackEntry {
-                object: name.clone(),
-                bytes: bytes.len() as u64,
-            });
+            packs.push(PackEntry::new(name.clone(), bytes.len() as u64));
             uploads.push((name, bytes));
         }
 
@@ -509,8 +568,26 @@ pub(super) async fn encode(
         shards: shards.into_iter().collect(),
         classes,
         packs: packs.into_iter().collect(),
+        other: Unknown::new(),
     };
     Ok((entry, object, bytes))
+}
+
+/// Whether there is room for a class. `new` holds those that the base does not have.
+///
+/// # Errors
+/// `Conflict` when it is one too many.
+pub(super) fn admit(class: Option<&ClassLabel>, base: &State, new: &mut BTreeSet<ClassLabel>) -> Result<()> {
+    let known = &base.manifest.classes;
+    let Some(class) = class.filter(|class| known.binary_search(class).is_err() && !new.contains(class)) else {
+        return Ok(());
+    };
+    if known.len() + new.len() >= CLASSES_MAX {
+        let message = format!("this archive has {CLASSES_MAX} classes, more it can't have: `{class}` would be another");
+        return Err(Error::new(ErrorKind::Conflict, message));
+    }
+    new.insert(class.clone());
+    Ok(())
 }
 
 /// Whether an image can be stored here.

@@ -9,7 +9,7 @@ use super::interchange::{files, stem, vectors_sha256};
 use super::npy::{NpyWriter, write_failed};
 use super::store::blocking;
 use super::{Archive, ClassFile, Identity, IdentityMode, State, VectorProvenance};
-use crate::domain::{ClassLabel, Record};
+use crate::domain::{ClassLabel, LabelSource, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What was written.
@@ -48,7 +48,10 @@ fn write(state: &State, identity: &Identity, folder: &Path) -> Result<Exported> 
         let record = state.at(at);
         for index in 0..=record.aliases.len() {
             let alias = index.checked_sub(1).map(|index| &record.aliases[index]);
-            let class = alias.map_or(&record.class, |alias| &alias.class);
+            // Of a file whose label was settled the image's counts.
+            let class = alias
+                .filter(|alias| !alias.settled)
+                .map_or(&record.class, |alias| &alias.class);
             let (value, vector) = match identity.mode() {
                 IdentityMode::Linked => linked(record, index, identity)?,
                 IdentityMode::Anonymous => (anonymous(record, index), None),
@@ -91,9 +94,10 @@ fn write(state: &State, identity: &Identity, folder: &Path) -> Result<Exported> 
 
 /// The record as it came, with today's label where that was changed, and its own vector where it has one.
 fn linked(record: &Record, index: usize, identity: &Identity) -> Result<(Value, Option<Vec<f32>>)> {
-    let sealed = match index.checked_sub(1) {
-        None => &record.sealed,
-        Some(index) => &record.aliases[index].sealed,
+    let alias = index.checked_sub(1).map(|index| &record.aliases[index]);
+    let (sealed, file_key) = match alias {
+        None => (&record.sealed, record.file_key),
+        Some(alias) => (&alias.sealed, alias.file_key),
     };
     let sealed = sealed.as_deref().ok_or_else(|| {
         Error::new(
@@ -102,20 +106,27 @@ fn linked(record: &Record, index: usize, identity: &Identity) -> Result<(Value, 
         )
     })?;
     let (mut value, vector) = identity
-        .open_with_vector(sealed)
+        .open_with_vector(sealed, file_key)
         .map_err(|error| error.context(format!("image `{}`", record.id)))?;
-    if !record.history.is_empty()
-        && let Value::Object(fields) = &mut value
-    {
-        put_label_source(fields, record);
+    let changed = alias.map_or(!record.history.is_empty(), |alias| alias.settled);
+    if changed && let Value::Object(fields) = &mut value {
+        put_label_source(fields, record.label_source.as_ref());
     }
     Ok((value, vector))
 }
 
-/// Pseudonyms in place of ids. Of an alias only its own file is known apart from what it shares with its image.
+/// Pseudonyms in place of ids. An alias has its own file, study and label, and shares the rest with its image.
 fn anonymous(record: &Record, index: usize) -> Value {
     let alias = index.checked_sub(1).map(|index| &record.aliases[index]);
     let (file, file_key) = alias.map_or((&record.file, record.file_key), |alias| (&alias.file, alias.file_key));
+    let [study, series, sop] = match alias {
+        None => [record.study, record.series, record.sop],
+        Some(alias) => [alias.study, alias.series, alias.sop],
+    };
+    let label_source = match alias.filter(|alias| !alias.settled) {
+        None => &record.label_source,
+        Some(alias) => &alias.label_source,
+    };
     let mut fields = Map::new();
     let mut put = |field: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -125,16 +136,17 @@ fn anonymous(record: &Record, index: usize) -> Value {
     put("id", Some(record.id.to_string()));
     put("file", file.clone());
     put("patient_id", record.patient.map(|key| key.to_string()));
-    put("study_uid", record.study.map(|key| key.to_string()));
-    put("series_uid", record.series.map(|key| key.to_string()));
-    put("sop_uid", record.sop.map(|key| key.to_string()));
+    put("patient_id_key", record.patient_id_key.map(|key| key.to_string()));
+    put("study_uid", study.map(|key| key.to_string()));
+    put("series_uid", series.map(|key| key.to_string()));
+    put("sop_uid", sop.map(|key| key.to_string()));
     put("source", record.source.clone());
     put("view", record.view.clone());
     put("age", record.age.clone());
     put("sex", record.sex.clone());
     put("file_key", Some(file_key.to_string()));
     put("pixel_key", record.pixel_key.map(|key| key.to_string()));
-    put_label_source(&mut fields, record);
+    put_label_source(&mut fields, label_source.as_ref());
     if !record.tags.is_empty() {
         let tags = record
             .tags
@@ -146,9 +158,9 @@ fn anonymous(record: &Record, index: usize) -> Value {
     Value::Object(fields)
 }
 
-fn put_label_source(fields: &mut Map<String, Value>, record: &Record) {
-    match record.label_source.and_then(|source| serde_json::to_value(source).ok()) {
-        Some(source) => fields.insert("label_source".to_owned(), source),
+fn put_label_source(fields: &mut Map<String, Value>, label_source: Option<&LabelSource>) {
+    match label_source {
+        Some(source) => fields.insert("label_source".to_owned(), source.as_str().into()),
         None => fields.remove("label_source"),
     };
 }

@@ -1,4 +1,4 @@
-//! Compaction: everything merged, then what no version needs deleted.
+//! Compaction: rows and pictures merged, all of them or what is due, then what no version needs deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,12 +10,19 @@ use super::commit::{base, commit};
 use super::manifest::MANIFESTS;
 use super::merge::{Merge, Scale};
 use super::store::is_object_name;
-use super::{Archive, GraphBuilder, Manifest, read_manifest};
+use super::{Archive, BASE_AGE_MAX, GraphBuilder, Manifest, read_manifest};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Manifests read at a time.
 const READS_MAX: usize = 8;
 const FOLDERS: [&str; 4] = ["rows", "graphs", "thumbnails", "pixels"];
+/// Below this age of manifests a writer could take a number again that was collected while it held the version before: twice the age of a
+/// base, and time for a commit that is being tried.
+const MANIFEST_AGE_MIN: Duration = Duration::from_secs(2 * BASE_AGE_MAX.as_secs() + 60);
+/// Below this age of objects a writer's upload could be collected before it is named.
+const OBJECT_AGE_MIN: Duration = Duration::from_secs(3600);
+/// Time in which the bytes of a deleted image have to be gone.
+pub(super) const ERASE_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
 /// How an archive is compacted.
 #[derive(Clone)]
@@ -28,6 +35,8 @@ pub struct CompactSettings {
     pub object_age_min: Duration,
     /// Builds graphs for merged rows.
     pub graphs: Option<GraphBuilder>,
+    /// Nobody else writes or reads: ages may be lower than what keeps others safe.
+    pub offline: bool,
 }
 
 impl Default for CompactSettings {
@@ -36,7 +45,24 @@ impl Default for CompactSettings {
             manifest_age_min: Duration::from_secs(3600),
             object_age_min: Duration::from_secs(24 * 3600),
             graphs: None,
+            offline: false,
         }
+    }
+}
+
+impl CompactSettings {
+    fn check(&self) -> Result<()> {
+        if self.offline || self.manifest_age_min >= MANIFEST_AGE_MIN && self.object_age_min >= OBJECT_AGE_MIN {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidRequest,
+            format!(
+                "beside a program that writes, versions are kept for at least {} seconds and objects for {}: less needs `--offline`, with nobody else at the archive",
+                MANIFEST_AGE_MIN.as_secs(),
+                OBJECT_AGE_MIN.as_secs()
+            ),
+        ))
     }
 }
 
@@ -56,10 +82,24 @@ pub struct Collected {
 /// Merges everything, so that no object holds a row or picture that is dead, and deletes what no version needs any more.
 ///
 /// # Errors
-/// `StorageFull`, `Unavailable`, `Damaged`; what was done up to then stays done and harmless.
+/// `InvalidRequest` for ages that are not safe; `StorageFull`, `Unavailable`, `Damaged`: what was done up to then stays done and harmless.
 pub async fn compact(archive: &Archive, settings: CompactSettings) -> Result<Collected> {
+    run(archive, Scale::All, settings).await
+}
+
+/// What a server does every hour: merges small objects, rewrites a large one or a pack only when a tenth of it is dead or when the erasure
+/// of something in it is due, and deletes what no version needs any more. With nothing to do it writes nothing.
+///
+/// # Errors
+/// As [`compact`].
+pub async fn maintain(archive: &Archive, settings: CompactSettings) -> Result<Collected> {
+    run(archive, Scale::Due, settings).await
+}
+
+async fn run(archive: &Archive, scale: Scale, settings: CompactSettings) -> Result<Collected> {
+    settings.check()?;
     let base = base(archive).await?;
-    commit(archive, &base, &mut Merge::new(Scale::All, settings.graphs)).await?;
+    commit(archive, &base, &mut Merge::new(scale, settings.graphs)).await?;
     collect(archive, settings.manifest_age_min, settings.object_age_min).await
 }
 

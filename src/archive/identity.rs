@@ -13,13 +13,13 @@ use serde_json::Value;
 use sha2::Sha256;
 
 use super::Secret;
-use crate::domain::{ImageId, Key, Slot};
+use crate::domain::{ImageId, Key, PatientKeys, Slot};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A sealed record: JSON.
-const SEAL_RECORD: u8 = 1;
+/// A sealed record: JSON. (1 and 2 were not bound to their file.)
+const SEAL_RECORD: u8 = 3;
 /// A sealed record with its vector: u32 LE length of the JSON, JSON, f32 LE.
-const SEAL_RECORD_AND_VECTOR: u8 = 2;
+const SEAL_RECORD_AND_VECTOR: u8 = 4;
 const NONCE_BYTES: usize = 12;
 
 /// Patient ids that name nobody, after normalisation. Rows of zeros, `X` or punctuation are recognised apart.
@@ -106,9 +106,9 @@ impl Identity {
         hex::encode(&self.keyed("secret-id", &[])[..8])
     }
 
-    /// Pseudonym of a patient: keyed digest of issuer and id, both with outer space and NULs off, runs of space as one, ASCII letters
-    /// in upper case. `None` for a blank or a placeholder, which stands for nobody.
-    pub fn patient_key(&self, issuer: Option<&str>, patient_id: &str) -> Option<Key> {
+    /// Pseudonyms of a patient: keyed digests of issuer and id, and of no issuer and id, both with outer space and NULs off, runs of space
+    /// as one, ASCII letters in upper case. `None` for a blank or a placeholder, which stands for nobody.
+    pub fn patient_keys(&self, issuer: Option<&str>, patient_id: &str) -> Option<PatientKeys> {
         let id = normalised(patient_id);
         if is_placeholder(&id) {
             return None;
@@ -117,7 +117,16 @@ impl Identity {
             .map(normalised)
             .filter(|issuer| !is_placeholder(issuer))
             .unwrap_or_default();
-        Some(self.key("patient", &[issuer.as_bytes(), id.as_bytes()]))
+        let key = |issuer: &str| self.key("patient", &[issuer.as_bytes(), id.as_bytes()]);
+        Some(PatientKeys {
+            patient: key(&issuer),
+            id: key(""),
+        })
+    }
+
+    /// Pseudonym of a patient with its issuer.
+    pub fn patient_key(&self, issuer: Option<&str>, patient_id: &str) -> Option<Key> {
+        Some(self.patient_keys(issuer, patient_id)?.patient)
     }
 
     /// Pseudonym of a Study Instance UID; `None` for a blank.
@@ -169,44 +178,45 @@ impl Identity {
         format!("p_{}", hex::encode(&key.0[..6]))
     }
 
-    /// Encrypts an interchange record (AES-256-GCM under a key derived from the secret); `None` in mode `anonymous`.
+    /// Encrypts the interchange record of a file (AES-256-GCM under a key derived from the secret) so that it opens for that file and no
+    /// other; `None` in mode `anonymous`.
     ///
     /// # Errors
     /// `Internal` when the system has no randomness.
-    pub fn seal(&self, record: &Value) -> Result<Option<String>> {
+    pub fn seal(&self, record: &Value, file_key: Key) -> Result<Option<String>> {
         if self.mode == IdentityMode::Anonymous {
             return Ok(None);
         }
-        Ok(Some(self.encrypt(SEAL_RECORD, &json(record)?)?))
+        Ok(Some(self.encrypt(SEAL_RECORD, file_key, &json(record)?)?))
     }
 
     /// Decrypts what [`Identity::seal`] made.
     ///
     /// # Errors
-    /// `Damaged` when it is not that, or another secret's.
-    pub fn open(&self, sealed: &str) -> Result<Value> {
-        Ok(self.open_with_vector(sealed)?.0)
+    /// `Damaged` when it is not that, or another secret's, or another file's.
+    pub fn open(&self, sealed: &str, file_key: Key) -> Result<Value> {
+        Ok(self.open_with_vector(sealed, file_key)?.0)
     }
 
     /// Encrypts a record together with its own vector, for a record that stands behind another one's vector.
-    pub(super) fn seal_with_vector(&self, record: &Value, vector: &[f32]) -> Result<String> {
+    pub(super) fn seal_with_vector(&self, record: &Value, file_key: Key, vector: &[f32]) -> Result<String> {
         let record = json(record)?;
         let length = u32::try_from(record.len()).map_err(|_| Error::internal("a record is too long to be sealed"))?;
         let mut plain = length.to_le_bytes().to_vec();
         plain.extend(record);
         plain.extend(vector.iter().flat_map(|x| x.to_le_bytes()));
-        self.encrypt(SEAL_RECORD_AND_VECTOR, &plain)
+        self.encrypt(SEAL_RECORD_AND_VECTOR, file_key, &plain)
     }
 
     /// Decrypts a record, and its vector when that was sealed with it.
-    pub(super) fn open_with_vector(&self, sealed: &str) -> Result<(Value, Option<Vec<f32>>)> {
+    pub(super) fn open_with_vector(&self, sealed: &str, file_key: Key) -> Result<(Value, Option<Vec<f32>>)> {
         let damaged = || Error::new(ErrorKind::Damaged, "a sealed record can't be opened with this secret");
         let bytes = BASE64.decode(sealed).map_err(|_| damaged())?;
         let (&version, rest) = bytes.split_first().ok_or_else(damaged)?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_BYTES>().ok_or_else(damaged)?;
         let payload = Payload {
             msg: sealed,
-            aad: &context(version),
+            aad: &context(version, file_key),
         };
         let plain = self
             .cipher()
@@ -232,13 +242,13 @@ impl Identity {
         Ok((serde_json::from_slice(record).map_err(|_| damaged())?, vector))
     }
 
-    fn encrypt(&self, version: u8, plain: &[u8]) -> Result<String> {
+    fn encrypt(&self, version: u8, file_key: Key, plain: &[u8]) -> Result<String> {
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce)
             .map_err(|error| Error::with_source(ErrorKind::Internal, "the system gives no random bytes", error))?;
         let payload = Payload {
             msg: plain,
-            aad: &context(version),
+            aad: &context(version, file_key),
         };
         let sealed = self
             .cipher()
@@ -284,9 +294,9 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Binds what is sealed to what it is, so that one kind can't be passed off as the other.
-fn context(version: u8) -> Vec<u8> {
-    format!("medsearch/record/{version}").into_bytes()
+/// Binds what is sealed to what it is and to its file: whoever writes to the storage can't pass one off as another.
+fn context(version: u8, file_key: Key) -> Vec<u8> {
+    format!("medsearch/record/{version}/{file_key}").into_bytes()
 }
 
 fn json(record: &Value) -> Result<Vec<u8>> {
@@ -325,6 +335,9 @@ mod tests {
         assert_eq!(key(None, "abc"), key(Some(" "), "abc"));
         assert_ne!(key(None, "abc"), key(Some("hospital"), "abc"));
         assert_ne!(key(Some("ab"), "c1"), key(Some("a"), "bc1"));
+        let keys = |issuer| identity.patient_keys(issuer, "abc").unwrap();
+        assert!(keys(Some("hospital")).has_issuer() && !keys(Some("unknown")).has_issuer());
+        assert!(keys(Some("hospital")).may_be(keys(None)) && !keys(Some("hospital")).may_be(keys(Some("other"))));
         for nobody in [
             "",
             "  ",
@@ -399,30 +412,37 @@ mod tests {
     #[test]
     fn sealed_records_come_back_as_they_were() {
         let linked = identity(IdentityMode::Linked);
+        let file = Key([1; 16]);
         let record = json!({"id": "a", "file": "ä/ö.png", "tags": {"x": "y"}, "age": 45, "weight": 70.1});
-        let sealed = linked.seal(&record).unwrap().unwrap();
-        assert_eq!(linked.open(&sealed).unwrap(), record);
-        assert_ne!(linked.seal(&record).unwrap().unwrap(), sealed, "a nonce is used once");
+        let sealed = linked.seal(&record, file).unwrap().unwrap();
+        assert_eq!(linked.open(&sealed, file).unwrap(), record);
+        assert_ne!(
+            linked.seal(&record, file).unwrap().unwrap(),
+            sealed,
+            "a nonce is used once"
+        );
         assert!(!sealed.contains("png"));
+        let of_other_file = linked.open(&sealed, Key([2; 16])).unwrap_err();
+        assert_eq!(of_other_file.kind(), ErrorKind::Damaged, "it is bound to its file");
 
         let other = Identity::new(Secret::from_bytes([8; 32]), IdentityMode::Linked);
-        assert_eq!(other.open(&sealed).unwrap_err().kind(), ErrorKind::Damaged);
+        assert_eq!(other.open(&sealed, file).unwrap_err().kind(), ErrorKind::Damaged);
         for broken in ["", "!", "AQ", &sealed[..10], &sealed[1..]] {
-            assert_eq!(linked.open(broken).unwrap_err().kind(), ErrorKind::Damaged);
+            assert_eq!(linked.open(broken, file).unwrap_err().kind(), ErrorKind::Damaged);
         }
-        assert_eq!(identity(IdentityMode::Anonymous).seal(&record).unwrap(), None);
+        assert_eq!(identity(IdentityMode::Anonymous).seal(&record, file).unwrap(), None);
 
         let vector = [1.5f32, -0.0, f32::MIN_POSITIVE];
-        let both = linked.seal_with_vector(&record, &vector).unwrap();
-        let (opened, own) = linked.open_with_vector(&both).unwrap();
+        let both = linked.seal_with_vector(&record, file, &vector).unwrap();
+        let (opened, own) = linked.open_with_vector(&both, file).unwrap();
         assert_eq!(opened, record);
         assert_eq!(
             <[f32; 3]>::try_from(own.unwrap()).unwrap().map(f32::to_bits),
             vector.map(f32::to_bits)
         );
-        assert_eq!(linked.open(&both).unwrap(), record);
+        assert_eq!(linked.open(&both, file).unwrap(), record);
         let mut passed_off = BASE64.decode(&both).unwrap();
         passed_off[0] = SEAL_RECORD;
-        assert!(linked.open(&BASE64.encode(passed_off)).is_err());
+        assert!(linked.open(&BASE64.encode(passed_off), file).is_err());
     }
 }

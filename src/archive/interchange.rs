@@ -22,11 +22,12 @@ const UNLABELLED: &str = "_unlabelled";
 /// The list of images that could not be embedded lies beside the class files; no class begins with `_`.
 const BROKEN: &str = "_broken.json";
 /// Fields of a record in the order in which they are written; others follow.
-const FIELD_ORDER: [&str; 16] = [
+const FIELD_ORDER: [&str; 17] = [
     "id",
     "file",
     "sha256",
     "patient_id",
+    "patient_id_key",
     "issuer",
     "study_uid",
     "series_uid",
@@ -224,6 +225,7 @@ impl ClassFile {
                 Keys {
                     id,
                     patient: key(&described.patient_id)?,
+                    patient_id_key: described.patient_id_key,
                     study: key(&described.study_uid)?,
                     series: key(&described.series_uid)?,
                     sop: key(&described.sop_uid)?,
@@ -235,7 +237,9 @@ impl ClassFile {
                 let patient = described
                     .patient_id
                     .as_deref()
-                    .and_then(|id| identity.patient_key(described.issuer.as_deref(), id));
+                    .and_then(|id| identity.patient_keys(described.issuer.as_deref(), id));
+                let patient_id_key = patient.filter(|keys| keys.has_issuer()).map(|keys| keys.id);
+                let patient = patient.map(|keys| keys.patient);
                 let mut digest = [0; 32];
                 match (sha256, file_key) {
                     (Some(sha256), _) => hex::decode_to_slice(sha256, &mut digest)
@@ -247,6 +251,7 @@ impl ClassFile {
                 Keys {
                     id: identity.image_id(patient, &digest),
                     patient,
+                    patient_id_key,
                     study: described.study_uid.as_deref().and_then(|uid| identity.study_key(uid)),
                     series: described.series_uid.as_deref().and_then(|uid| identity.series_key(uid)),
                     sop: described.sop_uid.as_deref().and_then(|uid| identity.sop_key(uid)),
@@ -256,14 +261,13 @@ impl ClassFile {
             }
         };
         Ok(Record {
-            id: keys.id,
             class: self.class.clone(),
             label_source: described.label_source,
             patient: keys.patient,
+            patient_id_key: keys.patient_id_key,
             study: keys.study,
             series: keys.series,
             sop: keys.sop,
-            file_key: keys.file_key,
             pixel_key: keys.pixel_key,
             name_key: described.file.as_deref().and_then(|file| identity.name_key(file)),
             file: described.file.filter(|_| shown.file_names),
@@ -272,13 +276,8 @@ impl ClassFile {
             age: described.age.map(open_age),
             sex: described.sex,
             tags: described.tags.into_iter().filter(|(name, _)| shown.tag(name)).collect(),
-            window: None,
-            thumbnail: None,
-            pixels: None,
-            aliases: vec![],
-            history: vec![],
-            ingested_at: ingested_at.to_owned(),
-            sealed: identity.seal(&self.records[index])?,
+            sealed: identity.seal(&self.records[index], keys.file_key)?,
+            ..Record::bare(keys.id, keys.file_key, ingested_at)
         })
     }
 }
@@ -294,6 +293,7 @@ pub fn open_age(age: String) -> String {
 struct Keys {
     id: ImageId,
     patient: Option<Key>,
+    patient_id_key: Option<Key>,
     study: Option<Key>,
     series: Option<Key>,
     sop: Option<Key>,
@@ -315,6 +315,8 @@ pub struct Described {
     /// The patient.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text")]
     pub patient_id: Option<String>,
+    /// Pseudonym of the patient id alone, in a file of pseudonyms.
+    pub patient_id_key: Option<Key>,
     /// Who gave that id.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text")]
     pub issuer: Option<String>,
@@ -754,7 +756,10 @@ mod tests {
         let made = file.record(0, &identity, &shown, "now").unwrap();
         assert_eq!(made.file.as_deref(), Some("Viral Pneumonia/ü 1.png"));
         assert_eq!(made.tags.keys().collect::<Vec<_>>(), ["scanner", "split"]);
-        assert_eq!(identity.open(made.sealed.as_deref().unwrap()).unwrap(), record());
+        assert_eq!(
+            identity.open(made.sealed.as_deref().unwrap(), made.file_key).unwrap(),
+            record()
+        );
         for broken in 1..4 {
             assert_eq!(
                 file.record(broken, &identity, &Shown::default(), "now")

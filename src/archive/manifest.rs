@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::IdentityMode;
 use super::store::is_object_name;
-use crate::domain::{ClassLabel, Slot, Space};
+use crate::domain::{ClassLabel, Slot, Space, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The manifest format that is written; the only one so far.
@@ -64,7 +64,7 @@ pub struct Manifest {
     pub superseded: Vec<Superseded>,
     /// Fields of a later program with the same format, carried along.
     #[serde(flatten)]
-    pub other: serde_json::Map<String, Value>,
+    pub other: Unknown,
 }
 
 /// What an archive is, the same in all its versions.
@@ -98,7 +98,7 @@ pub struct ArchiveInfo {
     pub shown: Shown,
     /// Fields of a later program with the same format, carried along.
     #[serde(flatten)]
-    pub other: serde_json::Map<String, Value>,
+    pub other: Unknown,
 }
 
 /// What of a data set's own names and columns stands in open records. By default three tags that can't name anybody.
@@ -170,6 +170,9 @@ pub struct Scope {
     pub view: Vec<String>,
     /// SOP classes.
     pub sop_classes: Vec<String>,
+    /// What a later program added.
+    #[serde(flatten)]
+    pub other: Unknown,
 }
 
 /// The model in `models/<digest>/`.
@@ -179,6 +182,9 @@ pub struct ModelRef {
     pub digest: String,
     /// Its card.
     pub card: Value,
+    /// What a later program added.
+    #[serde(flatten)]
+    pub other: Unknown,
 }
 
 impl ModelRef {
@@ -195,6 +201,9 @@ pub struct Shard {
     pub id: u32,
     /// First and last slot.
     pub slots: [u16; 2],
+    /// What a later program added.
+    #[serde(flatten)]
+    pub other: Unknown,
 }
 
 /// A rows object.
@@ -214,6 +223,9 @@ pub struct RowsEntry {
     pub classes: BTreeMap<ClassLabel, u64>,
     /// Packs with pictures of its rows.
     pub packs: Vec<String>,
+    /// What a later program added.
+    #[serde(flatten)]
+    pub other: Unknown,
 }
 
 /// An HNSW graph over the rows of one class in one rows object: a cache that can always be rebuilt.
@@ -235,6 +247,9 @@ pub struct GraphEntry {
     pub metric: Option<String>,
     /// How it was built.
     pub parameters: GraphParameters,
+    /// What a later program added.
+    #[serde(flatten)]
+    pub other: Unknown,
 }
 
 /// How a graph was built.
@@ -248,6 +263,9 @@ pub struct GraphParameters {
     pub expansion_search: usize,
     /// Stored scalar, for example `f16`.
     pub scalar: String,
+    /// What a later program added.
+    #[serde(flatten)]
+    pub other: Unknown,
 }
 
 /// A pack of pictures.
@@ -257,6 +275,28 @@ pub struct PackEntry {
     pub object: String,
     /// Its size.
     pub bytes: u64,
+    /// Since when it may hold pictures of rows that were merged away; absent: it never has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_since: Option<Timestamp>,
+    /// It could not be read when its pictures were to be copied: it stays as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub damaged: bool,
+    /// What a later program added.
+    #[serde(flatten)]
+    pub other: Unknown,
+}
+
+impl PackEntry {
+    /// A pack that is new.
+    pub(super) fn new(object: String, bytes: u64) -> Self {
+        Self {
+            object,
+            bytes,
+            dead_since: None,
+            damaged: false,
+            other: Unknown::new(),
+        }
+    }
 }
 
 /// Dead rows of one rows object.
@@ -266,6 +306,12 @@ pub struct Tombstones {
     pub rows_object: String,
     /// Row numbers, ascending.
     pub rows: Vec<u32>,
+    /// When the first of them died; absent: longer ago than anybody remembers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// What a later program added.
+    #[serde(flatten)]
+    pub other: Unknown,
 }
 
 /// An object that is no longer named.
@@ -314,7 +360,8 @@ impl Manifest {
                 format!("the archive has format {format}, this program reads format {FORMAT}: use a newer medsearch"),
             ));
         }
-        let manifest: Self = serde_json::from_slice(bytes).map_err(damaged)?;
+        let manifest: Self =
+            serde_json::from_slice(bytes).map_err(|error| later(bytes).unwrap_or_else(|| damaged(error)))?;
         manifest
             .check()
             .map_err(|what| Error::new(ErrorKind::Damaged, format!("`{name}` contradicts itself: {what}")))?;
@@ -372,7 +419,7 @@ impl Manifest {
     pub(super) fn add_rows(&mut self, entry: RowsEntry, packs: &[PackEntry]) {
         for name in &entry.packs {
             if let Some(pack) = packs.iter().find(|pack| pack.object == *name)
-                && !self.packs.contains(pack)
+                && !self.packs.iter().any(|known| known.object == pack.object)
             {
                 self.packs.push(pack.clone());
             }
@@ -380,8 +427,13 @@ impl Manifest {
         self.rows.push(entry);
     }
 
-    /// Marks rows as dead.
-    pub(super) fn add_tombstones(&mut self, rows_object: &str, rows: impl IntoIterator<Item = u32>) {
+    /// Marks rows as dead, the first of them since `since`.
+    pub(super) fn add_tombstones(
+        &mut self,
+        rows_object: &str,
+        rows: impl IntoIterator<Item = u32>,
+        since: Option<Timestamp>,
+    ) {
         let mut all: BTreeSet<u32> = rows.into_iter().collect();
         if all.is_empty() {
             return;
@@ -391,16 +443,38 @@ impl Manifest {
             Some(dead) => {
                 all.extend(&dead.rows);
                 dead.rows = all.into_iter().collect();
+                // `None` is the oldest of all.
+                dead.since = dead.since.min(since);
             }
             None => self.tombstones.push(Tombstones {
                 rows_object: rows_object.to_owned(),
                 rows: all.into_iter().collect(),
+                since,
+                other: Unknown::new(),
             }),
+        }
+    }
+
+    /// Notes in their packs since when rows of these objects are dead: with the rows goes their tombstone, and a pack may stay.
+    pub(super) fn mark_dead_pictures(&mut self, objects: &BTreeSet<String>) {
+        for dead in self
+            .tombstones
+            .iter()
+            .filter(|dead| objects.contains(&dead.rows_object))
+        {
+            let since = dead.since.unwrap_or(Timestamp::MIN);
+            let Some(of) = self.rows.iter().find(|entry| entry.object == dead.rows_object) else {
+                continue;
+            };
+            for pack in self.packs.iter_mut().filter(|pack| of.packs.contains(&pack.object)) {
+                pack.dead_since = Some(pack.dead_since.map_or(since, |known| known.min(since)));
+            }
         }
     }
 
     /// Takes rows objects out, with their graphs, tombstones and every pack that nothing else needs.
     pub(super) fn remove_rows(&mut self, objects: &BTreeSet<String>, now: Timestamp) {
+        self.mark_dead_pictures(objects);
         let mut gone: Vec<String> = Vec::new();
         self.rows
             .retain(|entry| keep(!objects.contains(&entry.object), &entry.object, &mut gone));
@@ -531,6 +605,21 @@ impl Manifest {
     }
 }
 
+/// Words that decide how an archive is written are not guessed at: one that is not known here is a later program's, not damage.
+fn later(bytes: &[u8]) -> Option<Error> {
+    let manifest: Value = serde_json::from_slice(bytes).ok()?;
+    let word = |field: &str| manifest.get("archive")?.get(field)?.as_str();
+    let (identity, retention) = (word("identity")?, word("retention")?);
+    let (field, word) = match (identity.parse::<IdentityMode>(), retention.parse::<Retention>()) {
+        (Err(_), _) => ("identity", identity),
+        (_, Err(_)) => ("retention", retention),
+        _ => return None,
+    };
+    let message =
+        format!("the archive's `{field}` is `{word}`, which this program does not know: use a newer medsearch");
+    Some(Error::new(ErrorKind::Unavailable, message))
+}
+
 fn keep(keep: bool, name: &str, gone: &mut Vec<String>) -> bool {
     if !keep {
         gone.push(name.to_owned());
@@ -545,6 +634,7 @@ pub(super) fn even_shards(count: u32) -> Vec<Shard> {
         .map(|id| Shard {
             id,
             slots: [edge(id) as u16, (edge(id + 1) - 1) as u16],
+            other: Unknown::new(),
         })
         .collect()
 }
@@ -552,6 +642,7 @@ pub(super) fn even_shards(count: u32) -> Vec<Shard> {
 #[cfg(test)]
 pub(super) mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 
@@ -575,6 +666,7 @@ pub(super) mod tests {
             shards: vec![0],
             classes: BTreeMap::new(),
             packs: vec![],
+            other: Unknown::new(),
         }
     }
 
@@ -598,7 +690,7 @@ pub(super) mod tests {
                 retention: Retention::View,
                 scope: Scope::default(),
                 shown: Shown::default(),
-                other: serde_json::Map::new(),
+                other: Unknown::new(),
             },
             space: space(4),
             model: None,
@@ -612,7 +704,7 @@ pub(super) mod tests {
             packs: vec![],
             tombstones: vec![],
             superseded: vec![],
-            other: serde_json::Map::new(),
+            other: Unknown::new(),
         }
     }
 
@@ -622,12 +714,29 @@ pub(super) mod tests {
         value["inbox"] = "later".into();
         value["archive"]["owner"] = "later".into();
         value["rows"][0]["heat"] = 1.into();
+        value["archive"]["scope"]["laterality"] = "L".into();
+        value["shards"][0]["replicas"] = 2.into();
+        let object = |kind: &str| format!("{kind}/{}", "a".repeat(64));
+        value["tombstones"] = json!([{"rows_object": object("rows"), "rows": [1], "reason": "erasure"}]);
+        value["packs"] = json!([{"object": object("pixels"), "bytes": 9, "codec": "jxl"}]);
+        value["graphs"] = json!([{"object": object("graphs"), "bytes": 1, "rows_object": object("rows"), "shard": 0,
+            "class": null, "rows": 1, "metric": null, "layers": 3, "parameters": {"connectivity": 1, "expansion_add": 1,
+            "expansion_search": 1, "scalar": "f16", "seed": 4}}]);
         let read = Manifest::decode("m", &serde_json::to_vec(&value).unwrap()).unwrap();
         assert_eq!(read.other["inbox"], "later");
         let again: Value = serde_json::from_slice(&read.encode().unwrap()).unwrap();
-        assert_eq!(again["inbox"], "later");
-        assert_eq!(again["archive"]["owner"], "later");
-        assert!(again["rows"][0].get("heat").is_none());
+        assert_eq!(again, value);
+    }
+
+    #[test]
+    fn a_later_word_is_not_damage() {
+        for field in ["identity", "retention"] {
+            let mut value = serde_json::to_value(manifest()).unwrap();
+            value["archive"][field] = "later".into();
+            let error = Manifest::decode("m", &serde_json::to_vec(&value).unwrap()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert!(error.message().contains("`later`"), "{error}");
+        }
     }
 
     #[test]
@@ -655,17 +764,25 @@ pub(super) mod tests {
             |m| m.shards.clear(),
             |m| m.shards[0].slots = [1, 65_535],
             |m| m.shards[0].slots = [0, 65_534],
-            |m| m.shards.push(Shard { id: 1, slots: [0, 1] }),
+            |m| {
+                m.shards.push(Shard {
+                    id: 1,
+                    slots: [0, 1],
+                    other: Unknown::new(),
+                })
+            },
             |m| m.rows.push(rows_entry('a', 1)),
             |m| m.rows[0].object = "rows/../../etc/passwd".into(),
             |m| m.rows[0].rows = 0,
             |m| m.rows[0].packs = vec!["thumbnails/none".into()],
-            |m| m.add_tombstones(&format!("rows/{}", "a".repeat(64)), [3]),
-            |m| m.add_tombstones(&format!("rows/{}", "c".repeat(64)), [0]),
+            |m| m.add_tombstones(&format!("rows/{}", "a".repeat(64)), [3], None),
+            |m| m.add_tombstones(&format!("rows/{}", "c".repeat(64)), [0], None),
             |m| {
                 m.tombstones = vec![Tombstones {
                     rows_object: format!("rows/{}", "a".repeat(64)),
                     rows: vec![1, 0],
+                    since: None,
+                    other: Unknown::new(),
                 }]
             },
         ];
@@ -680,10 +797,7 @@ pub(super) mod tests {
 
     #[test]
     fn removing_rows_takes_along_what_only_they_need() {
-        let pack = |letter: &str| PackEntry {
-            object: format!("pixels/{}", letter.repeat(64)),
-            bytes: 1,
-        };
+        let pack = |letter: &str| PackEntry::new(format!("pixels/{}", letter.repeat(64)), 1);
         let mut edited = manifest();
         edited.rows.clear();
         let (mut a, mut b) = (rows_entry('a', 3), rows_entry('b', 2));
@@ -692,17 +806,21 @@ pub(super) mod tests {
         let packs = [pack("1"), pack("2")];
         edited.add_rows(a.clone(), &packs);
         edited.add_rows(b.clone(), &packs);
-        edited.add_tombstones(&a.object, [2, 0]);
-        edited.add_tombstones(&a.object, [1]);
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        edited.add_tombstones(&a.object, [2, 0], at(7));
+        edited.add_tombstones(&a.object, [1], at(9));
+        assert_eq!(edited.tombstones[0].since, at(7));
         assert_eq!((edited.packs.len(), edited.images()), (2, 2));
         assert_eq!(edited.check(), Ok(()));
 
         let now = Timestamp::UNIX_EPOCH;
         edited.remove_rows(&BTreeSet::from([a.object.clone()]), now);
         assert_eq!(edited.check(), Ok(()));
+        let mut shared = pack("2");
+        shared.dead_since = at(7);
         assert_eq!(
             (edited.rows, edited.packs, edited.tombstones),
-            (vec![b], vec![pack("2")], vec![])
+            (vec![b], vec![shared], vec![])
         );
         let gone: Vec<_> = edited.superseded.iter().map(|old| old.object.clone()).collect();
         assert_eq!(gone, [a.object, pack("1").object]);

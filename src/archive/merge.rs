@@ -1,15 +1,21 @@
 //! Fewer, larger objects: rows that live are copied, dead ones and their pictures are left behind.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::bulk::{AGE_MAX, GraphBuilder, write_graphs};
 use super::commit::{Propose, Proposed};
 use super::draft::encode;
+use super::gc::ERASE_WITHIN;
 use super::pack::{self, Kind, PackBuilder};
 use super::rows::Rows;
 use super::store::blocking;
-use super::{Archive, GraphEntry, Moment, PackEntry, RowsEntry, RowsObject, RowsProvenance, State};
+use super::{
+    Archive, GraphEntry, Manifest, Moment, PackEntry, RowsEntry, RowsObject, RowsProvenance, State, Tombstones,
+};
 use crate::domain::{PackRef, Record};
 use crate::error::{ErrorKind, Result};
 
@@ -17,6 +23,10 @@ use crate::error::{ErrorKind, Result};
 const DELTA_ROWS_MAX: u64 = 8192;
 /// Packs below this size are merged along with deltas.
 const PACK_SMALL_BYTES: u64 = 16 << 20;
+/// A large object or a pack is rewritten when more than one part in this many is dead.
+const DEAD_PART_MAX: u64 = 10;
+/// It is rewritten, however little of it is dead, when that died so long ago: half of the time is left for the collection after it.
+const DEAD_AGE_MAX: Duration = Duration::from_secs(ERASE_WITHIN.as_secs() / 2);
 /// A rows object is closed before its vectors are larger than this.
 pub(super) const ROWS_BYTES_MAX: usize = 1 << 30;
 
@@ -25,6 +35,8 @@ pub(super) const ROWS_BYTES_MAX: usize = 1 << 30;
 pub(super) enum Scale {
     /// Some of the small objects, so that each row is copied a logarithmic number of times.
     Deltas,
+    /// The same, and large objects and packs as far as they have to be rewritten.
+    Due,
     /// Everything, when anything can be gained.
     All,
 }
@@ -42,6 +54,8 @@ struct Written {
     rows: Vec<(RowsEntry, Arc<RowsObject>)>,
     graphs: Vec<GraphEntry>,
     packs: Vec<PackEntry>,
+    /// Packs that could not be read.
+    damaged: BTreeSet<String>,
     /// Row of a source -> object in `rows`, row in it.
     moved: HashMap<(String, u32), (usize, u32)>,
 }
@@ -65,22 +79,26 @@ impl Propose for Merge {
         };
         let safe = |written: &Written| written.began.age(archive.moment()) <= AGE_MAX && named(&written.sources);
         if !self.written.as_ref().is_some_and(safe) {
-            let sources = sources(base, self.scale);
-            self.written = match sources.is_empty() {
+            let sources = sources(base, self.scale, archive.now());
+            self.written = match sources.rows.is_empty() {
                 true => None,
                 false => Some(write(archive, base, &sources, self.scale, self.graphs.as_ref(), commit).await?),
             };
         }
         let Some(written) = &self.written else { return Ok(None) };
         let mut manifest = base.manifest.as_ref().clone();
+        manifest.mark_dead_pictures(&written.sources);
+        let packs: Vec<_> = written.packs.iter().chain(&manifest.packs).cloned().collect();
         manifest.remove_rows(&written.sources, archive.now());
         for (entry, _) in &written.rows {
-            let packs: Vec<_> = written.packs.iter().chain(&base.manifest.packs).cloned().collect();
             manifest.add_rows(entry.clone(), &packs);
         }
         // A pack that the merged rows still need was taken out with its last source.
         let named: BTreeSet<&String> = manifest.packs.iter().map(|pack| &pack.object).collect();
         manifest.superseded.retain(|old| !named.contains(&old.object));
+        for pack in &mut manifest.packs {
+            pack.damaged |= written.damaged.contains(&pack.object);
+        }
         manifest.graphs.extend(written.graphs.iter().cloned());
         for dead in base
             .manifest
@@ -91,7 +109,7 @@ impl Propose for Merge {
             for &row in &dead.rows {
                 // Rows that were dead at the time of copying were not copied.
                 if let Some(&(object, row)) = written.moved.get(&(dead.rows_object.clone(), row)) {
-                    manifest.add_tombstones(&written.rows[object].1.name, [row]);
+                    manifest.add_tombstones(&written.rows[object].1.name, [row], dead.since);
                 }
             }
         }
@@ -100,29 +118,131 @@ impl Propose for Merge {
     }
 }
 
-/// Which rows objects to merge.
-fn sources(base: &State, scale: Scale) -> BTreeSet<String> {
+/// What is copied.
+struct Sources {
+    /// Rows objects, all their living rows.
+    rows: BTreeSet<String>,
+    /// Packs whose pictures move, as far as these rows show them.
+    packs: BTreeSet<String>,
+}
+
+fn sources(base: &State, scale: Scale, now: Timestamp) -> Sources {
     let manifest = &base.manifest;
+    let used = || used_packs(base.live().map(|at| base.at(at).as_ref()));
+    let mut rows: BTreeSet<String> = BTreeSet::new();
+    let mut packs: BTreeSet<String> = BTreeSet::new();
     match scale {
-        Scale::Deltas => {
-            let mut deltas: Vec<_> = manifest.rows.iter().filter(|entry| entry.delta).collect();
-            deltas.sort_by_key(|entry| entry.rows);
-            // The smaller half, and on as long as the next is no larger than what is merged with it: sizes about double each time.
-            let half = deltas.len().div_ceil(2);
-            let mut sum = 0;
-            let merged = deltas.iter().enumerate().take_while(|(index, entry)| {
-                let taken = *index < half || entry.rows <= sum;
-                sum += entry.rows;
-                taken
-            });
-            let merged: BTreeSet<_> = merged.map(|(_, entry)| entry.object.clone()).collect();
-            if merged.len() >= 2 { merged } else { BTreeSet::new() }
-        }
+        Scale::Deltas => rows.extend(some_deltas(manifest)),
+        Scale::All if is_compact(base) => {}
         Scale::All => {
-            let sources = || manifest.rows.iter().map(|entry| entry.object.clone()).collect();
-            if is_compact(base) { BTreeSet::new() } else { sources() }
+            let used = used();
+            rows.extend(manifest.rows.iter().map(|entry| entry.object.clone()));
+            packs.extend(
+                manifest
+                    .packs
+                    .iter()
+                    .filter(|pack| !is_trim(pack, &used))
+                    .map(|pack| pack.object.clone()),
+            );
+        }
+        Scale::Due => {
+            rows.extend(some_deltas(manifest));
+            rows.extend(uneven(base));
+            rows.extend(dying(manifest, now));
+            packs.extend(dying_packs(manifest, &used(), now));
+            let shown = |entry: &&RowsEntry| entry.packs.iter().any(|pack| packs.contains(pack));
+            rows.extend(manifest.rows.iter().filter(shown).map(|entry| entry.object.clone()));
         }
     }
+    let small = manifest
+        .packs
+        .iter()
+        .filter(|pack| pack.bytes < PACK_SMALL_BYTES && !pack.damaged);
+    packs.extend(small.map(|pack| pack.object.clone()));
+    Sources { rows, packs }
+}
+
+/// The smaller half of the deltas, and on as long as the next is no larger than what is merged with it: sizes about double each time.
+fn some_deltas(manifest: &Manifest) -> impl Iterator<Item = String> {
+    let deltas: Vec<_> = manifest.rows.iter().filter(|entry| entry.delta).collect();
+    let half = deltas.len().div_ceil(2);
+    run_of_small(deltas, half)
+}
+
+/// Large objects that are few rows each, or rows of several shards: what merging deltas ends in. As rarely as deltas.
+fn uneven(base: &State) -> impl Iterator<Item = String> {
+    let manifest = &base.manifest;
+    let fits = rows_max(manifest.space.dimension) as u64;
+    let mut groups: BTreeMap<(&[u32], &RowsProvenance), Vec<&RowsEntry>> = BTreeMap::new();
+    for (entry, object) in manifest.rows.iter().zip(&base.rows) {
+        if !entry.delta && entry.rows < fits {
+            let group = groups.entry((&entry.shards, &object.header.provenance)).or_default();
+            group.push(entry);
+        }
+    }
+    groups
+        .into_iter()
+        .flat_map(|((shards, _), entries)| match shards.len() {
+            1 => run_of_small(entries, 1).collect::<Vec<_>>(),
+            _ => entries.into_iter().map(|entry| entry.object.clone()).collect(),
+        })
+}
+
+fn run_of_small(mut entries: Vec<&RowsEntry>, at_least: usize) -> impl Iterator<Item = String> {
+    entries.sort_by_key(|entry| entry.rows);
+    let mut sum = 0;
+    let mut names = Vec::new();
+    for (index, entry) in entries.into_iter().enumerate() {
+        if index >= at_least && entry.rows > sum {
+            break;
+        }
+        sum += entry.rows;
+        names.push(entry.object.clone());
+    }
+    // One alone has nothing to be merged with.
+    let enough = names.len() >= 2;
+    names.into_iter().filter(move |_| enough)
+}
+
+/// Rows objects of which too much is dead, or something for too long.
+fn dying(manifest: &Manifest, now: Timestamp) -> impl Iterator<Item = String> {
+    let due = move |dead: &&Tombstones| {
+        let of = manifest.rows.iter().find(|entry| entry.object == dead.rows_object);
+        of.is_some_and(|entry| dead.rows.len() as u64 * DEAD_PART_MAX > entry.rows) || is_old(dead.since, now)
+    };
+    manifest
+        .tombstones
+        .iter()
+        .filter(due)
+        .map(|dead| dead.rows_object.clone())
+}
+
+/// Packs of which too much is dead, or something for too long.
+fn dying_packs(
+    manifest: &Manifest,
+    used: &HashMap<&str, BTreeMap<u64, u64>>,
+    now: Timestamp,
+) -> impl Iterator<Item = String> {
+    let mut old: BTreeSet<&str> = BTreeSet::new();
+    for dead in manifest.tombstones.iter().filter(|dead| is_old(dead.since, now)) {
+        let of = manifest.rows.iter().filter(|entry| entry.object == dead.rows_object);
+        old.extend(of.flat_map(|entry| &entry.packs).map(String::as_str));
+    }
+    let due = move |pack: &&PackEntry| {
+        let dead = pack.bytes.saturating_sub(needed(pack, used) + pack::HEADER_BYTES);
+        let is_old = old.contains(pack.object.as_str()) || pack.dead_since.is_some_and(|at| is_old(Some(at), now));
+        !pack.damaged && !is_trim(pack, used) && (dead * DEAD_PART_MAX > pack.bytes || is_old)
+    };
+    manifest.packs.iter().filter(due).map(|pack| pack.object.clone())
+}
+
+fn is_old(since: Option<Timestamp>, now: Timestamp) -> bool {
+    since.is_none_or(|since| now.duration_since(since).unsigned_abs() >= DEAD_AGE_MAX)
+}
+
+/// Rows of one object.
+fn rows_max(dimension: usize) -> usize {
+    (ROWS_BYTES_MAX / (dimension * 4)).max(1)
 }
 
 /// Nothing dead, no picture that nobody needs, no more objects than there have to be.
@@ -135,8 +255,7 @@ fn is_compact(base: &State) -> bool {
             .or_default()
             .push(entry.rows);
     }
-    let row_bytes = manifest.space.dimension * 4;
-    let fits = (ROWS_BYTES_MAX / row_bytes).max(1) as u64;
+    let fits = rows_max(manifest.space.dimension) as u64;
     let tight = groups
         .iter()
         .all(|((shards, _), rows)| shards.len() == 1 && rows.len() as u64 == rows.iter().sum::<u64>().div_ceil(fits));
@@ -163,15 +282,20 @@ fn pictures(record: &Record) -> impl Iterator<Item = &PackRef> {
         .chain(record.pixels.iter().map(|pixels| &pixels.pack))
 }
 
+/// Bytes of pictures that somebody shows.
+fn needed(pack: &PackEntry, used: &HashMap<&str, BTreeMap<u64, u64>>) -> u64 {
+    used.get(pack.object.as_str()).map_or(0, |slices| slices.values().sum())
+}
+
+/// Nothing in it is dead. What can't be read can't be made smaller either.
 fn is_trim(pack: &PackEntry, used: &HashMap<&str, BTreeMap<u64, u64>>) -> bool {
-    let needed: u64 = used.get(pack.object.as_str()).map_or(0, |slices| slices.values().sum());
-    needed + pack::HEADER_BYTES == pack.bytes
+    pack.damaged || needed(pack, used) + pack::HEADER_BYTES == pack.bytes
 }
 
 async fn write(
     archive: &Archive,
     base: &Arc<State>,
-    sources: &BTreeSet<String>,
+    sources: &Sources,
     scale: Scale,
     graphs: Option<&GraphBuilder>,
     commit: &str,
@@ -180,54 +304,47 @@ async fn write(
     let manifest = &base.manifest;
     let rows: Vec<(usize, u32)> = base
         .live()
-        .filter(|&(object, _)| sources.contains(&base.rows[object].name))
+        .filter(|&(object, _)| sources.rows.contains(&base.rows[object].name))
         .collect();
     let records: Vec<&Record> = rows.iter().map(|&at| base.at(at).as_ref()).collect();
-    let used = used_packs(records.iter().copied());
-    let again: HashSet<&str> = manifest
-        .packs
-        .iter()
-        .filter(|pack| match scale {
-            Scale::Deltas => pack.bytes < PACK_SMALL_BYTES,
-            Scale::All => pack.bytes < PACK_SMALL_BYTES || !is_trim(pack, &used),
-        })
-        .map(|pack| pack.object.as_str())
-        .collect();
     let mut packs = Vec::new();
     let mut places = HashMap::new();
+    let mut damaged = BTreeSet::new();
     for kind in [Kind::Thumbnails, Kind::Pixels] {
         let wanted: Vec<&PackRef> = records
             .iter()
             .flat_map(|record| pictures(record))
-            .filter(|slice| slice.object.starts_with(kind.folder()) && again.contains(slice.object.as_str()))
+            .filter(|slice| slice.object.starts_with(kind.folder()) && sources.packs.contains(&slice.object))
             .collect();
-        copy_pictures(archive, kind, &wanted, &mut places, &mut packs).await?;
+        damaged.extend(copy_pictures(archive, kind, &wanted, &mut places, &mut packs).await?);
     }
-    drop(used);
     let places = Arc::new(places);
 
-    let mut groups: BTreeMap<(u32, RowsProvenance), Vec<(usize, u32)>> = BTreeMap::new();
+    // Deltas stay together until they are many; what is large is of one shard each, and has graphs.
+    let is_small = |object: usize| manifest.rows[object].delta;
+    let small = rows.iter().filter(|at| is_small(at.0)).count() as u64;
+    let stays_small = match scale {
+        Scale::Deltas => true,
+        Scale::Due => small < DELTA_ROWS_MAX,
+        Scale::All => false,
+    };
+    let mut groups: BTreeMap<(Option<u32>, RowsProvenance), Vec<(usize, u32)>> = BTreeMap::new();
     for &at in &rows {
-        let shard = if scale == Scale::All {
-            manifest.shard(base.at(at).id.slot())
-        } else {
-            0
-        };
-        groups
-            .entry((shard, base.rows[at.0].header.provenance.clone()))
-            .or_default()
-            .push(at);
+        let shard = (!(stays_small && is_small(at.0))).then(|| manifest.shard(base.at(at).id.slot()));
+        let group = groups.entry((shard, base.rows[at.0].header.provenance.clone()));
+        group.or_default().push(at);
     }
     let mut written = Written {
         began,
-        sources: sources.clone(),
+        sources: sources.rows.clone(),
         rows: vec![],
         graphs: vec![],
         packs: packs.clone(),
+        damaged,
         moved: HashMap::new(),
     };
-    let chunk = (ROWS_BYTES_MAX / (manifest.space.dimension * 4)).max(1);
-    for ((_, provenance), rows) in groups {
+    let chunk = rows_max(manifest.space.dimension);
+    for ((shard, provenance), rows) in groups {
         for rows in rows.chunks(chunk) {
             let (state, places, provenance, commit) = (
                 Arc::clone(base),
@@ -252,10 +369,10 @@ async fn write(
                     .collect(),
             });
             let content = content.await?;
-            let delta = scale == Scale::Deltas && (rows.len() as u64) < DELTA_ROWS_MAX;
+            let delta = shard.is_none() && (rows.len() as u64) < DELTA_ROWS_MAX;
             let (entry, object, bytes) = encode(content, manifest, delta).await?;
             archive.store().put_object(&entry.object, bytes).await?;
-            if let Some(build) = graphs {
+            if let Some(build) = graphs.filter(|_| shard.is_some()) {
                 written
                     .graphs
                     .extend(write_graphs(archive, build, &object, &entry).await?);
@@ -283,25 +400,28 @@ fn moved(record: &Record, places: &HashMap<(String, u64), PackRef>) -> Record {
     record
 }
 
-/// Copies pictures into new packs, one old pack in memory at a time. A damaged one stays where it is: it must not keep the rest from merging.
+/// Copies pictures into new packs, one old pack in memory at a time. A pack that is damaged or missing stays where it is, and is named in
+/// the answer: it must not keep the rest from merging.
 async fn copy_pictures(
     archive: &Archive,
     kind: Kind,
     wanted: &[&PackRef],
     places: &mut HashMap<(String, u64), PackRef>,
     packs: &mut Vec<PackEntry>,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let mut by_pack: BTreeMap<&str, BTreeMap<u64, &PackRef>> = BTreeMap::new();
     for slice in wanted {
         by_pack.entry(&slice.object).or_default().insert(slice.offset, slice);
     }
     let mut builder = PackBuilder::new(kind);
     let mut open = Vec::new();
+    let mut damaged = Vec::new();
     for (name, slices) in by_pack {
         let pack = match archive.store().get_object(name).await {
             Ok(pack) => pack,
-            Err(error) if error.kind() == ErrorKind::Damaged => {
-                tracing::warn!(object = name, "a damaged pack was left as it is");
+            Err(error) if error.kind() == ErrorKind::Damaged || archive.store().is_missing(name).await => {
+                tracing::warn!(object = name, error = %error, "a pack that can't be read was left as it is");
+                damaged.push(name.to_owned());
                 continue;
             }
             Err(error) => return Err(error),
@@ -316,7 +436,7 @@ async fn copy_pictures(
     if !builder.is_empty() {
         close(archive, &mut builder, &mut open, places, packs).await?;
     }
-    Ok(())
+    Ok(damaged)
 }
 
 async fn close(
@@ -327,10 +447,7 @@ async fn close(
     packs: &mut Vec<PackEntry>,
 ) -> Result<()> {
     let (name, bytes) = builder.finish().await?;
-    packs.push(PackEntry {
-        object: name.clone(),
-        bytes: bytes.len() as u64,
-    });
+    packs.push(PackEntry::new(name.clone(), bytes.len() as u64));
     archive.store().put_object(&name, bytes).await?;
     places.extend(
         open.drain(..)

@@ -42,7 +42,7 @@ use sha2::{Digest, Sha256};
 pub use bulk::{Appended, Bulk, GraphBuilder, NewGraph};
 pub use draft::{Change, NewImage, NewPixels, Outcome};
 pub use export::{Exported, export};
-pub use gc::{Collected, CompactSettings, compact};
+pub use gc::{Collected, CompactSettings, compact, maintain};
 pub use identity::{Identity, IdentityMode};
 pub use interchange::{CLASS_FORMAT, ClassData, ClassFile, Described, VectorProvenance, load_folder, open_age};
 pub use manifest::{
@@ -56,7 +56,7 @@ pub use state::State;
 pub use verify::{Verified, verify};
 pub use writer::{Committed, Writer, WriterSettings};
 
-use crate::domain::{PackRef, Space};
+use crate::domain::{PackRef, Space, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 use manifest::{FORMAT, MANIFESTS};
 pub use store::local_folder;
@@ -214,7 +214,7 @@ impl Archive {
                 retention: new.retention,
                 scope: new.scope,
                 shown: new.shown,
-                other: serde_json::Map::new(),
+                other: Unknown::new(),
             },
             space: new.space,
             model,
@@ -228,7 +228,7 @@ impl Archive {
             packs: vec![],
             tombstones: vec![],
             superseded: vec![],
-            other: serde_json::Map::new(),
+            other: Unknown::new(),
         };
         if commit::place(&store, &manifest, tuning.patience).await? == commit::Placed::Theirs {
             return Err(exists());
@@ -477,6 +477,7 @@ async fn put_model(store: &Store, model: NewModel) -> Result<ModelRef> {
     let reference = ModelRef {
         digest,
         card: model.card,
+        other: Unknown::new(),
     };
     if !reference.is_thumbnail() {
         let name = format!("models/{}/model.pt", reference.digest);

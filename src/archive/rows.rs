@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{ImageId, Key, Record, SpaceId};
+use crate::domain::{ImageId, Key, PatientKeys, Record, SpaceId};
 use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: &[u8; 8] = b"MSROWS1\n";
@@ -108,9 +108,10 @@ impl RowsObject {
         equal(&self.pixels, key)
     }
 
-    /// Rows of a patient.
-    pub fn of_patient(&self, key: Key) -> impl Iterator<Item = u32> {
-        equal(&self.patients, key)
+    /// Rows that may be a patient's.
+    pub fn of_patient(&self, patient: PatientKeys) -> impl Iterator<Item = u32> {
+        let own = |row: &u32| PatientKeys::of(&self.records[*row as usize]);
+        equal(&self.patients, patient.id).filter(move |row| own(row).is_some_and(|own| own.may_be(patient)))
     }
 
     fn new(name: String, header: RowsHeader, records: Vec<Arc<Record>>, vectors: Vec<f32>) -> Self {
@@ -127,7 +128,7 @@ impl RowsObject {
             .filter_map(|(row, record)| Some((record.pixel_key?, row)))
             .collect();
         let mut patients: Vec<_> = numbered()
-            .filter_map(|(row, record)| Some((record.patient?, row)))
+            .filter_map(|(row, record)| Some((PatientKeys::of(record)?.id, row)))
             .collect();
         ids.sort_unstable();
         files.sort_unstable();
@@ -362,7 +363,10 @@ mod tests {
         assert_eq!(object.find(third.id), Some(3));
         assert_eq!(object.with_file(third.file_key).collect::<Vec<_>>(), [3]);
         assert_eq!(object.with_pixels(third.pixel_key.unwrap()).collect::<Vec<_>>(), [3]);
-        assert_eq!(object.of_patient(third.patient.unwrap()).collect::<Vec<_>>(), [3]);
+        assert_eq!(
+            object.of_patient(PatientKeys::of(third).unwrap()).collect::<Vec<_>>(),
+            [3]
+        );
         assert_eq!(object.vector(3), [6.0, 7.0]);
     }
 

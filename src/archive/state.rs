@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Archive, Manifest, RowsObject};
-use crate::domain::{ImageId, Key, Record};
+use crate::domain::{ImageId, Key, PatientKeys, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows objects read at a time.
@@ -144,9 +144,9 @@ impl State {
         self.filtered(move |object| object.with_pixels(key))
     }
 
-    /// Live rows of a patient.
-    pub fn by_patient(&self, key: Key) -> impl Iterator<Item = (usize, u32)> {
-        self.filtered(move |object| object.of_patient(key))
+    /// Live rows that may be a patient's.
+    pub fn by_patient(&self, patient: PatientKeys) -> impl Iterator<Item = (usize, u32)> {
+        self.filtered(move |object| object.of_patient(patient))
     }
 
     /// Every live row, in order.

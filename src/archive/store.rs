@@ -154,6 +154,12 @@ impl Store {
         }
     }
 
+    /// Whether an object is certainly not there.
+    pub async fn is_missing(&self, name: &str) -> bool {
+        let found = self.objects.head(&Path::from(name)).await;
+        matches!(found, Err(object_store::Error::NotFound { .. }))
+    }
+
     /// Reads a part of an object, shorter where the object ends.
     ///
     /// # Errors
@@ -317,10 +323,21 @@ fn sweep(folder: &FsPath, before: Timestamp) -> std::io::Result<usize> {
             .to_str()
             .and_then(|name| name.rsplit_once('#'))
             .is_some_and(|(_, suffix)| !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit()));
-        if staged && Timestamp::try_from(entry.metadata()?.modified()?).is_ok_and(|modified| modified <= before) {
-            std::fs::remove_file(entry.path())?;
-            swept += 1;
+        if !staged {
+            continue;
         }
+        // Its writer may be done with it at any moment, and then it is gone.
+        let old =
+            |metadata: std::fs::Metadata| Ok(Timestamp::try_from(metadata.modified()?).is_ok_and(|at| at <= before));
+        let removed = match entry.metadata().and_then(old) {
+            Ok(true) => std::fs::remove_file(entry.path()).map(|()| 1),
+            Ok(false) => Ok(0),
+            Err(error) => Err(error),
+        };
+        swept += match removed {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+            removed => removed?,
+        };
     }
     Ok(swept)
 }

@@ -31,30 +31,14 @@ pub fn record(number: u32) -> Record {
         bytes[..4].copy_from_slice(&number.to_le_bytes());
         Key(bytes)
     };
+    let id = ImageId::new(crate::domain::Slot(number as u16), key(0));
     Record {
-        id: ImageId::new(crate::domain::Slot(number as u16), key(0)),
         class: Some(class("COVID")),
         label_source: Some(LabelSource::Folder),
         patient: Some(key(1)),
-        study: None,
-        series: None,
-        sop: None,
-        file_key: key(2),
         pixel_key: Some(key(3)),
-        file: None,
-        name_key: None,
         source: Some("s".into()),
-        view: None,
-        age: None,
-        sex: None,
-        tags: Default::default(),
-        window: None,
-        thumbnail: None,
-        pixels: None,
-        aliases: vec![],
-        history: vec![],
-        ingested_at: "2026-01-01T00:00:00Z".into(),
-        sealed: None,
+        ..Record::bare(id, key(2), "2026-01-01T00:00:00Z")
     }
 }
 
@@ -70,10 +54,9 @@ pub fn image(archive: &Archive, number: u32, label: Option<&str>) -> NewImage {
     record.file_key = identity.file_key(&digest);
     record.pixel_key = Some(identity.pixel_key(&digest));
     record.class = label.map(class);
-    record.file = Some(format!("{}/{number}.png", label.unwrap_or("none")));
-    record.sealed = identity
-        .seal(&serde_json::json!({"id": number, "file": record.file}))
-        .unwrap();
+    record.file = Some(format!("{number}.png"));
+    let original = serde_json::json!({"id": number, "file": record.file});
+    record.sealed = identity.seal(&original, record.file_key).unwrap();
     NewImage {
         record,
         vector: (0..DIMENSION).map(|i| number as f32 + i as f32 + 0.5).collect(),
@@ -151,6 +134,15 @@ impl Place {
 
     /// A handle whose storage fails as `faults` says, and which gives up soon.
     pub async fn faulty(&self, faults: &Arc<Faults>) -> crate::error::Result<Archive> {
+        self.faulty_at(faults, Arc::new(Timestamp::now)).await
+    }
+
+    /// The same with another time.
+    pub async fn faulty_at(
+        &self,
+        faults: &Arc<Faults>,
+        clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    ) -> crate::error::Result<Archive> {
         let store = Store::open(&self.url()).unwrap();
         let store = store.wrapped(|inner| {
             Arc::new(Faulty {
@@ -160,7 +152,7 @@ impl Place {
         });
         let tuning = Tuning {
             patience: Duration::from_millis(20),
-            ..Tuning::default()
+            clock,
         };
         Archive::open_in(store, &self.url(), secret(), tuning).await
     }
@@ -192,8 +184,19 @@ pub async fn writer(archive: &Archive) -> Writer {
     .unwrap()
 }
 
+/// Writes as nobody does who has no time to lose.
+pub trait Write {
+    async fn write(&self, change: Change) -> crate::error::Result<Committed>;
+}
+
+impl Write for Writer {
+    async fn write(&self, change: Change) -> crate::error::Result<Committed> {
+        self.submit(change, Instant::now() + Duration::from_secs(600)).await
+    }
+}
+
 /// When a storage fails. Operations are counted from 0.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Faults {
     /// From this operation on nothing works: the process was killed, or the network is gone.
     pub stop_at: Option<usize>,
@@ -201,6 +204,10 @@ pub struct Faults {
     pub lie_at: Option<usize>,
     /// This put, and those behind it up to the second number, find the disk full.
     pub full_at: Option<(usize, usize)>,
+    /// This put panics.
+    pub panic_at: Option<usize>,
+    /// Happens while the first manifest is put, before it is there: its writer is asleep.
+    pub meanwhile: Mutex<Option<futures_util::future::BoxFuture<'static, ()>>>,
     pub operations: AtomicUsize,
     pub puts: AtomicUsize,
 }
@@ -254,6 +261,13 @@ impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let lie = self.faults.next()?;
         let number = self.faults.puts.fetch_add(1, Ordering::SeqCst);
+        assert_ne!(self.faults.panic_at, Some(number), "as asked for");
+        if location.as_ref().starts_with(MANIFESTS) {
+            let meanwhile = lock(&self.faults.meanwhile).take();
+            if let Some(meanwhile) = meanwhile {
+                meanwhile.await;
+            }
+        }
         if self
             .faults
             .full_at

@@ -1,9 +1,11 @@
 //! Group commit: changes of many callers, one manifest.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -11,7 +13,7 @@ use super::commit::{Propose, Proposed, base, commit};
 use super::draft::Draft;
 use super::merge::{Merge, Scale};
 use super::{Archive, Change, Outcome, State};
-use crate::domain::ImageId;
+use crate::domain::{ClassLabel, ImageId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
 
@@ -54,6 +56,10 @@ pub struct Committed {
     pub outcome: Outcome,
     /// The image, for changes of one image: with `Duplicate` and `Conflict` the one that was there.
     pub id: Option<ImageId>,
+    /// Its class now.
+    pub class: Option<ClassLabel>,
+    /// That class is disputed: the same pixels stand under another one.
+    pub label_conflict: bool,
 }
 
 /// Takes changes from any number of callers. Cheap to clone; the task behind it ends with the last clone.
@@ -97,14 +103,20 @@ impl Writer {
         Ok(Self { queue })
     }
 
+    /// Whether changes are still taken. When not, only a restart helps.
+    pub fn is_alive(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
     /// Makes one change. `Ok` means that it is durable.
     ///
     /// # Cancel safety
     /// Dropped before it ends, the change may or may not be made.
     ///
     /// # Errors
-    /// `Overloaded` when the queue is full; `StorageFull`, `Unavailable` when it can't be stored; what [`Change`] itself refuses.
-    pub async fn submit(&self, change: Change) -> Result<Committed> {
+    /// `Overloaded` when the queue is full; `Deadline` when it is not written in time, which may still happen; `StorageFull`, `Unavailable`
+    /// when it can't be stored; what [`Change`] itself refuses.
+    pub async fn submit(&self, change: Change, deadline: std::time::Instant) -> Result<Committed> {
         let (done, answer) = oneshot::channel();
         self.queue.try_send(Job { change, done }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
@@ -112,7 +124,11 @@ impl Writer {
             }
             mpsc::error::TrySendError::Closed(_) => stopped(),
         })?;
-        answer.await.map_err(|_| stopped())?
+        let answer = timeout_at(deadline.into(), answer).await.map_err(|_| {
+            let message = "the change was not written in time, but may be yet: ask again, which does no harm";
+            Error::new(ErrorKind::Deadline, message)
+        })?;
+        answer.map_err(|_| stopped())?
     }
 }
 
@@ -187,7 +203,7 @@ impl Task {
             changes: &changes,
             outcomes: vec![],
         };
-        let committed = commit(&self.archive, &self.state, &mut work).await;
+        let committed = unwound(commit(&self.archive, &self.state, &mut work)).await;
         let outcomes = work.outcomes;
         self.took = started.elapsed();
         match committed {
@@ -196,7 +212,7 @@ impl Task {
                 self.advance(state);
                 let version = self.state.manifest.version;
                 for (done, outcome) in callers.into_iter().zip(outcomes) {
-                    let _ = done.send(outcome.map(|(outcome, id)| Committed { version, outcome, id }));
+                    let _ = done.send(outcome.map(|committed| Committed { version, ..committed }));
                 }
             }
             Err(error) => {
@@ -213,7 +229,8 @@ impl Task {
         if deltas < self.merge_at {
             return;
         }
-        match commit(&self.archive, &self.state, &mut Merge::new(Scale::Deltas, None)).await {
+        let mut work = Merge::new(Scale::Deltas, None);
+        match unwound(commit(&self.archive, &self.state, &mut work)).await {
             Ok(state) => {
                 self.advance(state);
                 self.merge_at = self.settings.deltas_merge_at.max(self.state.manifest.deltas() + 1);
@@ -234,19 +251,37 @@ impl Task {
     }
 }
 
+/// A panic costs the batch at hand, never the task: what it had changed in memory is thrown away, and the next batch looks at the storage.
+async fn unwound<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    done.unwrap_or_else(|_| Err(Error::internal("writing to the archive panicked")))
+}
+
 fn adds_rows(change: &Change) -> bool {
     matches!(change, Change::Insert(_) | Change::Relabel { .. })
 }
 
 struct Changes<'a> {
     changes: &'a [Change],
-    outcomes: Vec<Result<(Outcome, Option<ImageId>)>>,
+    /// In the order of the changes; their version is not known yet.
+    outcomes: Vec<Result<Committed>>,
 }
 
 impl Propose for Changes<'_> {
     async fn propose(&mut self, archive: &Archive, base: &Arc<State>, commit: &str) -> Result<Option<Proposed>> {
         let mut draft = Draft::new(base, archive.now().to_string());
-        self.outcomes = self.changes.iter().map(|change| draft.apply(change, archive)).collect();
+        let apply = |change| {
+            let (outcome, id) = draft.apply(change, archive)?;
+            let (class, label_conflict) = id.and_then(|id| draft.label(id)).unwrap_or_default();
+            Ok(Committed {
+                version: 0,
+                outcome,
+                id,
+                class,
+                label_conflict,
+            })
+        };
+        self.outcomes = self.changes.iter().map(apply).collect();
         if draft.is_empty() {
             return Ok(None);
         }

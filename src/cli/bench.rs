@@ -281,12 +281,7 @@ impl Bench {
             resize.push(begun.elapsed().as_secs_f64() * 1000.0);
             let found = version.snapshot.get(ids[turn % ids.len()]);
             let (_, embedding) = found.ok_or_else(|| Error::internal("an id of the version is not in its index"))?;
-            let query = Query {
-                embedding,
-                patients: vec![],
-                studies: vec![],
-                same_pixels: vec![],
-            };
+            let query = Query::of(embedding);
             let ask = Ask {
                 exact: true,
                 ..Ask::default()

@@ -50,12 +50,15 @@ impl Verify {
 pub struct Compact {
     #[command(flatten)]
     archive: ArchiveArgs,
-    /// Age at which a superseded version is deleted, in seconds.
+    /// Age at which a superseded version is deleted, in seconds; less than 180 only with `--offline`.
     #[arg(long, default_value_t = 3600)]
     manifest_seconds: u64,
-    /// Age at which an object that no version names is deleted, in seconds. Shorter than the longest upload or load, it may delete what is about to be named.
+    /// Age at which an object that no version names is deleted, in seconds; less than 3600 only with `--offline`. Shorter than the longest `medsearch index`, it may delete what is about to be named.
     #[arg(long, default_value_t = 86_400)]
     object_seconds: u64,
+    /// No other program reads or writes this archive: take any age.
+    #[arg(long)]
+    offline: bool,
     /// Classes with more rows than this get a graph.
     #[arg(long, env = "MEDSEARCH_EXACT_ROWS_MAX")]
     exact_rows_max: Option<usize>,
@@ -73,6 +76,7 @@ impl Compact {
                 graphs: Some(graph_builder(
                     IndexSettings::default().with_exact_rows_max(self.exact_rows_max),
                 )),
+                offline: self.offline,
             };
             compact(&archive, settings).await
         })?;

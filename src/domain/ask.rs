@@ -1,6 +1,6 @@
 //! What a client asks for, checked.
 
-use super::{ClassLabel, Embedding, Key};
+use super::{ClassLabel, Embedding, Key, PatientKeys};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most neighbors that one request may ask for.
@@ -116,9 +116,21 @@ pub struct Query {
     /// The query's vector.
     pub embedding: Embedding,
     /// Its patient (several for a query by several images).
-    pub patients: Vec<Key>,
+    pub patients: Vec<PatientKeys>,
     /// Its study.
     pub studies: Vec<Key>,
     /// Its file bytes and pixels.
     pub same_pixels: Vec<Key>,
+}
+
+impl Query {
+    /// A place in the space, and nobody's.
+    pub fn of(embedding: Embedding) -> Self {
+        Self {
+            embedding,
+            patients: vec![],
+            studies: vec![],
+            same_pixels: vec![],
+        }
+    }
 }

@@ -77,15 +77,14 @@ impl FromStr for ClassLabel {
 }
 
 /// How a label was established.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum LabelSource {
     /// The name of the folder the image lay in: nobody says how it was proven.
     Folder,
     /// A radiology report.
     Report,
     /// Polymerase chain reaction.
-    #[serde(rename = "PCR", alias = "pcr")]
     Pcr,
     /// Histology.
     Biopsy,
@@ -93,23 +92,66 @@ pub enum LabelSource {
     FollowUp,
     /// One or more readers of the image.
     Reader,
+    /// What a later program calls it: stored and shown as it is, never taken from a request.
+    Other(Arc<str>),
 }
 
+impl LabelSource {
+    /// As it is stored and shown.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Folder => "folder",
+            Self::Report => "report",
+            Self::Pcr => "PCR",
+            Self::Biopsy => "biopsy",
+            Self::FollowUp => "follow-up",
+            Self::Reader => "reader",
+            Self::Other(text) => text,
+        }
+    }
+
+    fn known(text: &str) -> Option<Self> {
+        Some(match text {
+            "folder" => Self::Folder,
+            "report" => Self::Report,
+            "PCR" | "pcr" => Self::Pcr,
+            "biopsy" => Self::Biopsy,
+            "follow-up" => Self::FollowUp,
+            "reader" => Self::Reader,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for LabelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a person says: one of those that are known here.
 impl FromStr for LabelSource {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "folder" => Ok(Self::Folder),
-            "report" => Ok(Self::Report),
-            "PCR" | "pcr" => Ok(Self::Pcr),
-            "biopsy" => Ok(Self::Biopsy),
-            "follow-up" => Ok(Self::FollowUp),
-            "reader" => Ok(Self::Reader),
-            _ => Err(Error::new(
+        Self::known(text).ok_or_else(|| {
+            Error::new(
                 ErrorKind::InvalidRequest,
                 "`label_source` is one of folder, report, PCR, biopsy, follow-up, reader",
-            )),
-        }
+            )
+        })
+    }
+}
+
+/// What is stored: whatever a program wrote.
+impl From<String> for LabelSource {
+    fn from(text: String) -> Self {
+        Self::known(&text).unwrap_or_else(|| Self::Other(text.into()))
+    }
+}
+
+impl From<LabelSource> for String {
+    fn from(source: LabelSource) -> Self {
+        source.as_str().to_owned()
     }
 }
 

@@ -12,6 +12,6 @@ pub use ask::{Ask, Exclude, K_MAX, Query, Region, VoteMethod};
 pub use embedding::{Embedding, similarity};
 pub use ids::{ClassLabel, ImageId, Key, LabelSource, Slot};
 pub use ranking::{Coverage, Group, Hit, PathTaken, Ranking};
-pub use record::{Alias, LabelChange, PackRef, PixelsRef, Record, Window};
+pub use record::{Alias, LabelChange, PackRef, PatientKeys, PixelsRef, Record, StoredWindow, Unknown, Window};
 pub use space::{Space, SpaceId};
 pub use verdict::{CalibrationNote, Status, Verdict};

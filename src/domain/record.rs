@@ -3,8 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{ClassLabel, ImageId, Key, LabelSource};
+
+/// Earlier labels that a record keeps: the first one and the latest.
+const HISTORY_MAX: usize = 100;
+
+/// Fields that a later program of the same format wrote: carried along wherever the value goes.
+pub type Unknown = Map<String, Value>;
 
 /// One image of the archive, in served form: pseudonyms only. One JSON line in a rows object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +27,9 @@ pub struct Record {
     /// Pseudonym of (issuer, patient id); absent: unknown patient.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient: Option<Key>,
+    /// Pseudonym of the patient id alone, whoever issued it; absent when nobody is named as its issuer: then `patient` is just that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient_id_key: Option<Key>,
     /// Pseudonym of the Study Instance UID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub study: Option<Key>,
@@ -57,7 +67,7 @@ pub struct Record {
     pub tags: BTreeMap<String, String>,
     /// How stored values became 8 bit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub window: Option<Window>,
+    pub window: Option<StoredWindow>,
     /// The small picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thumbnail: Option<PackRef>,
@@ -75,14 +85,70 @@ pub struct Record {
     /// The interchange record as it came, encrypted (identity mode `linked`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<String>,
+    /// What a later program added.
+    #[serde(flatten)]
+    pub other: Unknown,
 }
 
 impl Record {
+    /// A record of which nothing is known but its name, its file and when it came.
+    pub fn bare(id: ImageId, file_key: Key, ingested_at: impl Into<String>) -> Self {
+        Self {
+            id,
+            class: None,
+            label_source: None,
+            patient: None,
+            patient_id_key: None,
+            study: None,
+            series: None,
+            sop: None,
+            file_key,
+            pixel_key: None,
+            file: None,
+            name_key: None,
+            source: None,
+            view: None,
+            age: None,
+            sex: None,
+            tags: BTreeMap::new(),
+            window: None,
+            thumbnail: None,
+            pixels: None,
+            aliases: vec![],
+            history: vec![],
+            ingested_at: ingested_at.into(),
+            sealed: None,
+            other: Unknown::new(),
+        }
+    }
+
+    /// Gives it another class, or none. Whatever other files said before is settled by that.
+    pub fn relabel(&mut self, class: Option<ClassLabel>, label_source: Option<LabelSource>, at: &str) {
+        if self.history.len() >= HISTORY_MAX {
+            self.history.remove(1);
+        }
+        self.history.push(LabelChange {
+            at: at.to_owned(),
+            class: std::mem::replace(&mut self.class, class),
+            label_source: std::mem::replace(&mut self.label_source, label_source),
+            other: Unknown::new(),
+        });
+        self.aliases.iter_mut().for_each(|alias| alias.settled = true);
+    }
+
     /// The same pixels were handed in under another class: neither label votes until a PATCH settles it.
     pub fn label_conflict(&self) -> bool {
         self.aliases
             .iter()
-            .any(|alias| alias.class.is_some() && alias.class != self.class)
+            .any(|alias| !alias.settled && alias.class.is_some() && alias.class != self.class)
+    }
+
+    /// How stored values became 8 bit, if that is a way that is known here.
+    pub fn window(&self) -> Option<Window> {
+        match self.window {
+            Some(StoredWindow::Known(window)) => Some(window),
+            _ => None,
+        }
     }
 
     /// Whether the label takes part in votes (a conflict with another record is found by the index).
@@ -91,12 +157,27 @@ impl Record {
     }
 }
 
-/// A second file with the same pixels.
+/// A second file with the same pixels: what was handed in with it, as it was.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Alias {
     /// The class it was handed in under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<ClassLabel>,
+    /// How that had been proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_source: Option<LabelSource>,
+    /// A later relabelling of the image went over this class: it disputes nothing any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settled: bool,
+    /// Pseudonym of its Study Instance UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub study: Option<Key>,
+    /// Pseudonym of its Series Instance UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<Key>,
+    /// Pseudonym of its SOP Instance UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sop: Option<Key>,
     /// Path within its data set, in an archive that shows names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
@@ -105,9 +186,35 @@ pub struct Alias {
     pub name_key: Option<Key>,
     /// Pseudonym of its bytes.
     pub file_key: Key,
+    /// RFC 3339 time of acceptance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingested_at: Option<String>,
     /// Its interchange record, encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<String>,
+    /// What a later program added.
+    #[serde(flatten)]
+    pub other: Unknown,
+}
+
+impl Alias {
+    /// A file of which nothing is known but its bytes.
+    pub fn bare(file_key: Key) -> Self {
+        Self {
+            class: None,
+            label_source: None,
+            settled: false,
+            study: None,
+            series: None,
+            sop: None,
+            file: None,
+            name_key: None,
+            file_key,
+            ingested_at: None,
+            sealed: None,
+            other: Unknown::new(),
+        }
+    }
 }
 
 /// A label that was replaced.
@@ -119,6 +226,55 @@ pub struct LabelChange {
     pub class: Option<ClassLabel>,
     /// How it had been proven.
     pub label_source: Option<LabelSource>,
+    /// What a later program added.
+    #[serde(flatten)]
+    pub other: Unknown,
+}
+
+/// A patient in pseudonyms: the id with its issuer, and the id alone. The same when nobody is named as the issuer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PatientKeys {
+    /// Pseudonym of issuer and id.
+    pub patient: Key,
+    /// Pseudonym of the id alone.
+    pub id: Key,
+}
+
+impl PatientKeys {
+    /// The patient of a record.
+    pub fn of(record: &Record) -> Option<Self> {
+        let patient = record.patient?;
+        Some(Self {
+            patient,
+            id: record.patient_id_key.unwrap_or(patient),
+        })
+    }
+
+    /// Whether it is known who issued the id.
+    pub fn has_issuer(self) -> bool {
+        self.patient != self.id
+    }
+
+    /// Whether both may be the same person: equal ids of one issuer, or of an unknown one on either side.
+    pub fn may_be(self, other: Self) -> bool {
+        self.id == other.id && (self.patient == other.patient || !self.has_issuer() || !other.has_issuer())
+    }
+}
+
+/// A [`Window`] as it is stored. One of a later program is kept as it is, and shown as unknown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum StoredWindow {
+    /// One that is known here.
+    Known(Window),
+    /// Any other.
+    Other(Value),
+}
+
+impl From<Window> for StoredWindow {
+    fn from(window: Window) -> Self {
+        Self::Known(window)
+    }
 }
 
 /// How stored values became 8 bit: recorded, so that a person can tell.
@@ -136,7 +292,7 @@ pub enum Window {
     },
 }
 
-/// A byte range of a pack object.
+/// A byte range of a pack object. It is made anew when the picture moves: what a later program knows of a picture it has to write beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PackRef {
     /// The object, for example `thumbnails/<blake3>`.
@@ -165,4 +321,77 @@ pub struct PixelsRef {
     /// Stored values in the PNG are shifted by this many grey levels (signed data).
     #[serde(default)]
     pub offset_levels: i32,
+    /// What a later program added.
+    #[serde(flatten)]
+    pub other: Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::Slot;
+    use super::*;
+
+    fn bare() -> Record {
+        Record::bare(
+            ImageId::new(Slot(1), Key([1; 16])),
+            Key([2; 16]),
+            "2026-01-01T00:00:00Z",
+        )
+    }
+
+    #[test]
+    fn what_a_later_program_wrote_comes_back() {
+        let mut record = serde_json::to_value(bare()).unwrap();
+        record["label_source"] = "autopsy".into();
+        record["window"] = json!({"kind": "sigmoid", "centre": 7});
+        record["laterality"] = "L".into();
+        record["pixels"] = json!({"object": "pixels/x", "offset": 32, "length": 4, "blake3": "00", "width": 2, "height": 1,
+            "inverted": false, "offset_levels": 0, "frames": 3});
+        record["aliases"] = json!([{"file_key": "03".repeat(16), "label_source": "guess", "tool": [1]}]);
+        record["history"] = json!([{"at": "t", "class": null, "label_source": "autopsy", "by": "n"}]);
+        let read: Record = serde_json::from_value(record.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), record);
+        assert_eq!(read.label_source.as_ref().unwrap().as_str(), "autopsy");
+        assert_eq!((read.window(), &read.other["laterality"]), (None, &json!("L")));
+        let pixels = read.pixels.as_ref().unwrap();
+        assert_eq!((pixels.pack.length, pixels.other.len()), (4, 1));
+        assert!("autopsy".parse::<LabelSource>().is_err(), "nobody says it in a request");
+
+        record["window"] = json!({"kind": "percentile", "low": -3, "high": 9});
+        let read: Record = serde_json::from_value(record).unwrap();
+        assert_eq!(read.window(), Some(Window::Percentile { low: -3, high: 9 }));
+    }
+
+    #[test]
+    fn the_history_keeps_the_first_label_and_the_latest() {
+        let mut record = bare();
+        for number in 0..250 {
+            let class = ClassLabel::parse(&format!("c{number}")).unwrap();
+            record.relabel(Some(class), None, "t");
+        }
+        let classes: Vec<_> = record
+            .history
+            .iter()
+            .map(|change| change.class.as_ref().map(ClassLabel::as_str))
+            .collect();
+        assert_eq!(classes.len(), HISTORY_MAX);
+        assert_eq!(
+            (classes[0], classes[1], classes[99]),
+            (None, Some("c150"), Some("c248"))
+        );
+    }
+
+    #[test]
+    fn a_patient_without_an_issuer_may_be_anybody_of_that_id() {
+        let key = |byte| Key([byte; 16]);
+        let keys = |patient, id| PatientKeys {
+            patient: key(patient),
+            id: key(id),
+        };
+        let (unknown, of_a, of_b, other) = (keys(1, 1), keys(2, 1), keys(3, 1), keys(2, 4));
+        assert!(unknown.may_be(of_a) && of_a.may_be(unknown) && of_a.may_be(of_a));
+        assert!(!of_a.may_be(of_b) && !of_a.may_be(other) && !unknown.may_be(keys(5, 5)));
+    }
 }

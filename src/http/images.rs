@@ -6,13 +6,14 @@ use actix_web::{HttpResponse, http::header};
 use super::upload::Form;
 use super::wire::{Deleted, ImageDetails, Names, NewImage, NewImageFields, NewLabel, Written};
 use super::{State, problem};
+use crate::archive::Outcome;
 use crate::domain::ImageId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::IngestOutcome;
 
 /// Add an image.
 ///
-/// The same image again changes nothing and is answered with 200.
+/// The same image again changes nothing and is answered with 200. `outcome` says what was done.
 #[utoipa::path(
     post,
     path = "/v1/images",
@@ -22,7 +23,7 @@ use crate::metrics::IngestOutcome;
     responses(
         (status = 201, description = "It is in the archive, durably", body = Written,
             headers(("Location" = String, description = "The image"))),
-        (status = 200, description = "It was in the archive before", body = Written),
+        (status = 200, description = "It was in the archive before: unchanged, with its first class now, or with one more class that is in conflict with its own", body = Written),
         problem::Adding
     )
 )]
@@ -31,16 +32,20 @@ pub async fn add(state: Data<State>, form: Form<NewImage>) -> Result<HttpRespons
     let NewImage { upload, labels } = form.value;
     let receipt = state.writer()?.add(upload, labels, deadline).await;
     state.metrics.ingest(match &receipt {
-        Ok(receipt) if receipt.duplicate => IngestOutcome::Duplicate,
-        Ok(_) => IngestOutcome::Inserted,
+        Ok(receipt) => match receipt.outcome {
+            Outcome::Inserted => IngestOutcome::Inserted,
+            Outcome::Conflict => IngestOutcome::Conflict,
+            Outcome::Relabelled => IngestOutcome::Relabelled,
+            Outcome::Duplicate | Outcome::Deleted { .. } => IngestOutcome::Duplicate,
+        },
         Err(_) => IngestOutcome::Failed,
     });
-    let written = Written::from(receipt?);
-    let mut response = if written.duplicate {
-        HttpResponse::Ok()
-    } else {
-        HttpResponse::Created()
+    let receipt = receipt?;
+    let mut response = match receipt.outcome {
+        Outcome::Inserted => HttpResponse::Created(),
+        _ => HttpResponse::Ok(),
     };
+    let written = Written::from(receipt);
     Ok(response
         .insert_header((header::LOCATION, format!("/v1/images/{}", written.id)))
         .json(written))
@@ -78,9 +83,11 @@ pub async fn show(state: Data<State>, id: Path<String>) -> Result<Json<ImageDeta
 )]
 pub async fn relabel(state: Data<State>, id: Path<String>, label: Json<NewLabel>) -> Result<Json<Written>> {
     let (class, label_source) = label.into_inner().parts()?;
-    Ok(Json(
-        state.writer()?.relabel(id.parse()?, class, label_source).await?.into(),
-    ))
+    let writer = state.writer()?;
+    let receipt = writer
+        .relabel(id.parse()?, class, label_source, state.deadline())
+        .await?;
+    Ok(Json(receipt.into()))
 }
 
 /// Delete an image.
@@ -94,7 +101,7 @@ pub async fn relabel(state: Data<State>, id: Path<String>, label: Json<NewLabel>
 )]
 pub async fn delete(state: Data<State>, id: Path<String>) -> Result<Json<Deleted>> {
     let id: ImageId = id.parse()?;
-    let version = state.writer()?.delete(id).await?;
+    let version = state.writer()?.delete(id, state.deadline()).await?;
     Ok(Json(Deleted {
         id: id.to_string(),
         version,

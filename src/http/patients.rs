@@ -7,6 +7,8 @@ use super::{State, problem};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Delete all images of a patient.
+///
+/// Without `issuer` those of this id, whoever issued it. With one those of that issuer, and those that came without any.
 #[utoipa::path(
     post,
     path = "/v1/patients/delete",
@@ -21,7 +23,7 @@ pub async fn delete(state: Data<State>, patient: Json<PatientToDelete>) -> Resul
     }
     let (deleted, version) = state
         .writer()?
-        .delete_patient(&patient.patient_id, patient.issuer.as_deref())
+        .delete_patient(&patient.patient_id, patient.issuer.as_deref(), state.deadline())
         .await?;
     Ok(Json(DeletedPatient { deleted, version }))
 }

@@ -341,7 +341,7 @@ const SEARCH: &[ErrorKind] = &[
 ];
 /// Of those that take a vector.
 const VECTOR: &[ErrorKind] = &[ErrorKind::WrongDimension, ErrorKind::SpaceMismatch];
-/// Of those that name an image.
+/// Of those that name an image or a patient.
 const ID: &[ErrorKind] = &[ErrorKind::NotFound];
 /// Of those that show pixels.
 const PIXELS: &[ErrorKind] = &[ErrorKind::PixelsNotKept, ErrorKind::Unavailable];
@@ -388,7 +388,7 @@ problems! {
     /// What deleting an image can answer.
     Deleting: ID WRITE;
     /// What deleting a patient can answer.
-    DeletingPatient: JSON WRITE;
+    DeletingPatient: JSON ID WRITE;
 }
 
 /// One response per status, which lists the types that it may have.

@@ -215,6 +215,7 @@ mod tests {
             height: view.height,
             inverted: view.inverted,
             offset_levels: view.offset_levels,
+            other: Default::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::{IndexSettings, build_graph};
-use crate::domain::{ClassLabel, Embedding, ImageId, Key, Record};
+use crate::domain::{ClassLabel, Embedding, ImageId, Key, PatientKeys, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a segment is built from.
@@ -109,7 +109,7 @@ impl Segment {
             sources,
             source_of,
             ids: Postings::new(each().map(|(row, record)| (record.id, row))),
-            patients: Postings::new(each().filter_map(|(row, record)| Some((record.patient?, row)))),
+            patients: Postings::new(each().filter_map(|(row, record)| Some((PatientKeys::of(record)?.id, row)))),
             studies: Postings::new(each().filter_map(|(row, record)| Some((record.study?, row)))),
             files: Postings::new(each().flat_map(|(row, record)| {
                 let aliases = record.aliases.iter().map(|alias| alias.file_key);
@@ -191,7 +191,7 @@ impl Segment {
         &self.ids
     }
 
-    /// Rows by patient.
+    /// Rows by patient id, whoever issued it.
     pub fn patients(&self) -> &Postings<Key> {
         &self.patients
     }
@@ -289,30 +289,12 @@ pub(crate) mod tests {
 
     /// A record with an id, a class and a patient; its file and pixels are its own.
     pub(crate) fn record(number: u32, class: Option<&str>, patient: Option<u8>) -> Arc<Record> {
+        let id = ImageId::new(Slot((number % 7) as u16), key(number));
         Arc::new(Record {
-            id: ImageId::new(Slot((number % 7) as u16), key(number)),
             class: class.map(|name| ClassLabel::parse(name).unwrap()),
-            label_source: None,
             patient: patient.map(|patient| key(1_000_000 + u32::from(patient))),
-            study: None,
-            series: None,
-            sop: None,
-            file_key: key(2_000_000 + number),
             pixel_key: Some(key(3_000_000 + number)),
-            file: None,
-            name_key: None,
-            source: None,
-            view: None,
-            age: None,
-            sex: None,
-            tags: Default::default(),
-            window: None,
-            thumbnail: None,
-            pixels: None,
-            aliases: Vec::new(),
-            history: Vec::new(),
-            ingested_at: "2026-01-01T00:00:00Z".into(),
-            sealed: None,
+            ..Record::bare(id, key(2_000_000 + number), "2026-01-01T00:00:00Z")
         })
     }
 

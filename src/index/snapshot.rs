@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::hnsw::Graph;
 use super::top::TopGroups;
 use super::{Bitmap, GraphParameters, IndexSettings, Leg, Scope, Segment, SegmentInput, Step, exact};
-use crate::domain::{Ask, ClassLabel, Embedding, Hit, ImageId, Key, PathTaken, Query, Ranking, Record};
+use crate::domain::{Ask, ClassLabel, Embedding, Hit, ImageId, Key, PathTaken, PatientKeys, Query, Ranking, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a snapshot is built from.
@@ -355,7 +355,8 @@ impl LiveSegment {
             }
         };
         for &patient in query.patients.iter().filter(|_| ask.exclude.patient) {
-            segment.patients().rows(patient).for_each(&mut exclude);
+            let same = |row: &u32| PatientKeys::of(segment.record(*row)).is_some_and(|own| own.may_be(patient));
+            segment.patients().rows(patient.id).filter(same).for_each(&mut exclude);
         }
         for &study in query.studies.iter().filter(|_| ask.exclude.study) {
             segment.studies().rows(study).for_each(&mut exclude);

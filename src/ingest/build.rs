@@ -307,7 +307,7 @@ impl Source<'_> {
             let image = prepare(self.decoder, &input, &bytes, None)?.image;
             record.id = identity.image_id(record.patient, &image.pixels);
             record.pixel_key = Some(identity.pixel_key(&image.pixels));
-            record.window = Some(image.window);
+            record.window = Some(image.window.into());
             (thumbnail, pixels) = pictures(&image, self.info.retention)?;
         }
         Ok(NewImage {
@@ -391,6 +391,7 @@ fn graph(rows: &RowsObject, class: &ClassLabel, keys: &[u32], parameters: &index
             expansion_add: parameters.expansion_add,
             expansion_search: parameters.expansion_search,
             scalar: index::GraphParameters::SCALAR.to_owned(),
+            other: Default::default(),
         },
         bytes: build_graph(&vectors, keys, parameters)?,
     })

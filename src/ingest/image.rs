@@ -5,7 +5,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::archive::{Change, Identity, NewImage, NewPixels, Outcome, Retention, Writer, open_age};
+use crate::archive::{Change, Committed, Identity, NewImage, NewPixels, Outcome, Retention, Writer, open_age};
 use crate::domain::{ClassLabel, ImageId, LabelSource, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{thumbnail_png, view_png};
@@ -41,12 +41,24 @@ pub struct Receipt {
     pub id: ImageId,
     /// The archive version that holds the write.
     pub version: u64,
-    /// The image was there already.
-    pub duplicate: bool,
+    /// What was done.
+    pub outcome: Outcome,
     /// Its class now.
     pub class: Option<ClassLabel>,
-    /// The same pixels stand under another class: neither label votes.
+    /// The same pixels stand under another class, of this patient or another: neither label votes.
     pub label_conflict: bool,
+}
+
+impl Receipt {
+    fn of(id: ImageId, committed: Committed) -> Self {
+        Self {
+            id: committed.id.unwrap_or(id),
+            version: committed.version,
+            outcome: committed.outcome,
+            class: committed.class,
+            label_conflict: committed.label_conflict,
+        }
+    }
 }
 
 /// Takes images into the archive that an [`Engine`] serves. Cheap to clone.
@@ -62,6 +74,11 @@ impl Ingest {
         Self { engine, writer }
     }
 
+    /// Whether images are still taken.
+    pub fn is_alive(&self) -> bool {
+        self.writer.is_alive()
+    }
+
     /// Adds an image. The answer comes when it is durable; the same image again changes nothing.
     ///
     /// # Errors
@@ -73,7 +90,7 @@ impl Ingest {
         let retention = parts.served.current().state.manifest.archive.retention;
         let provenance = parts.embedder.provenance().clone();
         let image = run_blocking(move || {
-            let facts = InterchangeFacts::of(&upload, &labels, &image);
+            let facts = InterchangeFacts::of(archive.identity(), &upload, &labels, &image);
             let record = record(archive.identity(), &upload, labels, &image, facts)?;
             let (thumbnail, pixels) = pictures(&image, retention)?;
             Ok(NewImage {
@@ -85,17 +102,9 @@ impl Ingest {
             })
         })
         .await?;
-        let class = image.record.class.clone();
         let id = image.record.id;
-        let committed = self.writer.submit(Change::Insert(Box::new(image))).await?;
-        let label_conflict = matches!(committed.outcome, Outcome::Conflict);
-        Ok(Receipt {
-            id: committed.id.unwrap_or(id),
-            version: committed.version,
-            duplicate: !matches!(committed.outcome, Outcome::Inserted),
-            class,
-            label_conflict,
-        })
+        let change = Change::Insert(Box::new(image));
+        Ok(Receipt::of(id, self.writer.submit(change, deadline).await?))
     }
 
     /// Gives an image another class, or none.
@@ -107,51 +116,46 @@ impl Ingest {
         id: ImageId,
         class: Option<ClassLabel>,
         label_source: Option<LabelSource>,
+        deadline: Instant,
     ) -> Result<Receipt> {
         let change = Change::Relabel {
             id,
-            class: class.clone(),
+            class,
             label_source,
         };
-        let committed = self.writer.submit(change).await?;
-        Ok(Receipt {
-            id,
-            version: committed.version,
-            duplicate: false,
-            class,
-            label_conflict: false,
-        })
+        Ok(Receipt::of(id, self.writer.submit(change, deadline).await?))
     }
 
     /// Removes an image from every answer. Its bytes are collected by `compact`.
     ///
     /// # Errors
     /// `NotFound`; otherwise as [`Ingest::add`].
-    pub async fn delete(&self, id: ImageId) -> Result<u64> {
-        Ok(self.writer.submit(Change::Delete { id }).await?.version)
+    pub async fn delete(&self, id: ImageId, deadline: Instant) -> Result<u64> {
+        Ok(self.writer.submit(Change::Delete { id }, deadline).await?.version)
     }
 
-    /// Removes every image of a patient.
+    /// Removes every image that may be a patient's: without an issuer those of this id whoever issued it, with one those of that issuer and
+    /// those whose issuer nobody named.
     ///
     /// # Errors
-    /// `InvalidRequest` for an id that stands for no patient; otherwise as [`Ingest::add`].
-    pub async fn delete_patient(&self, patient_id: &str, issuer: Option<&str>) -> Result<(usize, u64)> {
-        let key = self
-            .engine
-            .parts()
-            .archive
-            .identity()
-            .patient_key(issuer, patient_id)
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::InvalidRequest,
-                    "`patient_id` is blank or a placeholder and stands for no patient",
-                )
-            })?;
-        let committed = self.writer.submit(Change::DeletePatient { key }).await?;
+    /// `InvalidRequest` for an id that stands for no patient; `NotFound` when there is no image; otherwise as [`Ingest::add`].
+    pub async fn delete_patient(
+        &self,
+        patient_id: &str,
+        issuer: Option<&str>,
+        deadline: Instant,
+    ) -> Result<(usize, u64)> {
+        let identity = self.engine.parts().archive.identity();
+        let patient = identity.patient_keys(issuer, patient_id).ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidRequest,
+                "`patient_id` is blank or a placeholder and stands for no patient",
+            )
+        })?;
+        let committed = self.writer.submit(Change::DeletePatient { patient }, deadline).await?;
         match committed.outcome {
-            Outcome::Deleted { images } => Ok((images, committed.version)),
-            _ => Ok((0, committed.version)),
+            Outcome::Deleted { images } if images > 0 => Ok((images, committed.version)),
+            _ => Err(Error::new(ErrorKind::NotFound, "no image of this patient")),
         }
     }
 }
@@ -179,7 +183,7 @@ pub(super) fn pictures(image: &PreparedImage, retention: Retention) -> Result<(O
 struct InterchangeFacts(Value);
 
 impl InterchangeFacts {
-    fn of(upload: &Upload, labels: &Labels, image: &PreparedImage) -> Self {
+    fn of(identity: &Identity, upload: &Upload, labels: &Labels, image: &PreparedImage) -> Self {
         let dicom = &image.provenance;
         let sha256 = hex::encode(image.sha256);
         let mut map = Map::new();
@@ -191,24 +195,14 @@ impl InterchangeFacts {
         put("id", Some(&sha256[..32]));
         put("file", Some(&format!("upload/{sha256}.{}", image.facts.format)));
         put("sha256", Some(&sha256));
-        put(
-            "patient_id",
-            upload.patient_id.as_deref().or(dicom.patient_id.as_deref()),
-        );
-        put(
-            "issuer",
-            if upload.patient_id.is_some() {
-                upload.issuer.as_deref()
-            } else {
-                dicom.issuer.as_deref()
-            },
-        );
+        let (issuer, patient_id) = Whose::named(identity, upload, image);
+        put("patient_id", patient_id);
+        put("issuer", issuer);
         put("study_uid", upload.study_uid.as_deref().or(dicom.study_uid.as_deref()));
         put("series_uid", dicom.series_uid.as_deref());
         put("sop_uid", dicom.sop_uid.as_deref());
         put("source", labels.source.as_deref());
-        let label_source = labels.label_source.and_then(|source| serde_json::to_value(source).ok());
-        put("label_source", label_source.as_ref().and_then(Value::as_str));
+        put("label_source", labels.label_source.as_ref().map(LabelSource::as_str));
         put("view", labels.view.as_deref().or(dicom.view.as_deref()));
         put("age", labels.age.as_deref().or(dicom.age.as_deref()));
         put("sex", labels.sex.as_deref().or(dicom.sex.as_deref()));
@@ -237,29 +231,25 @@ fn record(
 ) -> Result<Record> {
     let whose = Whose::of(identity, upload, image);
     let dicom = &image.provenance;
+    let patient = whose.patient.map(|keys| keys.patient);
+    let id = identity.image_id(patient, &image.pixels);
     Ok(Record {
-        id: identity.image_id(whose.patient, &image.pixels),
         class: labels.class,
         label_source: labels.label_source,
-        patient: whose.patient,
+        patient,
+        patient_id_key: whose.patient.filter(|keys| keys.has_issuer()).map(|keys| keys.id),
         study: whose.study,
         series: whose.series,
         sop: whose.sop,
-        file_key: whose.file_key,
         pixel_key: Some(whose.pixel_key),
-        file: None,
         name_key: facts.0["file"].as_str().and_then(|file| identity.name_key(file)),
         source: labels.source,
         view: labels.view.or_else(|| dicom.view.clone()),
         age: labels.age.or_else(|| dicom.age.clone()).map(open_age),
         sex: labels.sex.or_else(|| dicom.sex.clone()),
         tags: tags(image),
-        window: Some(image.window),
-        thumbnail: None,
-        pixels: None,
-        aliases: vec![],
-        history: vec![],
-        ingested_at: Timestamp::now().to_string(),
-        sealed: identity.seal(&facts.0)?,
+        window: Some(image.window.into()),
+        sealed: identity.seal(&facts.0, whose.file_key)?,
+        ..Record::bare(id, whose.file_key, Timestamp::now().to_string())
     })
 }

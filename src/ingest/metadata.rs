@@ -101,7 +101,7 @@ impl Metadata {
         let Some(row) = self.rows.get(&entry.file) else {
             return record;
         };
-        record.label_source = row.label_source.or(record.label_source);
+        record.label_source = row.label_source.clone().or(record.label_source);
         for (column, value) in &row.cells {
             match field(&mut record, column) {
                 Some(field) => *field = Some(value.clone()),

@@ -10,7 +10,7 @@ use super::prepare::{Prepared, PreparedImage, Preparer};
 use super::served::{Served, Version};
 use super::{local, merge, vote};
 use crate::archive::{Archive, Identity};
-use crate::domain::{Ask, Coverage, Embedding, ImageId, Key, Query, Record, Region, SpaceId};
+use crate::domain::{Ask, Coverage, Embedding, ImageId, Key, PatientKeys, Query, Record, Region, SpaceId};
 use crate::embed::{Embedded, Embedder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{render, thumbnail_png};
@@ -145,7 +145,7 @@ impl Engine {
         for id in ids {
             let (record, embedding) = version.snapshot.get(id).ok_or_else(|| not_found(id))?;
             embeddings.push(embedding);
-            patients.extend(record.patient);
+            patients.extend(PatientKeys::of(&record));
             studies.extend(record.study);
             same_pixels.push(record.file_key);
             same_pixels.extend(record.pixel_key);
@@ -176,13 +176,7 @@ impl Engine {
             ));
         }
         let embedding = Embedding::from_raw(&raw, version.state.manifest.space.dimension)?;
-        let query = Query {
-            embedding,
-            patients: vec![],
-            studies: vec![],
-            same_pixels: vec![],
-        };
-        self.search(version, query, ask, deadline).await
+        self.search(version, Query::of(embedding), ask, deadline).await
     }
 
     /// The vector of an image, raw as the model gives it.
@@ -315,7 +309,7 @@ impl Engine {
         let png = self.0.parts.archive.read_pack(&pixels.pack).await?;
         run_blocking(move || {
             let _room = room;
-            render(&png, &pixels, window, record.window, size).map(Bytes::from)
+            render(&png, &pixels, window, record.window(), size).map(Bytes::from)
         })
         .await
     }
@@ -345,7 +339,7 @@ impl Engine {
 
 /// Pseudonyms of one image: what the request says wins over what a DICOM file says.
 pub(crate) struct Whose {
-    pub patient: Option<Key>,
+    pub patient: Option<PatientKeys>,
     pub study: Option<Key>,
     pub series: Option<Key>,
     pub sop: Option<Key>,
@@ -354,15 +348,29 @@ pub(crate) struct Whose {
 }
 
 impl Whose {
+    /// The patient id and its issuer. An issuer belongs to its id: the file's is only taken for the file's own id.
+    pub fn named<'a>(
+        identity: &Identity,
+        upload: &'a Upload,
+        image: &'a PreparedImage,
+    ) -> (Option<&'a str>, Option<&'a str>) {
+        let dicom = &image.provenance;
+        let (given, of_file) = (upload.patient_id.as_deref(), dicom.patient_id.as_deref());
+        let key = |id: Option<&str>| id.and_then(|id| identity.patient_keys(None, id));
+        let issuer = match (given, &upload.issuer) {
+            (Some(_), Some(issuer)) => Some(issuer.as_str()),
+            (Some(_), None) if key(given) != key(of_file) => None,
+            _ => dicom.issuer.as_deref(),
+        };
+        (issuer, given.or(of_file))
+    }
+
     pub fn of(identity: &Identity, upload: &Upload, image: &PreparedImage) -> Self {
         let dicom = &image.provenance;
-        let (issuer, patient_id) = match &upload.patient_id {
-            Some(patient_id) => (upload.issuer.as_deref(), Some(patient_id.as_str())),
-            None => (dicom.issuer.as_deref(), dicom.patient_id.as_deref()),
-        };
+        let (issuer, patient_id) = Self::named(identity, upload, image);
         let study_uid = upload.study_uid.as_deref().or(dicom.study_uid.as_deref());
         Self {
-            patient: patient_id.and_then(|id| identity.patient_key(issuer, id)),
+            patient: patient_id.and_then(|id| identity.patient_keys(issuer, id)),
             study: study_uid.and_then(|uid| identity.study_key(uid)),
             series: dicom.series_uid.as_deref().and_then(|uid| identity.series_key(uid)),
             sop: dicom.sop_uid.as_deref().and_then(|uid| identity.sop_key(uid)),

@@ -23,7 +23,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{Alias, ClassLabel, Embedding, Exclude, Hit, Key, PathTaken, Record, similarity};
+    use crate::domain::{Alias, ClassLabel, Embedding, Exclude, Hit, Key, PathTaken, PatientKeys, Record, similarity};
     use crate::error::ErrorKind;
     use crate::index::segment::tests::{key, record};
     use crate::index::{GraphInput, GraphParameters, IndexSettings, SegmentInput, SnapshotInput, build_graph};
@@ -88,10 +88,7 @@ mod tests {
                 if row.alias < 4 {
                     record.aliases = vec![Alias {
                         class: class(row.alias),
-                        file: None,
-                        name_key: None,
-                        file_key: key(FILE + 500 + number),
-                        sealed: None,
+                        ..Alias::bare(key(FILE + 500 + number))
                     }];
                 }
                 Arc::new(record)
@@ -167,6 +164,7 @@ mod tests {
                 embedding: Embedding::from_raw(&self.vector.map(f32::from), DIMENSION).unwrap(),
                 patients: (self.patient > 0)
                     .then(|| key(PATIENT + u32::from(self.patient)))
+                    .map(|patient| PatientKeys { patient, id: patient })
                     .into_iter()
                     .collect(),
                 studies: (self.study > 0)
@@ -257,7 +255,8 @@ mod tests {
                 .as_ref()
                 .is_some_and(|only| source.is_none_or(|source| !only.contains(source)))
                 || source.is_some_and(|source| ask.exclude_sources.contains(source))
-                || ask.exclude.patient && record.patient.is_some_and(|patient| query.patients.contains(&patient))
+                || ask.exclude.patient
+                    && PatientKeys::of(record).is_some_and(|own| query.patients.iter().any(|&asked| own.may_be(asked)))
                 || ask.exclude.study && record.study.is_some_and(|study| query.studies.contains(&study))
                 || ask.exclude.pixels && query.same_pixels.iter().any(|&key| same(key))
             {
@@ -305,12 +304,7 @@ mod tests {
     }
 
     fn conflicts_by_oracle(input: &SnapshotInput) -> usize {
-        let query = Query {
-            embedding: Embedding::from_raw(&[1.0, 0.0, 0.0], DIMENSION).unwrap(),
-            patients: Vec::new(),
-            studies: Vec::new(),
-            same_pixels: Vec::new(),
-        };
+        let query = Query::of(Embedding::from_raw(&[1.0, 0.0, 0.0], DIMENSION).unwrap());
         // Each image for itself, so that no group hides one.
         let mut apart = Vec::new();
         for (segment, dead) in &input.segments {
@@ -457,7 +451,7 @@ mod tests {
         let (record, embedding) = snapshot.get(input.segments[0].0.records[row].id).unwrap();
         Query {
             embedding,
-            patients: record.patient.into_iter().collect(),
+            patients: PatientKeys::of(&record).into_iter().collect(),
             studies: Vec::new(),
             same_pixels: vec![record.file_key],
         }

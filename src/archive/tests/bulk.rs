@@ -7,12 +7,15 @@ async fn many_at_once_with_duplicates_and_conflicts() {
     let place = Place::new(IdentityMode::Linked).await;
     let archive = &place.archive;
     let writer = writer(archive).await;
-    writer.submit(insert(archive, 1, Some("COVID"))).await.unwrap();
-    writer.submit(insert(archive, 2, Some("COVID"))).await.unwrap();
+    writer.write(insert(archive, 1, Some("COVID"))).await.unwrap();
+    writer.write(insert(archive, 2, Some("COVID"))).await.unwrap();
     let file = |number: u32, label: Option<&str>, file: &str| {
         let mut image = image(archive, number, label);
         image.record.file = Some(file.to_owned());
-        image.record.sealed = archive.identity().seal(&serde_json::json!({"file": file})).unwrap();
+        image.record.sealed = archive
+            .identity()
+            .seal(&serde_json::json!({"file": file}), image.record.file_key)
+            .unwrap();
         image
     };
     let images = || {
@@ -37,6 +40,7 @@ async fn many_at_once_with_duplicates_and_conflicts() {
                 expansion_add: 128,
                 expansion_search: 128,
                 scalar: "f16".into(),
+                other: Default::default(),
             };
             let class = rows.records[0].class.clone();
             Ok(vec![NewGraph {
@@ -72,7 +76,8 @@ async fn many_at_once_with_duplicates_and_conflicts() {
     assert_eq!(aliases(1), ["COVID/copy.png"]);
     assert_eq!(aliases(2), ["Normal/2.png"]);
     assert_eq!(label(&found[&id(archive, 3)]), Some("COVID"));
-    assert_eq!(aliases(3), ["none/3.png"]);
+    assert_eq!(aliases(3), ["COVID/3.png"], "the label came with the second file");
+    assert_eq!(found[&id(archive, 3)].history.len(), 1);
     assert_eq!(aliases(4), ["Normal/4.png"]);
     let conflict = |number| found[&id(archive, number)].label_conflict();
     assert!(conflict(2) && conflict(4) && !conflict(1) && !conflict(5));
@@ -97,8 +102,8 @@ async fn bulk_and_single_writes_race() {
     // Another process comes first, with one of the same images.
     let other = place.again().await;
     let writer = writer(&other).await;
-    writer.submit(insert(&other, 3, Some("COVID"))).await.unwrap();
-    writer.submit(insert(&other, 50, Some("COVID"))).await.unwrap();
+    writer.write(insert(&other, 3, Some("COVID"))).await.unwrap();
+    writer.write(insert(&other, 50, Some("COVID"))).await.unwrap();
     let done = bulk.commit(None).await.unwrap();
     assert_eq!((done.inserted, done.duplicates), (19, 1));
     assert_eq!(contents(&place.again().await).await.len(), 21);
@@ -114,7 +119,7 @@ async fn shards_hold_their_own_slots() {
         .unwrap();
     let images = (0..30).map(|number| image(&archive, number, Some("COVID"))).collect();
     archive.append(images, None).await.unwrap();
-    writer(&archive).await.submit(insert(&archive, 99, None)).await.unwrap();
+    writer(&archive).await.write(insert(&archive, 99, None)).await.unwrap();
     let check = async |objects: usize| {
         let state = State::load(&archive).await.unwrap();
         assert_eq!(state.rows.len(), objects);

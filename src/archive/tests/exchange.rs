@@ -90,7 +90,7 @@ async fn a_linked_archive_gives_back_what_came_in() {
         class: Some(class("Normal")),
         label_source: Some(LabelSource::Pcr),
     };
-    writer(archive).await.submit(relabel).await.unwrap();
+    writer(archive).await.write(relabel).await.unwrap();
     let other = place.dir.path().join("other");
     export(archive, &other).await.unwrap();
     let normal = ClassFile::read(&other.join("Normal.json")).unwrap();
@@ -157,8 +157,8 @@ async fn an_anonymous_archive_gives_pseudonyms_that_can_be_indexed_again() {
             (old.patient, old.file_key, old.pixel_key)
         );
         assert_eq!(
-            (&new.class, new.label_source, &new.file),
-            (&old.class, old.label_source, &None)
+            (&new.class, &new.label_source, &new.file),
+            (&old.class, &old.label_source, &None)
         );
     }
 }

@@ -27,7 +27,7 @@ impl Script {
     async fn submit(&mut self, image: u32, change: Change, then: Option<&'static str>) {
         let id = id(&self.archive, image);
         let done = match &self.writer {
-            Some(writer) => writer.submit(change).await,
+            Some(writer) => writer.write(change).await,
             None => {
                 // Merges come along: they are writes too.
                 let settings = WriterSettings {
@@ -36,7 +36,7 @@ impl Script {
                 };
                 match Writer::spawn(self.archive.clone(), settings, unread_metrics(), watch::channel(0).0).await {
                     Ok(writer) => {
-                        let done = writer.submit(change).await;
+                        let done = writer.write(change).await;
                         self.writer = Some(writer);
                         done
                     }
@@ -177,12 +177,12 @@ async fn a_writer_goes_on_when_there_is_space_again() {
     });
     let archive = place.faulty(&faults).await.unwrap();
     let writer = writer(&archive).await;
-    let refused = writer.submit(insert(&archive, 1, None)).await.unwrap_err();
+    let refused = writer.write(insert(&archive, 1, None)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::StorageFull);
     while faults.puts() <= 3 {
-        let _ = writer.submit(insert(&archive, 1, None)).await;
+        let _ = writer.write(insert(&archive, 1, None)).await;
     }
-    assert!(writer.submit(insert(&archive, 1, None)).await.is_ok());
+    assert!(writer.write(insert(&archive, 1, None)).await.is_ok());
     assert_eq!(contents(&place.again().await).await.len(), 1);
 }
 
@@ -200,7 +200,7 @@ async fn racing_writers_lose_nothing_and_double_nothing() {
                 let own = insert(&archive, 100 * (number + 1) + image, Some("COVID"));
                 // Everybody has the same one, too.
                 let shared = insert(&archive, image, Some("COVID"));
-                let (own, shared) = tokio::join!(writer.submit(own), writer.submit(shared));
+                let (own, shared) = tokio::join!(writer.write(own), writer.write(shared));
                 assert_eq!(own.unwrap().outcome, Outcome::Inserted);
                 assert!(matches!(
                     shared.unwrap().outcome,
@@ -246,7 +246,7 @@ async fn whoever_slept_does_not_take_a_number_again() {
 
     let awake = writer(&place.archive).await;
     for number in 1..=4 {
-        awake.submit(insert(&place.archive, number, None)).await.unwrap();
+        awake.write(insert(&place.archive, number, None)).await.unwrap();
     }
     compact_after(&place.archive, Duration::ZERO, Duration::ZERO)
         .await
@@ -258,9 +258,63 @@ async fn whoever_slept_does_not_take_a_number_again() {
     );
 
     *lock(&sleepy_clock) += SignedDuration::from_hours(2);
-    let done = sleeping.submit(insert(&sleeper, 5, None)).await.unwrap();
+    let done = sleeping.write(insert(&sleeper, 5, None)).await.unwrap();
     assert_eq!(done.version, newest + 1);
     assert_eq!(contents(&place.again().await).await.len(), 5);
+}
+
+#[tokio::test]
+async fn whoever_slept_while_putting_a_manifest_does_not_say_that_it_counts() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let time = Arc::new(std::sync::Mutex::new(Timestamp::now()));
+    let faults = Arc::new(Faults::default());
+    let clock = Arc::clone(&time);
+    let sleeper = place.faulty_at(&faults, Arc::new(move || *lock(&clock))).await.unwrap();
+    let sleeping = writer(&sleeper).await;
+    let awake = place.again().await;
+    *lock(&faults.meanwhile) = Some(Box::pin(async move {
+        // Others write, the number that the sleeper is about to take among them, and it is collected.
+        let others = writer(&awake).await;
+        for number in 1..=4 {
+            others.write(insert(&awake, number, None)).await.unwrap();
+        }
+        compact_after(&awake, Duration::ZERO, Duration::ZERO).await.unwrap();
+        assert!(read_manifest(awake.store(), 2).await.unwrap().is_none());
+        *lock(&time) += SignedDuration::from_hours(2);
+    }));
+    let error = sleeping.write(insert(&sleeper, 5, None)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().contains("asleep"), "{error}");
+    assert!(
+        read_manifest(place.archive.store(), 2).await.unwrap().is_some(),
+        "it did take the number"
+    );
+    let found = contents(&place.again().await).await;
+    assert!(found.len() == 4 && !found.contains_key(&id(&sleeper, 5)));
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_batch_and_waiting_ends() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let faults = Arc::new(Faults {
+        panic_at: Some(1),
+        ..Faults::default()
+    });
+    let archive = place.faulty(&faults).await.unwrap();
+    let writer = writer(&archive).await;
+    let error = writer.write(insert(&archive, 1, None)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    assert!(writer.is_alive());
+    writer.write(insert(&archive, 1, None)).await.unwrap();
+    assert_eq!(contents(&place.again().await).await.len(), 1);
+
+    let never = Arc::new(Faults::default());
+    *lock(&never.meanwhile) = Some(Box::pin(std::future::pending()));
+    let stuck = place.faulty(&never).await.unwrap();
+    let writer = super::writer(&stuck).await;
+    let soon = Instant::now() + Duration::from_millis(50);
+    let error = writer.submit(insert(&stuck, 2, None), soon).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Deadline);
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ async fn measure() {
     for number in 100_000..100_200 {
         let change = Change::Insert(Box::new(big(number)));
         let begin = Instant::now();
-        writer.submit(change).await.unwrap();
+        writer.write(change).await.unwrap();
         single.push(begin.elapsed());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -63,7 +63,7 @@ async fn measure() {
         .collect();
     let begin = Instant::now();
     let version = archive.latest().await.unwrap().version;
-    let all = futures_util::future::join_all(changes.into_iter().map(|change| writer.submit(change))).await;
+    let all = futures_util::future::join_all(changes.into_iter().map(|change| writer.write(change))).await;
     assert!(all.iter().all(Result::is_ok));
     let versions = archive.latest().await.unwrap().version - version;
     println!("1000 inserts at once: {:?}, {versions} versions", begin.elapsed());
@@ -92,7 +92,7 @@ async fn a_disk_that_is_really_full() {
         .unwrap();
     let mut acknowledged = 0;
     let error = loop {
-        match writer.submit(insert(archive, acknowledged, Some("COVID"))).await {
+        match writer.write(insert(archive, acknowledged, Some("COVID"))).await {
             Ok(_) => acknowledged += 1,
             Err(error) => break error,
         }
@@ -102,7 +102,7 @@ async fn a_disk_that_is_really_full() {
     assert_eq!(contents(&place.again().await).await.len(), acknowledged as usize);
     std::fs::remove_file(filler).unwrap();
     for number in acknowledged..acknowledged + 5 {
-        writer.submit(insert(archive, number, Some("COVID"))).await.unwrap();
+        writer.write(insert(archive, number, Some("COVID"))).await.unwrap();
     }
     assert_eq!(contents(&place.again().await).await.len(), acknowledged as usize + 5);
     assert!(verify(&place.again().await).await.unwrap().damaged.is_empty());

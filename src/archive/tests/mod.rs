@@ -3,7 +3,9 @@
 mod bulk;
 mod exchange;
 mod faults;
+mod labels;
 mod measure;
+mod patients;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,9 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jiff::SignedDuration;
 use tokio::sync::watch;
 
-use super::testing::{Faults, Place, class, image, insert, new_archive, secret, unread_metrics, writer};
+use super::testing::{Faults, Place, Write as _, class, image, insert, new_archive, secret, unread_metrics, writer};
 use super::*;
-use crate::domain::{ImageId, LabelSource, Record};
+use crate::domain::{ImageId, LabelSource, PatientKeys, Record};
 
 /// Live records by id; fails when an image is there twice.
 async fn contents(archive: &Archive) -> BTreeMap<ImageId, Record> {
@@ -38,6 +40,10 @@ fn label(record: &Record) -> Option<&str> {
     record.class.as_ref().map(|class| class.as_str())
 }
 
+fn told(done: &Committed) -> (u64, Outcome, Option<ImageId>) {
+    (done.version, done.outcome, done.id)
+}
+
 fn id(archive: &Archive, number: u32) -> ImageId {
     image(archive, number, None).record.id
 }
@@ -52,46 +58,17 @@ async fn an_image_goes_through_its_life() {
         .unwrap();
     let one = id(archive, 1);
 
-    let done = writer.submit(insert(archive, 1, Some("COVID"))).await.unwrap();
-    assert_eq!(
-        done,
-        Committed {
-            version: 2,
-            outcome: Outcome::Inserted,
-            id: Some(one)
-        }
-    );
+    let done = writer.write(insert(archive, 1, Some("COVID"))).await.unwrap();
+    assert_eq!(told(&done), (2, Outcome::Inserted, Some(one)));
     assert_eq!(*version.borrow(), 2);
     for known in [Some("COVID"), None] {
-        let done = writer.submit(insert(archive, 1, known)).await.unwrap();
-        assert_eq!(
-            done,
-            Committed {
-                version: 2,
-                outcome: Outcome::Duplicate,
-                id: Some(one)
-            }
-        );
+        let done = writer.write(insert(archive, 1, known)).await.unwrap();
+        assert_eq!(told(&done), (2, Outcome::Duplicate, Some(one)));
     }
-    let done = writer.submit(insert(archive, 1, Some("Normal"))).await.unwrap();
-    assert_eq!(
-        done,
-        Committed {
-            version: 3,
-            outcome: Outcome::Conflict,
-            id: Some(one)
-        }
-    );
-    let done = writer.submit(insert(archive, 1, Some("Normal"))).await.unwrap();
-    assert_eq!(
-        done,
-        Committed {
-            version: 3,
-            outcome: Outcome::Conflict,
-            id: Some(one)
-        },
-        "told once, written once"
-    );
+    let done = writer.write(insert(archive, 1, Some("Normal"))).await.unwrap();
+    assert_eq!(told(&done), (3, Outcome::Conflict, Some(one)));
+    let done = writer.write(insert(archive, 1, Some("Normal"))).await.unwrap();
+    assert_eq!(told(&done), (3, Outcome::Conflict, Some(one)));
     let found = contents(&place.again().await).await;
     assert!(found[&one].label_conflict() && !found[&one].votes());
     assert_eq!(found[&one].aliases.len(), 1);
@@ -102,24 +79,17 @@ async fn an_image_goes_through_its_life() {
         class: Some(class("Normal")),
         label_source: Some(LabelSource::Pcr),
     };
-    let done = writer.submit(change.clone()).await.unwrap();
+    let done = writer.write(change.clone()).await.unwrap();
+    assert_eq!(told(&done), (4, Outcome::Relabelled, Some(one)));
     assert_eq!(
-        done,
-        Committed {
-            version: 4,
-            outcome: Outcome::Relabelled,
-            id: Some(one)
-        }
-    );
-    assert_eq!(
-        writer.submit(change).await.unwrap().version,
+        writer.write(change).await.unwrap().version,
         4,
         "a label that stands already is not written again"
     );
     let found = &contents(&place.again().await).await[&one];
     assert!(found.votes());
     assert_eq!(
-        (label(found), found.label_source),
+        (label(found), found.label_source.clone()),
         (Some("Normal"), Some(LabelSource::Pcr))
     );
     assert_eq!(found.history.len(), 1);
@@ -134,15 +104,8 @@ async fn an_image_goes_through_its_life() {
     );
     assert_eq!(archive.latest().await.unwrap().classes, [class("Normal")]);
 
-    let done = writer.submit(Change::Delete { id: one }).await.unwrap();
-    assert_eq!(
-        done,
-        Committed {
-            version: 5,
-            outcome: Outcome::Deleted { images: 1 },
-            id: Some(one)
-        }
-    );
+    let done = writer.write(Change::Delete { id: one }).await.unwrap();
+    assert_eq!(told(&done), (5, Outcome::Deleted { images: 1 }, Some(one)));
     assert!(contents(&place.again().await).await.is_empty());
     assert!(archive.latest().await.unwrap().classes.is_empty());
     for gone in [
@@ -153,15 +116,15 @@ async fn an_image_goes_through_its_life() {
             label_source: None,
         },
     ] {
-        assert_eq!(writer.submit(gone).await.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(writer.write(gone).await.unwrap_err().kind(), ErrorKind::NotFound);
     }
-    let done = writer.submit(insert(archive, 1, None)).await.unwrap();
+    let done = writer.write(insert(archive, 1, None)).await.unwrap();
     assert_eq!((done.version, done.outcome), (6, Outcome::Inserted));
 
-    let patient = image(archive, 1, None).record.patient.unwrap();
-    let done = writer.submit(Change::DeletePatient { key: patient }).await.unwrap();
+    let patient = PatientKeys::of(&image(archive, 1, None).record).unwrap();
+    let done = writer.write(Change::DeletePatient { patient }).await.unwrap();
     assert_eq!((done.version, done.outcome), (7, Outcome::Deleted { images: 1 }));
-    let done = writer.submit(Change::DeletePatient { key: patient }).await.unwrap();
+    let done = writer.write(Change::DeletePatient { patient }).await.unwrap();
     assert_eq!((done.version, done.outcome), (7, Outcome::Deleted { images: 0 }));
     assert!(verify(&place.again().await).await.unwrap().damaged.is_empty());
 }
@@ -187,7 +150,7 @@ async fn changes_of_one_commit_see_each_other() {
         Change::Delete { id: id(archive, 2) },
     ];
     // The first is written alone, the others while it is.
-    let all = futures_util::future::join_all(changes.into_iter().map(|change| writer.submit(change))).await;
+    let all = futures_util::future::join_all(changes.into_iter().map(|change| writer.write(change))).await;
     let outcomes: Vec<_> = all
         .iter()
         .map(|done| done.as_ref().ok().map(|done| done.outcome))
@@ -221,7 +184,7 @@ async fn what_can_not_be_stored_is_refused_and_nothing_else() {
     let check = async |change: fn(&mut NewImage), kind: ErrorKind| {
         let mut image = image(&place.archive, 1, None);
         change(&mut image);
-        let error = writer.submit(Change::Insert(Box::new(image))).await.unwrap_err();
+        let error = writer.write(Change::Insert(Box::new(image))).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
     };
     check(|image| image.vector.push(1.0), ErrorKind::WrongDimension).await;
@@ -239,7 +202,7 @@ async fn what_can_not_be_stored_is_refused_and_nothing_else() {
     )
     .await;
     assert_eq!(archive.latest().await.unwrap().version, 1);
-    assert!(writer.submit(insert(archive, 1, None)).await.is_ok());
+    assert!(writer.write(insert(archive, 1, None)).await.is_ok());
 }
 
 #[tokio::test]
@@ -279,7 +242,8 @@ async fn compact_after(archive: &Archive, manifest_age_min: Duration, object_age
     let settings = CompactSettings {
         manifest_age_min,
         object_age_min,
-        graphs: None,
+        offline: true,
+        ..CompactSettings::default()
     };
     compact(archive, settings).await
 }

@@ -15,7 +15,7 @@ async fn a_full_queue_and_too_many_deltas_send_callers_away() {
     let writer = Writer::spawn(archive.clone(), settings, unread_metrics(), watch::channel(0).0)
         .await
         .unwrap();
-    let all = futures_util::future::join_all((0..10).map(|number| writer.submit(insert(archive, number, None)))).await;
+    let all = futures_util::future::join_all((0..10).map(|number| writer.write(insert(archive, number, None)))).await;
     let (taken, refused): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
     assert_eq!(taken.len(), 2);
     assert!(
@@ -24,12 +24,12 @@ async fn a_full_queue_and_too_many_deltas_send_callers_away() {
             .all(|error| error.unwrap_err().kind() == ErrorKind::Overloaded)
     );
     for number in 10..12 {
-        writer.submit(insert(archive, number, None)).await.unwrap();
+        writer.write(insert(archive, number, None)).await.unwrap();
     }
-    let error = writer.submit(insert(archive, 12, None)).await.unwrap_err();
+    let error = writer.write(insert(archive, 12, None)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(
-        writer.submit(Change::Delete { id: id(archive, 11) }).await.is_ok(),
+        writer.write(Change::Delete { id: id(archive, 11) }).await.is_ok(),
         "deleting makes room"
     );
 }
@@ -47,10 +47,10 @@ async fn small_writes_are_merged_and_keep_their_pictures() {
         .unwrap();
     let mut state = State::load(archive).await.unwrap();
     for number in 0..40 {
-        let done = writer.submit(insert(archive, number, Some("COVID"))).await.unwrap();
+        let done = writer.write(insert(archive, number, Some("COVID"))).await.unwrap();
         if number % 4 == 3 {
             writer
-                .submit(Change::Delete {
+                .write(Change::Delete {
                     id: id(archive, number),
                 })
                 .await
@@ -101,8 +101,8 @@ async fn deletion_takes_the_bytes_along() {
     let images = (0..5).map(|number| image(archive, number, Some("COVID"))).collect();
     archive.append(images, None).await.unwrap();
     let writer = writer(archive).await;
-    writer.submit(insert(archive, 5, Some("COVID"))).await.unwrap();
-    writer.submit(Change::Delete { id: id(archive, 3) }).await.unwrap();
+    writer.write(insert(archive, 5, Some("COVID"))).await.unwrap();
+    writer.write(Change::Delete { id: id(archive, 3) }).await.unwrap();
     let of_three = |text: &str| on_disk(&place.path(), format!("{text} 3").as_bytes());
     let named = || on_disk(&place.path(), id(archive, 3).to_string().as_bytes());
     assert!(
@@ -164,4 +164,158 @@ async fn collection_spares_what_is_on_its_way() {
     assert!(place.path().join("pixels/README").exists());
     assert_eq!(contents(&place.again().await).await.len(), 1);
     assert!(verify(&place.again().await).await.unwrap().damaged.is_empty());
+}
+
+#[tokio::test]
+async fn upkeep_rewrites_what_is_due_and_nothing_else() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let archive = &place.archive;
+    let images = (0..100).map(|number| image(archive, number, Some("COVID"))).collect();
+    archive.append(images, None).await.unwrap();
+    let large = archive
+        .latest()
+        .await
+        .unwrap()
+        .objects()
+        .map(|(name, _)| name.to_owned())
+        .collect::<Vec<_>>();
+    let writer = writer(archive).await;
+    let has_large = |manifest: &Manifest| {
+        let names: BTreeSet<&str> = manifest.objects().map(|(name, _)| name).collect();
+        large.iter().all(|name| names.contains(name.as_str()))
+    };
+    for number in 200..203 {
+        writer.write(insert(archive, number, Some("COVID"))).await.unwrap();
+    }
+    writer.write(Change::Delete { id: id(archive, 77) }).await.unwrap();
+    let of_one =
+        || on_disk(&place.path(), b"pixels 77") || on_disk(&place.path(), id(archive, 77).to_string().as_bytes());
+
+    // Small writes are merged; the large object and its packs stay although a row of them is dead.
+    for hour in [0, 1, 11] {
+        let later = place.at(SignedDuration::from_hours(hour)).await;
+        maintain(&later, CompactSettings::default()).await.unwrap();
+        assert!(has_large(&*later.latest().await.unwrap()), "hour {hour}");
+    }
+    let quiet = archive.latest().await.unwrap();
+    assert_eq!(quiet.deltas(), 1, "{:?}", quiet.rows.len());
+    let later = place.at(SignedDuration::from_hours(11)).await;
+    let done = maintain(&later, CompactSettings::default()).await.unwrap();
+    assert_eq!(done.version, quiet.version, "nothing to do, nothing written");
+    assert!(of_one());
+
+    // Half of the time is over.
+    for hour in [13, 15] {
+        let later = place.at(SignedDuration::from_hours(hour)).await;
+        maintain(&later, CompactSettings::default()).await.unwrap();
+    }
+    assert!(!of_one(), "erased in time");
+    let fresh = place.again().await;
+    assert!(fresh.latest().await.unwrap().tombstones.is_empty());
+    assert_eq!(contents(&fresh).await.len(), 102);
+    assert!(verify(&fresh).await.unwrap().damaged.is_empty());
+
+    // More than a tenth.
+    for number in 10..25 {
+        writer
+            .write(Change::Delete {
+                id: id(archive, number),
+            })
+            .await
+            .unwrap();
+    }
+    maintain(&place.again().await, CompactSettings::default())
+        .await
+        .unwrap();
+    let fresh = place.again().await;
+    assert!(fresh.latest().await.unwrap().tombstones.is_empty());
+    assert_eq!(contents(&fresh).await.len(), 87);
+    assert!(verify(&fresh).await.unwrap().damaged.is_empty());
+}
+
+#[tokio::test]
+async fn a_pack_that_can_not_be_read_is_not_tried_for_ever() {
+    for missing in [false, true] {
+        let place = Place::new(IdentityMode::Anonymous).await;
+        let archive = &place.archive;
+        let images = (0..4).map(|number| image(archive, number, Some("COVID"))).collect();
+        archive.append(images, None).await.unwrap();
+        let pack = archive.latest().await.unwrap().packs[0].object.clone();
+        let path = place.path().join(&pack);
+        match missing {
+            true => std::fs::remove_file(&path).unwrap(),
+            false => std::fs::write(&path, "broken").unwrap(),
+        }
+        writer(archive)
+            .await
+            .write(Change::Delete { id: id(archive, 3) })
+            .await
+            .unwrap();
+        let later = || place.at(SignedDuration::from_hours(13));
+        let first = maintain(&later().await, CompactSettings::default()).await.unwrap();
+        let manifest = place.again().await.latest().await.unwrap();
+        assert!(manifest.tombstones.is_empty(), "the rows are merged all the same");
+        assert!(manifest.packs.iter().any(|entry| entry.object == pack && entry.damaged));
+        let again = maintain(&later().await, CompactSettings::default()).await.unwrap();
+        assert_eq!(again.version, first.version);
+        let by_hand = compact(&place.again().await, CompactSettings::default()).await.unwrap();
+        assert_eq!(by_hand.version, first.version);
+        assert_eq!(contents(&place.again().await).await.len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn ages_that_are_not_safe_beside_others_are_refused() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let safe = CompactSettings::default();
+    for (manifests, objects) in [(179, 3600), (180, 3599), (0, 0)] {
+        let settings = CompactSettings {
+            manifest_age_min: Duration::from_secs(manifests),
+            object_age_min: Duration::from_secs(objects),
+            ..safe.clone()
+        };
+        let error = compact(&place.archive, settings.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+        assert!(error.message().contains("--offline"), "{error}");
+        compact(
+            &place.archive,
+            CompactSettings {
+                offline: true,
+                ..settings
+            },
+        )
+        .await
+        .unwrap();
+    }
+    compact(&place.archive, safe).await.unwrap();
+}
+
+#[tokio::test]
+async fn sweeping_beside_a_writer_does_not_mind_what_is_gone() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let folder = place.path().join("pixels");
+    std::fs::create_dir_all(&folder).unwrap();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let others = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            for number in 0..50 {
+                std::fs::write(folder.join(format!("half#{number}")), "x").unwrap();
+            }
+            for number in 0..50 {
+                // The sweeper may have been first.
+                let _ = std::fs::remove_file(folder.join(format!("half#{number}")));
+            }
+        }
+    });
+    for _ in 0..300 {
+        place
+            .archive
+            .store()
+            .sweep_interrupted("pixels", Timestamp::now())
+            .await
+            .unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    others.join().unwrap();
 }

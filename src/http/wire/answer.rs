@@ -104,8 +104,8 @@ pub struct Neighbor {
     #[schema(required)]
     pub class: Option<String>,
     /// How that was proven.
-    #[schema(required)]
-    pub label_source: Option<LabelSource>,
+    #[schema(required, value_type = Option<LabelSource>)]
+    pub label_source: Option<String>,
     /// Cosine similarity to the query, -1 to 1.
     pub similarity: f32,
     /// A pseudonym, the same for all images of the patient in this archive.
@@ -328,7 +328,7 @@ impl Neighbor {
             rank,
             id: record.id.to_string(),
             class: record.class.as_ref().map(ClassLabel::to_string),
-            label_source: record.label_source.map(Into::into),
+            label_source: record.label_source.as_ref().map(ToString::to_string),
             similarity: hit.similarity,
             patient: record.patient.map(names.pseudonym),
             source: record.source.clone(),
@@ -454,34 +454,23 @@ pub(super) mod tests {
 
     pub fn record(byte: u8, class: Option<&str>) -> Record {
         Record {
-            id: ImageId::new(Slot(1), Key([byte; 16])),
             class: class.map(|name| ClassLabel::parse(name).unwrap()),
             label_source: class.map(|_| domain::LabelSource::Pcr),
             patient: Some(Key([byte; 16])),
-            study: None,
-            series: None,
-            sop: None,
-            file_key: Key([0; 16]),
-            pixel_key: None,
             file: Some("COVID/a.png".into()),
-            name_key: None,
-            source: None,
             view: Some("PA".into()),
-            age: None,
-            sex: None,
-            tags: BTreeMap::new(),
-            window: None,
             thumbnail: Some(PackRef {
                 object: "thumbnails/x".into(),
                 offset: 0,
                 length: 1,
                 blake3: String::new(),
             }),
-            pixels: None,
-            aliases: Vec::new(),
-            history: Vec::new(),
-            ingested_at: "2026-01-01T00:00:00Z".into(),
             sealed: Some("secret".into()),
+            ..Record::bare(
+                ImageId::new(Slot(1), Key([byte; 16])),
+                Key([0; 16]),
+                "2026-01-01T00:00:00Z",
+            )
         }
     }
 

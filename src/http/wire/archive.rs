@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::answer::RecordFacts;
 use super::{ImageFile, LabelSource, Names, Window, rendered_path, thumbnail_path};
+use crate::archive::Outcome;
 use crate::domain::{self, ClassLabel, K_MAX, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpSettings;
@@ -335,6 +336,20 @@ impl NewLabel {
     }
 }
 
+/// What was done with an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WriteOutcome {
+    /// It is new.
+    Inserted,
+    /// It was known, with this class, or with one that was settled since, or none was given.
+    Duplicate,
+    /// It was known under another class: neither votes until that is settled.
+    Conflict,
+    /// It has the class that was given.
+    Relabelled,
+}
+
 /// What became of an image; the change is durable.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Written {
@@ -342,21 +357,30 @@ pub struct Written {
     pub id: String,
     /// The version of the archive that has it.
     pub version: u64,
-    /// It was known before.
+    /// What was done.
+    pub outcome: WriteOutcome,
+    /// It was known before, and its label is what it was.
     pub duplicate: bool,
-    /// Its class.
+    /// Its class now.
     #[schema(required)]
     pub class: Option<String>,
-    /// Its pixels are known under another class: neither votes until that is settled.
+    /// Its pixels are known under another class, of this patient or another: neither votes until that is settled.
     pub label_conflict: bool,
 }
 
 impl From<Receipt> for Written {
     fn from(receipt: Receipt) -> Self {
+        let outcome = match receipt.outcome {
+            Outcome::Inserted => WriteOutcome::Inserted,
+            Outcome::Conflict => WriteOutcome::Conflict,
+            Outcome::Relabelled => WriteOutcome::Relabelled,
+            Outcome::Duplicate | Outcome::Deleted { .. } => WriteOutcome::Duplicate,
+        };
         Self {
             id: receipt.id.to_string(),
             version: receipt.version,
-            duplicate: receipt.duplicate,
+            outcome,
+            duplicate: outcome == WriteOutcome::Duplicate,
             class: receipt.class.as_ref().map(ClassLabel::to_string),
             label_conflict: receipt.label_conflict,
         }
@@ -378,7 +402,7 @@ pub struct Deleted {
 pub struct PatientToDelete {
     /// The id as the hospital knows it. In the body, so that it is in no log of any proxy.
     pub patient_id: String,
-    /// Who issued it.
+    /// Who issued it. Left out or null: whoever did.
     pub issuer: Option<String>,
 }
 
@@ -400,8 +424,8 @@ pub struct ImageDetails {
     #[schema(required)]
     pub class: Option<String>,
     /// How it was proven.
-    #[schema(required)]
-    pub label_source: Option<LabelSource>,
+    #[schema(required, value_type = Option<LabelSource>)]
+    pub label_source: Option<String>,
     /// Its pixels have several classes, so that it does not vote.
     pub label_conflict: bool,
     /// A pseudonym, the same for all images of the patient in this archive.
@@ -436,8 +460,8 @@ pub struct EarlierLabel {
     #[schema(required)]
     pub class: Option<String>,
     /// How it had been proven.
-    #[schema(required)]
-    pub label_source: Option<LabelSource>,
+    #[schema(required, value_type = Option<LabelSource>)]
+    pub label_source: Option<String>,
 }
 
 impl ImageDetails {
@@ -446,12 +470,12 @@ impl ImageDetails {
         Self {
             id: record.id.to_string(),
             class: record.class.as_ref().map(ClassLabel::to_string),
-            label_source: record.label_source.map(Into::into),
+            label_source: record.label_source.as_ref().map(ToString::to_string),
             label_conflict: (names.label_conflict)(record.id),
             patient: record.patient.map(names.pseudonym),
             source: record.source.clone(),
             record: RecordFacts::new(record),
-            window: record.window.map(Into::into),
+            window: record.window().map(Into::into),
             ingested_at: record.ingested_at.clone(),
             history: record
                 .history
@@ -459,7 +483,7 @@ impl ImageDetails {
                 .map(|change| EarlierLabel {
                     at: change.at.clone(),
                     class: change.class.as_ref().map(ClassLabel::to_string),
-                    label_source: change.label_source.map(Into::into),
+                    label_source: change.label_source.as_ref().map(ToString::to_string),
                 })
                 .collect(),
             thumbnail: record.thumbnail.as_ref().map(|_| thumbnail_path(record.id)),

@@ -52,6 +52,7 @@ impl From<domain::VoteMethod> for Vote {
 }
 
 /// How a label was established.
+// What is asked for. An answer shows what is stored as it is, which may be a word of a later program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LabelSource {
@@ -68,19 +69,6 @@ pub enum LabelSource {
     FollowUp,
     /// One or more readers of the image.
     Reader,
-}
-
-impl From<domain::LabelSource> for LabelSource {
-    fn from(source: domain::LabelSource) -> Self {
-        match source {
-            domain::LabelSource::Folder => Self::Folder,
-            domain::LabelSource::Report => Self::Report,
-            domain::LabelSource::Pcr => Self::Pcr,
-            domain::LabelSource::Biopsy => Self::Biopsy,
-            domain::LabelSource::FollowUp => Self::FollowUp,
-            domain::LabelSource::Reader => Self::Reader,
-        }
-    }
 }
 
 impl From<LabelSource> for domain::LabelSource {

@@ -316,6 +316,7 @@ pub struct Described {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text")]
     pub patient_id: Option<String>,
     /// Pseudonym of the patient id alone, in a file of pseudonyms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient_id_key: Option<Key>,
     /// Who gave that id.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text")]

@@ -136,11 +136,15 @@ impl Record {
         self.aliases.iter_mut().for_each(|alias| alias.settled = true);
     }
 
+    /// The classes that its further files give it, without those that a relabel has settled.
+    pub fn alias_classes(&self) -> impl Iterator<Item = &ClassLabel> {
+        let disputing = self.aliases.iter().filter(|alias| !alias.settled);
+        disputing.filter_map(|alias| alias.class.as_ref())
+    }
+
     /// The same pixels were handed in under another class: neither label votes until a PATCH settles it.
     pub fn label_conflict(&self) -> bool {
-        self.aliases
-            .iter()
-            .any(|alias| !alias.settled && alias.class.is_some() && alias.class != self.class)
+        self.alias_classes().any(|class| Some(class) != self.class.as_ref())
     }
 
     /// How stored values became 8 bit, if that is a way that is known here.

@@ -118,6 +118,11 @@ impl Embedder {
         self.inner.queue.lock().batcher.len()
     }
 
+    /// Whether the thread is there to answer.
+    pub fn is_alive(&self) -> bool {
+        self.inner.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Says that an image is on its way: an idle model then waits for it a moment, so that it shares a batch with what is there.
     pub fn announce(&self) -> Announced {
         self.inner.queue.lock().coming += 1;

@@ -6,6 +6,7 @@ use actix_web::web::Data;
 
 use super::State;
 use crate::error::{Error, ErrorKind, Result};
+use crate::ingest::Ingest;
 use crate::metrics::ArchiveFigures;
 
 /// The event loop turns.
@@ -13,22 +14,18 @@ pub async fn livez() -> &'static str {
     "alive\n"
 }
 
-/// Requests may be sent here.
+/// Requests may be sent here: the threads that answer and write are alive.
 pub async fn readyz(state: Data<State>) -> Result<&'static str> {
-    when(state.engine.ready(), "ready\n", "not ready")
-}
-
-/// The first load is over.
-pub async fn startupz(state: Data<State>) -> Result<&'static str> {
-    when(state.engine.started(), "started\n", "still loading the archive")
-}
-
-fn when(good: bool, yes: &'static str, no: &str) -> Result<&'static str> {
-    if good {
-        Ok(yes)
+    if state.engine.is_alive() && state.ingest.as_ref().is_none_or(Ingest::is_alive) {
+        Ok("ready\n")
     } else {
-        Err(Error::new(ErrorKind::Unavailable, no))
+        Err(Error::new(ErrorKind::Unavailable, "not ready"))
     }
+}
+
+/// The first load is over: the server listens only then.
+pub async fn startupz() -> &'static str {
+    "started\n"
 }
 
 /// Every time series, in the text format of Prometheus.

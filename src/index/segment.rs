@@ -110,7 +110,10 @@ impl Segment {
             source_of,
             ids: Postings::new(each().map(|(row, record)| (record.id, row))),
             patients: Postings::new(each().filter_map(|(row, record)| Some((PatientKeys::of(record)?.id, row)))),
-            studies: Postings::new(each().filter_map(|(row, record)| Some((record.study?, row)))),
+            studies: Postings::new(each().flat_map(|(row, record)| {
+                let aliases = record.aliases.iter().filter_map(|alias| alias.study);
+                aliases.chain(record.study).map(move |study| (study, row))
+            })),
             files: Postings::new(each().flat_map(|(row, record)| {
                 let aliases = record.aliases.iter().map(|alias| alias.file_key);
                 aliases.chain([record.file_key]).map(move |key| (key, row))

@@ -556,12 +556,7 @@ fn conflicts(segments: &[LiveSegment], previous: Option<&Snapshot>) -> HashSet<K
                 .filter(|&row| live.live.contains(row))
                 .map(|row| live.segment.record(row))
         });
-        let mut classes = rows.flat_map(|record| {
-            record
-                .class
-                .iter()
-                .chain(record.aliases.iter().filter_map(|alias| alias.class.as_ref()))
-        });
+        let mut classes = rows.flat_map(|record| record.class.iter().chain(record.alias_classes()));
         let first = classes.next();
         if classes.any(|class| Some(class) != first) {
             conflicts.insert(key);

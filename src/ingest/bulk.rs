@@ -335,6 +335,7 @@ impl<'a> Run<'a> {
                 inputs.len()
             )));
         }
+        let before = self.embedded;
         for ((image, size, sha256, facts), vector) in rest.into_iter().zip(vectors) {
             if vector.iter().any(|value| !value.is_finite()) || vector.iter().all(|&value| value == 0.0) {
                 let message = "the model gives a vector for it that is zero or not finite";
@@ -351,8 +352,9 @@ impl<'a> Run<'a> {
             });
             self.part.vectors.extend_from_slice(&vector);
             self.embedded += 1;
-            self.progress.done(1);
         }
+        // At once: the first image of a batch alone would have taken the time of all.
+        self.progress.done(self.embedded - before);
         if self.part.images.len() >= self.settings.part_images || self.part.begun.elapsed() >= PART_TIME_MAX {
             self.close_part()?;
         }

@@ -314,14 +314,9 @@ impl Engine {
         .await
     }
 
-    /// The first version is loaded.
-    pub fn started(&self) -> bool {
-        true
-    }
-
-    /// Queries are answered.
-    pub fn ready(&self) -> bool {
-        true
+    /// Queries are answered: the model's thread is alive.
+    pub fn is_alive(&self) -> bool {
+        self.0.parts.embedder.is_alive()
     }
 
     /// How full the model's queue is.

@@ -511,7 +511,7 @@ mod tests {
     fn a_wrong_option_is_named_and_its_value_not_leaked() {
         let rows = [
             (json!({}), "missing field `ids`"),
-            (json!({"ids": []}), "`ids` holds 1 to 100 ids, got `0`"),
+            (json!({"ids": []}), "`ids` holds 1 to 16 ids, got `0`"),
             (json!({"ids": ["xyz"]}), "`ids`: an image id is 36 hex digits"),
             (json!({"ids": "xyz"}), "`ids`: expected a sequence"),
             (

@@ -57,7 +57,7 @@ impl Embed {
         let input = backend.card().input();
         let decode = |bytes: &[u8]| {
             let prepared = prepare(&decoder, &input, bytes, None)?;
-            Ok((prepared.input, prepared.image.provenance))
+            Ok((prepared.input, prepared.picture.provenance))
         };
         let settings = BulkSettings {
             batch: self.batch.into(),

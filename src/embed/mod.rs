@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 pub use card::{ModelCard, SCRIPT_FILE, Weights};
 pub use thumbnail::ThumbnailBackend;
-pub use worker::{BatchSettings, Embedded, Embedder};
+pub use worker::{Announced, BatchSettings, Embedded, Embedder, Pending};
 
 use crate::archive::RowsProvenance;
 use crate::error::{Error, ErrorKind, Result};

@@ -140,22 +140,12 @@ pub struct Announced {
 }
 
 impl Announced {
-    /// Embeds the image, in a batch with those of other callers.
+    /// Puts the image into the queue, for a batch with those of other callers.
     ///
     /// # Errors
-    /// `Overloaded` at once when the queue is full, `Deadline` when the answer isn't there in time, `Unavailable` when the model failed,
-    /// `Internal` for an input of another size than the card's.
-    ///
-    /// # Cancel safety
-    /// A dropped future takes its request back: the model never sees it unless its batch has begun.
-    pub async fn embed(mut self, input: ModelInput, deadline: Instant) -> Result<Embedded> {
+    /// `Overloaded` when the queue is full, `Deadline` when that is past, `Internal` for an input of another size than the card's.
+    pub fn send(mut self, input: ModelInput, deadline: Instant) -> Result<Pending> {
         check_sizes(self.embedder.card(), std::slice::from_ref(&input))?;
-        let late = || {
-            Error::new(
-                ErrorKind::Deadline,
-                "the time for this image ran out before the model answered",
-            )
-        };
         let asked = Instant::now();
         if deadline <= asked {
             return Err(late());
@@ -168,14 +158,40 @@ impl Announced {
             asked,
             reply,
         })?;
-        match tokio::time::timeout_at(deadline.into(), answer).await {
+        Ok(Pending { answer, deadline })
+    }
+}
+
+/// An image that waits for the model, or is in it. Dropped, it takes its request back: the model never sees it unless its batch has begun.
+pub struct Pending {
+    answer: oneshot::Receiver<Result<Embedded>>,
+    deadline: Instant,
+}
+
+impl Pending {
+    /// What the model says.
+    ///
+    /// # Errors
+    /// `Deadline` when the answer isn't there in time, `Unavailable` when the model failed.
+    ///
+    /// # Cancel safety
+    /// As dropping it.
+    pub async fn wait(self) -> Result<Embedded> {
+        match tokio::time::timeout_at(self.deadline.into(), self.answer).await {
             Ok(Ok(result)) => result,
             // The worker drops an expired request, which may be noticed before the timer fires.
-            Ok(Err(_)) if deadline <= Instant::now() => Err(late()),
+            Ok(Err(_)) if self.deadline <= Instant::now() => Err(late()),
             Ok(Err(_)) => Err(Error::new(ErrorKind::Unavailable, "the model thread has ended")),
             Err(_) => Err(late()),
         }
     }
+}
+
+fn late() -> Error {
+    Error::new(
+        ErrorKind::Deadline,
+        "the time for this image ran out before the model answered",
+    )
 }
 
 impl Drop for Announced {
@@ -419,7 +435,7 @@ mod tests {
 
         fn ask(&self, first: u8, within: Duration) -> tokio::task::JoinHandle<Result<Embedded>> {
             let embedder = self.embedder.clone();
-            tokio::spawn(async move { embedder.announce().embed(input(first), Instant::now() + within).await })
+            tokio::spawn(async move { embed(embedder.announce(), input(first), Instant::now() + within).await })
         }
 
         fn announce(&self) -> Announced {
@@ -438,6 +454,10 @@ mod tests {
     }
 
     const LONG: Duration = Duration::from_secs(60);
+
+    async fn embed(coming: Announced, input: ModelInput, deadline: Instant) -> Result<Embedded> {
+        coming.send(input, deadline)?.wait().await
+    }
 
     fn input(first: u8) -> ModelInput {
         let mut pixels: Vec<u8> = (0..32 * 32 * 3).map(|i| (i % 251) as u8).collect();
@@ -520,16 +540,16 @@ mod tests {
         };
         let metrics = Arc::new(Metrics::new().unwrap());
         let embedder = Embedder::spawn(Box::new(ThumbnailBackend::default()), settings, metrics).unwrap();
-        let lone = embedder.announce().embed(input(1), Instant::now() + LONG).await;
+        let lone = embed(embedder.announce(), input(1), Instant::now() + LONG).await;
         assert_eq!(lone.unwrap().batch, 1);
 
         let (first, second) = (embedder.announce(), embedder.announce());
         let broken = embedder.announce();
-        let first = tokio::spawn(first.embed(input(1), Instant::now() + LONG));
+        let first = tokio::spawn(embed(first, input(1), Instant::now() + LONG));
         while embedder.queue_depth() != 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let second = tokio::spawn(second.embed(input(2), Instant::now() + LONG));
+        let second = tokio::spawn(embed(second, input(2), Instant::now() + LONG));
         while embedder.queue_depth() != 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -542,7 +562,7 @@ mod tests {
     #[tokio::test]
     async fn a_past_deadline_and_a_wrong_size_are_refused_before_the_queue() {
         let bench = Bench::new(8, 8);
-        let late = bench.announce().embed(input(10), Instant::now()).await.unwrap_err();
+        let late = embed(bench.announce(), input(10), Instant::now()).await.unwrap_err();
         assert_eq!(late.kind(), ErrorKind::Deadline);
         let small = ModelInput {
             width: 1,
@@ -550,9 +570,7 @@ mod tests {
             pixels: vec![0; 3],
         };
         assert_eq!(
-            bench
-                .announce()
-                .embed(small, Instant::now() + LONG)
+            embed(bench.announce(), small, Instant::now() + LONG)
                 .await
                 .unwrap_err()
                 .kind(),
@@ -580,9 +598,7 @@ mod tests {
                 tokio::spawn(async move {
                     (
                         i,
-                        embedder
-                            .announce()
-                            .embed(input(i), Instant::now() + LONG)
+                        embed(embedder.announce(), input(i), Instant::now() + LONG)
                             .await
                             .unwrap(),
                     )

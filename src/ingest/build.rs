@@ -304,7 +304,7 @@ impl Source<'_> {
                 height: 1,
                 fit: crate::imaging::Fit::Squeeze,
             });
-            let image = prepare(self.decoder, &input, &bytes, None)?.image;
+            let image = prepare(self.decoder, &input, &bytes, None)?.picture.digest(&bytes);
             record.id = identity.image_id(record.patient, &image.pixels);
             record.pixel_key = Some(identity.pixel_key(&image.pixels));
             record.window = Some(image.window.into());
@@ -456,7 +456,7 @@ mod tests {
             let input = ModelCard::thumbnail().input();
             let decode = |bytes: &[u8]| {
                 let prepared = prepare(&decoder(), &input, bytes, None)?;
-                Ok((prepared.input, prepared.image.provenance))
+                Ok((prepared.input, prepared.picture.provenance))
             };
             let dataset = Dataset::open(&self.path("data")).unwrap();
             bulk::run(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::answer::{Answer, AskedQuery, EmbeddedImage, Overview, Saturation, Timings, Upload};
-use super::prepare::{Prepared, PreparedImage, Preparer};
+use super::prepare::{InModel, PreparedImage, Preparer};
 use super::served::{Served, Version};
 use super::{local, merge, vote};
 use crate::archive::{Archive, Identity};
@@ -23,6 +23,8 @@ pub const QUERY_IDS_MAX: usize = 16;
 const PREVIEW_PX_MAX: u32 = 1024;
 /// Longest part of a client's word that is repeated in a message.
 const ECHO_CHARACTERS_MAX: usize = 40;
+/// Images that are searched where the request is: at most half a millisecond of work.
+const INLINE_IMAGES_MAX: usize = 1000;
 /// Longest wait for memory to show a picture.
 const RENDER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for a version that is not served yet: a ready server has every version within two seconds.
@@ -89,12 +91,15 @@ impl Engine {
         let version = self.version_for(&ask, deadline).await?;
         let parts = &self.0.parts;
         let coming = parts.embedder.announce();
-        let Prepared {
-            input,
+        let InModel {
             image,
+            pending,
             decode,
             preprocess,
-        } = parts.preparer.run(upload.bytes.clone(), region, deadline).await?;
+        } = parts
+            .preparer
+            .run(upload.bytes.clone(), region, coming, deadline)
+            .await?;
         let whose = Whose::of(parts.archive.identity(), &upload, &image);
         let facts = image.facts.clone();
         // Pixels are not needed any more, unless to be shown; nothing large waits for the model.
@@ -104,7 +109,7 @@ impl Engine {
             drop(image);
             None
         };
-        let embedded = coming.embed(input, deadline).await?;
+        let embedded = pending.wait().await?;
         let query = Query {
             embedding: Embedding::from_raw(&embedded.raw, version.state.manifest.space.dimension)?,
             patients: whose.patient.into_iter().collect(),
@@ -181,20 +186,23 @@ impl Engine {
 
     /// The vector of an image, raw as the model gives it.
     pub async fn embed_image(&self, bytes: Bytes, deadline: Instant) -> Result<EmbeddedImage> {
-        let coming = self.0.parts.embedder.announce();
-        let Prepared { input, image, .. } = self.0.parts.preparer.run(bytes, None, deadline).await?;
+        let InModel { image, pending, .. } = self.into_model(bytes, deadline).await?;
         let sha256 = image.sha256;
+        // Nothing large waits for the model.
         drop(image);
-        let raw = coming.embed(input, deadline).await?.raw;
+        let raw = pending.wait().await?.raw;
         Ok(EmbeddedImage { sha256, raw })
     }
 
     /// An image decoded and embedded, for whoever keeps it.
     pub(crate) async fn prepare_and_embed(&self, bytes: Bytes, deadline: Instant) -> Result<(PreparedImage, Embedded)> {
+        let InModel { image, pending, .. } = self.into_model(bytes, deadline).await?;
+        Ok((image, pending.wait().await?))
+    }
+
+    async fn into_model(&self, bytes: Bytes, deadline: Instant) -> Result<InModel> {
         let coming = self.0.parts.embedder.announce();
-        let prepared = self.0.parts.preparer.run(bytes, None, deadline).await?;
-        let embedded = coming.embed(prepared.input, deadline).await?;
-        Ok((prepared.image, embedded))
+        self.0.parts.preparer.run(bytes, None, coming, deadline).await
     }
 
     /// The version that answers, which has every source that is asked for: an answer without images would not say why.
@@ -215,13 +223,14 @@ impl Engine {
         Ok(version)
     }
 
-    /// Index, merge, vote, on a blocking thread.
+    /// Index, merge, vote, on a blocking thread unless the archive is tiny.
     async fn search(&self, version: Arc<Version>, query: Query, ask: Ask, deadline: Instant) -> Result<Answer> {
         let turn = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.0.search_permits).acquire_owned()).await;
         let permit = turn
             .map_err(|_| Error::new(ErrorKind::Deadline, "no search thread came free in time"))?
             .map_err(|_| Error::new(ErrorKind::Unavailable, "the server is stopping"))?;
-        run_blocking(move || {
+        let images = version.snapshot.images();
+        let work = move || {
             let _permit = permit;
             let started = Instant::now();
             // One machine holds every shard, so that one leg is the whole plan; merge is what will join several.
@@ -248,8 +257,12 @@ impl Engine {
                 },
                 ask,
             })
-        })
-        .await
+        };
+        // To hand a few rows over to another thread takes longer than to look at them.
+        if images <= INLINE_IMAGES_MAX {
+            return work();
+        }
+        run_blocking(work).await
     }
 
     /// What the archive holds, in the version that is served.

@@ -13,5 +13,5 @@ pub mod vote;
 pub use answer::{Answer, AskedQuery, EmbeddedImage, ImageFacts, Overview, Saturation, Timings, Upload};
 pub(crate) use engine::Whose;
 pub use engine::{Engine, Parts, QUERY_IDS_MAX};
-pub use prepare::{Prepared, PreparedImage, Preparer, prepare};
+pub use prepare::{Picture, Prepared, PreparedImage, Preparer, prepare};
 pub use served::{Served, Version};

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::ImageFacts;
 use crate::domain::{Region, Window};
+use crate::embed::{Announced, Pending};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{Decoder, InputSpec, ModelInput, Provenance, Raster, Raster8, preprocess, to_eight_bit};
 use crate::telemetry::run_blocking;
@@ -18,7 +19,7 @@ pub struct Prepared {
     /// What the model takes.
     pub input: ModelInput,
     /// Everything else that is known by now.
-    pub image: PreparedImage,
+    pub picture: Picture,
     /// Time to decode and window.
     pub decode: Duration,
     /// Time to resize.
@@ -26,6 +27,32 @@ pub struct Prepared {
 }
 
 /// A decoded image.
+pub struct Picture {
+    /// What is said about the image.
+    pub facts: ImageFacts,
+    /// What a DICOM file says about itself.
+    pub provenance: Provenance,
+    /// Pixels at native depth.
+    pub raster: Raster,
+    /// Pixels at 8 bit.
+    pub raster8: Raster8,
+    /// How they became 8 bit.
+    pub window: Window,
+}
+
+/// An image that waits for the model, or is in it.
+pub struct InModel {
+    /// The image.
+    pub image: PreparedImage,
+    /// What the model will say.
+    pub pending: Pending,
+    /// Time to decode and window.
+    pub decode: Duration,
+    /// Time to resize.
+    pub preprocess: Duration,
+}
+
+/// A decoded image that is known by its digests.
 pub struct PreparedImage {
     /// SHA-256 of the file.
     pub sha256: [u8; 32],
@@ -43,6 +70,29 @@ pub struct PreparedImage {
     pub window: Window,
     /// Its share of the memory for pictures, given back when it is dropped; none for a batch job, which has its own bound.
     _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Picture {
+    /// Names the picture and the file that it came in.
+    pub fn digest(self, bytes: &[u8]) -> PreparedImage {
+        let Self {
+            facts,
+            provenance,
+            raster,
+            raster8,
+            window,
+        } = self;
+        PreparedImage {
+            sha256: Sha256::digest(bytes).into(),
+            pixels: raster.digest(),
+            facts,
+            provenance,
+            raster,
+            raster8,
+            window,
+            _memory: None,
+        }
+    }
 }
 
 /// Decodes and preprocesses images on a bounded number of threads, in bounded memory.
@@ -90,14 +140,20 @@ impl Preparer {
             .map_err(|_| Error::new(ErrorKind::Unavailable, "the server is stopping"))
     }
 
-    /// One image, on a blocking thread. Waits for its turn no longer than `deadline`.
+    /// One image on a blocking thread, up to the model's queue. Waits for its turn no longer than `deadline`.
     ///
     /// # Errors
     /// `Overloaded` when there is no memory for it in time, `Deadline` when no thread came free in time; whatever [`prepare`] refuses.
     ///
     /// # Cancel safety
     /// A dropped future gives its place up; a decode that has begun runs to its end and keeps its permit until then.
-    pub async fn run(&self, bytes: Bytes, region: Option<Region>, deadline: Instant) -> Result<Prepared> {
+    pub async fn run(
+        &self,
+        bytes: Bytes,
+        region: Option<Region>,
+        coming: Announced,
+        deadline: Instant,
+    ) -> Result<InModel> {
         let memory = self.room(self.decoder.announced_pixels(&bytes), deadline).await?;
         let turn = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
         let permit = turn
@@ -106,9 +162,22 @@ impl Preparer {
         let (decoder, input) = (Arc::clone(&self.decoder), self.input);
         run_blocking(move || {
             let _permit = permit;
-            let mut prepared = prepare(&decoder, &input, &bytes, region)?;
-            prepared.image._memory = Some(memory);
-            Ok(prepared)
+            let Prepared {
+                input,
+                picture,
+                decode,
+                preprocess,
+            } = prepare(&decoder, &input, &bytes, region)?;
+            let pending = coming.send(input, deadline)?;
+            // The model has it: what only the search needs is computed beside it.
+            let mut image = picture.digest(&bytes);
+            image._memory = Some(memory);
+            Ok(InModel {
+                image,
+                pending,
+                decode,
+                preprocess,
+            })
         })
         .await
     }
@@ -126,9 +195,7 @@ pub fn prepare(decoder: &Decoder, input: &InputSpec, bytes: &[u8], region: Optio
     let started = Instant::now();
     let model_input = preprocess(&raster8, input, region)?;
     let preprocess = started.elapsed();
-    let image = PreparedImage {
-        sha256: Sha256::digest(bytes).into(),
-        pixels: decoded.raster.digest(),
+    let picture = Picture {
         facts: ImageFacts {
             width: decoded.raster.width(),
             height: decoded.raster.height(),
@@ -139,11 +206,10 @@ pub fn prepare(decoder: &Decoder, input: &InputSpec, bytes: &[u8], region: Optio
         raster: decoded.raster,
         raster8,
         window,
-        _memory: None,
     };
     Ok(Prepared {
         input: model_input,
-        image,
+        picture,
         decode,
         preprocess,
     })

@@ -328,7 +328,9 @@ async fn write(
         Scale::Due => small < DELTA_ROWS_MAX,
         Scale::All => false,
     };
-    let mut groups: BTreeMap<(Option<u32>, RowsProvenance), Vec<(usize, u32)>> = BTreeMap::new();
+    // By shard, or none for those that stay a delta, and by how the vectors came about.
+    type Group = (Option<u32>, RowsProvenance);
+    let mut groups: BTreeMap<Group, Vec<(usize, u32)>> = BTreeMap::new();
     for &at in &rows {
         let shard = (!(stays_small && is_small(at.0))).then(|| manifest.shard(base.at(at).id.slot()));
         let group = groups.entry((shard, base.rows[at.0].header.provenance.clone()));

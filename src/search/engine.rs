@@ -186,7 +186,7 @@ impl Engine {
 
     /// The vector of an image, raw as the model gives it.
     pub async fn embed_image(&self, bytes: Bytes, deadline: Instant) -> Result<EmbeddedImage> {
-        let InModel { image, pending, .. } = self.into_model(bytes, deadline).await?;
+        let InModel { image, pending, .. } = self.start_embedding(bytes, deadline).await?;
         let sha256 = image.sha256;
         // Nothing large waits for the model.
         drop(image);
@@ -196,11 +196,11 @@ impl Engine {
 
     /// An image decoded and embedded, for whoever keeps it.
     pub(crate) async fn prepare_and_embed(&self, bytes: Bytes, deadline: Instant) -> Result<(PreparedImage, Embedded)> {
-        let InModel { image, pending, .. } = self.into_model(bytes, deadline).await?;
+        let InModel { image, pending, .. } = self.start_embedding(bytes, deadline).await?;
         Ok((image, pending.wait().await?))
     }
 
-    async fn into_model(&self, bytes: Bytes, deadline: Instant) -> Result<InModel> {
+    async fn start_embedding(&self, bytes: Bytes, deadline: Instant) -> Result<InModel> {
         let coming = self.0.parts.embedder.announce();
         self.0.parts.preparer.run(bytes, None, coming, deadline).await
     }

@@ -195,7 +195,7 @@ async fn upkeep_rewrites_what_is_due_and_nothing_else() {
     for hour in [0, 1, 11] {
         let later = place.at(SignedDuration::from_hours(hour)).await;
         maintain(&later, CompactSettings::default()).await.unwrap();
-        assert!(has_large(&*later.latest().await.unwrap()), "hour {hour}");
+        assert!(has_large(&later.latest().await.unwrap()), "hour {hour}");
     }
     let quiet = archive.latest().await.unwrap();
     assert_eq!(quiet.deltas(), 1, "{:?}", quiet.rows.len());

@@ -126,7 +126,7 @@ pub struct Neighbor {
 /// What else is known about an image.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RecordFacts {
-    /// Path within its data set.
+    /// Path within its data set; null unless the archive shows file names.
     #[schema(required)]
     pub file: Option<String>,
     /// Projection, for example `PA`.

@@ -87,7 +87,9 @@ def write_images(archive: Path, out: Path, count: int | None) -> list[dict]:
     with np.load(archive, allow_pickle=False) as arrays:
         chosen = choose({split: arrays[f"{split}_labels"].reshape(-1) for split in SPLITS}, count)
         rows = []
-        with tqdm(total=sum(len(picks) for picks in chosen.values()), unit="image", desc="writing") as bar:
+        with tqdm(
+            total=sum(len(picks) for picks in chosen.values()), unit="image", desc="writing", disable=None
+        ) as bar:
             for split, picks in chosen.items():
                 images = arrays[f"{split}_images"]
                 labels = arrays[f"{split}_labels"].reshape(-1)

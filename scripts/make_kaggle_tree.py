@@ -65,7 +65,7 @@ def base_images(source: Path) -> dict[str, list[Path]]:
 def make_all(jobs: list[tuple], workers: int) -> None:
     """Every image once; the few that turn out equal to another are made again with another key."""
     seen: set[bytes] = set()
-    with multiprocessing.Pool(workers) as pool, tqdm(total=len(jobs), unit="image", desc="making") as bar:
+    with multiprocessing.Pool(workers) as pool, tqdm(total=len(jobs), unit="image", desc="making", disable=None) as bar:
         for attempt in range(TRIES):
             again = []
             for job, found in zip(jobs, pool.imap(make, jobs, chunksize=32), strict=True):
@@ -98,7 +98,7 @@ def make(job: tuple[Path, str, Path, tuple]) -> bytes:
 def write_zip(out: Path, path: Path) -> None:
     """The tree as one zip, as it is downloaded; PNG doesn't shrink, so it is only stored."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for file in tqdm(sorted((out / kaggle.ROOT).rglob("*")), unit="file", desc="zipping"):
+        for file in tqdm(sorted((out / kaggle.ROOT).rglob("*")), unit="file", desc="zipping", disable=None):
             if file.is_file():
                 archive.write(file, file.relative_to(out).as_posix())
 

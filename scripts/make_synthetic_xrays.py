@@ -40,7 +40,9 @@ def main() -> int:
         (args.out / name).mkdir(parents=True, exist_ok=True)
     jobs = [(args.out / row["file"], row, args.seed) for row in rows]
     with multiprocessing.Pool(args.workers) as pool:
-        for _ in tqdm(pool.imap_unordered(draw, jobs, chunksize=4), total=len(jobs), unit="image", desc="drawing"):
+        for _ in tqdm(
+            pool.imap_unordered(draw, jobs, chunksize=4), total=len(jobs), unit="image", desc="drawing", disable=None
+        ):
             pass
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")

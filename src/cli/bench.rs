@@ -225,7 +225,9 @@ impl Bench {
             ..Settings::local(&self.archive.archive, secret.clone())
         };
         let alone = self.alone(images, &settings(), false)?;
-        let by_hand = self.alone(images, &settings(), true)?;
+        // On a thread that ends: libtorch's helpers stay with the thread that called the model and would take the server's processors.
+        let by_hand = std::thread::scope(|scope| scope.spawn(|| self.alone(images, &settings(), true)).join())
+            .map_err(|_| Error::internal("the stages by hand panicked"))??;
         let (started, ready) = std::sync::mpsc::channel();
         let server_settings = settings();
         let server = std::thread::spawn(move || {

@@ -2,8 +2,11 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,18 +30,20 @@ fn start_on<W>(directives: &str, writer: W) -> Result<()>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(directives).map_err(|error| {
+    let targets: Targets = directives.parse().map_err(|error| {
         Error::with_source(
             ErrorKind::InvalidRequest,
             format!("can't read the log level `{directives}`"),
             error,
         )
     })?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let started = if std::io::stderr().is_terminal() {
-        subscriber.with_target(false).try_init()
+        let lines = lines.with_target(false).with_filter(targets);
+        tracing_subscriber::registry().with(lines).try_init()
     } else {
-        subscriber.json().flatten_event(true).try_init()
+        let lines = lines.json().flatten_event(true).with_filter(targets);
+        tracing_subscriber::registry().with(lines).try_init()
     };
     started.map_err(|error| Error::with_source(ErrorKind::Internal, "logging is started already", error))
 }

@@ -43,5 +43,5 @@ pub async fn classes(state: Data<State>) -> Json<Classes> {
     responses((status = 200, description = "The model card", body = ModelInfo), problem::Reading)
 )]
 pub async fn model(state: Data<State>) -> Result<Json<ModelInfo>> {
-    Ok(Json(ModelInfo::new(state.engine.model_card())?))
+    Ok(Json(ModelInfo::new(state.engine.model_card(), state.engine.device())?))
 }

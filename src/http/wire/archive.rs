@@ -207,15 +207,15 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
-    /// A card as it is shown.
+    /// A card as it is shown, with the device that the model runs on.
     ///
     /// # Errors
     /// `Internal` for a card that is no object.
-    pub fn new(card: serde_json::Value) -> Result<Self> {
+    pub fn new(card: serde_json::Value, device: String) -> Result<Self> {
         let serde_json::Value::Object(mut card) = card else {
             return Err(Error::internal("the model card is not an object"));
         };
-        card.entry("device").or_insert(serde_json::Value::Null);
+        card.insert("device".into(), device.into());
         let evaluation = card.remove("evaluation").filter(|value| !value.is_null());
         Ok(Self { card, evaluation })
     }
@@ -543,8 +543,13 @@ mod tests {
 
     #[test]
     fn a_card_is_shown_with_device_and_evaluation() {
-        let shown = serde_json::to_value(ModelInfo::new(json!({"name": "x", "evaluation": null})).unwrap()).unwrap();
-        assert_eq!(shown, json!({"name": "x", "device": null, "evaluation": null}));
-        assert_eq!(ModelInfo::new(json!([])).unwrap_err().kind(), ErrorKind::Internal);
+        let shown =
+            serde_json::to_value(ModelInfo::new(json!({"name": "x", "evaluation": null}), "cpu".into()).unwrap())
+                .unwrap();
+        assert_eq!(shown, json!({"name": "x", "device": "cpu", "evaluation": null}));
+        assert_eq!(
+            ModelInfo::new(json!([]), "cpu".into()).unwrap_err().kind(),
+            ErrorKind::Internal
+        );
     }
 }

@@ -521,7 +521,8 @@ mod tests {
             assert_eq!((report.inserted, report.duplicates), (2, 1));
             assert_eq!(report.hidden_tags, BTreeMap::from([("PatientName".into(), 1)]));
             let bytes = place.bytes(&archive);
-            for name in ["Mueller", "Schmidt", "PatientName", "4711"] {
+            // Long enough not to stand in a hex digest by chance.
+            for name in ["Mueller", "Schmidt", "PatientName", "M-4711"] {
                 assert!(!holds(&bytes, name), "{name} in {identity}");
             }
             assert!(holds(&bytes, "north") && holds(&bytes, "train"));

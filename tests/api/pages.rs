@@ -95,7 +95,7 @@ async fn probes_and_metrics_answer() {
         assert_eq!(app.request("HEAD", path).send().await.unwrap().status(), 200, "{path}");
     }
     app.get("/v1/images/000000000000000000000000000000000000").await;
-    app.get("/somewhere/else?patient=4711").await;
+    app.get("/somewhere/else?patient=MRN-4711").await;
     let metrics = app.get("/metrics").await.text().await.unwrap();
     for line in [
         r#"medsearch_http_requests_total{method="GET",route="/v1/images/{id}",status="404"} 1"#,
@@ -106,5 +106,5 @@ async fn probes_and_metrics_answer() {
     ] {
         assert!(metrics.contains(line), "no `{line}` in\n{metrics}");
     }
-    assert!(!metrics.contains("4711") && !metrics.contains("somewhere"));
+    assert!(!metrics.contains("MRN-4711") && !metrics.contains("somewhere"));
 }

@@ -121,7 +121,7 @@ async fn a_write_is_answered_once_and_found_at_its_version() {
     let fields = [
         ("class", "COVID"),
         ("label_source", "PCR"),
-        ("patient_id", "4711"),
+        ("patient_id", "MRN-4711"),
         ("source", "here"),
     ];
     let (status, receipt) = app.add(&file, &fields).await;
@@ -133,7 +133,7 @@ async fn a_write_is_answered_once_and_found_at_its_version() {
     assert_eq!(answer["neighbors"][0]["label_source"], "PCR");
     assert_eq!(answer["neighbors"][0]["source"], "here");
     let patient = answer["neighbors"][0]["patient"].as_str().unwrap();
-    assert!(patient.starts_with("p_") && !patient.contains("4711"));
+    assert!(patient.starts_with("p_") && !patient.contains("MRN"));
 
     let (status, again) = app.add(&file, &fields).await;
     assert_eq!(
@@ -143,7 +143,7 @@ async fn a_write_is_answered_once_and_found_at_its_version() {
     assert_eq!(app.archive().await["images"], u64::from(PER_CLASS) * 3 + 1);
 
     // The patient's own images stay out, for whoever says whose image is asked about.
-    let of_patient = app.search(&image(0, 101), &[("patient_id", "4711"), ("k", "30")]).await;
+    let of_patient = app.search(&image(0, 101), &[("patient_id", "MRN-4711"), ("k", "30")]).await;
     assert!(!ids(&of_patient).contains(&receipt["id"].as_str().unwrap().to_owned()));
     let of_another = app.search(&image(0, 101), &[("patient_id", "4712"), ("k", "30")]).await;
     assert!(ids(&of_another).contains(&receipt["id"].as_str().unwrap().to_owned()));
@@ -281,6 +281,25 @@ async fn many_at_once_are_all_answered() {
     for (answer, expected) in futures_util::future::join_all(asks).await.iter().zip(expected) {
         assert_eq!(ids(answer), expected);
     }
+}
+
+#[actix_web::test]
+async fn the_time_of_an_answer_includes_its_body_and_its_json() {
+    let app = spawn_app().await;
+    let begun = std::time::Instant::now();
+    let response = app
+        .form("/v1/search", &[Part::File("image", &image(2, 3))])
+        .send()
+        .await;
+    let response = response.unwrap();
+    let waited = begun.elapsed().as_secs_f64() * 1000.0;
+    let header = response.headers()["server-timing"].to_str().unwrap().to_owned();
+    let server: f64 = header.strip_prefix("total;dur=").unwrap().parse().unwrap();
+    let answer: Value = response.json().await.unwrap();
+    let engine = answer["timings_ms"]["total"].as_f64().unwrap();
+    assert!(engine <= server && server <= waited, "{engine} {server} {waited}");
+    // Probes and pages are not asked about their time.
+    assert!(!app.get("/livez").await.headers().contains_key("server-timing"));
 }
 
 #[actix_web::test]

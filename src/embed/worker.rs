@@ -276,6 +276,8 @@ impl Queue {
         }
         let asked = request.asked;
         state.batcher.push(request, asked);
+        // Not under the lock, for which the thread would wake only to wait.
+        drop(state);
         self.changed.notify_one();
         Ok(())
     }

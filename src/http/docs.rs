@@ -24,6 +24,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 /// Headers that many responses have, by the names they are sent under.
 const REQUEST_ID: &str = "X-Request-Id";
 const RETRY_AFTER: &str = "Retry-After";
+const SERVER_TIMING: &str = "Server-Timing";
 
 static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
     openapi()
@@ -79,9 +80,18 @@ pub fn openapi() -> OpenApi {
     components
         .headers
         .insert(RETRY_AFTER.into(), header(Type::Integer, "Seconds to wait").into());
-    for item in api.paths.paths.values_mut() {
+    components.headers.insert(
+        SERVER_TIMING.into(),
+        header(
+            Type::String,
+            "Milliseconds from the request's head to its answer: `total;dur=11.4`",
+        )
+        .into(),
+    );
+    for (path, item) in &mut api.paths.paths {
+        let timed = path.starts_with("/v1/");
         for (status, response) in responses_of(item) {
-            add_headers(status, response);
+            add_headers(status, timed, response);
         }
     }
     api
@@ -100,7 +110,7 @@ fn responses_of(item: &mut PathItem) -> impl Iterator<Item = (&String, &mut Resp
 }
 
 /// The headers that do not depend on the endpoint.
-fn add_headers(status: &str, response: &mut Response) {
+fn add_headers(status: &str, timed: bool, response: &mut Response) {
     let mut add = |name: &str| {
         response.headers.insert(
             name.into(),
@@ -108,6 +118,9 @@ fn add_headers(status: &str, response: &mut Response) {
         );
     };
     add(REQUEST_ID);
+    if timed {
+        add(SERVER_TIMING);
+    }
     if matches!(status, "429" | "503") {
         add(RETRY_AFTER);
     }

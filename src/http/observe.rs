@@ -19,6 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The header that names a request, in requests and answers.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Time from the request's head to its answer, body and JSON included (W3C Server Timing): what a client's own clock shows beyond it is the network.
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Longest id that is taken over from a request.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Answered however busy the server is, and logged only when asked for.
@@ -63,7 +65,11 @@ pub async fn observe(
                 .unwrap_or_else(|| UNMATCHED.to_owned());
             let (mut response, problem) = problem::finish(response, &line.id);
             add_headers(response.headers_mut(), &line.id, api);
-            line.write(&state, &route, response.status(), problem, started.elapsed());
+            let took = started.elapsed();
+            if api {
+                response.headers_mut().insert(SERVER_TIMING, server_timing(took));
+            }
+            line.write(&state, &route, response.status(), problem, took);
             Ok(match unread {
                 Some(unread) if !response.status().is_success() => response.map_body(|_, body| unread.left_by(body)),
                 _ => response,
@@ -123,6 +129,12 @@ fn add_headers(headers: &mut HeaderMap, id: &str, api: bool) {
     if api && !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
+}
+
+/// Milliseconds, as browsers show them.
+fn server_timing(took: Duration) -> HeaderValue {
+    let text = format!("total;dur={:.3}", took.as_secs_f64() * 1000.0);
+    HeaderValue::from_str(&text).expect("digits and punctuation are a header")
 }
 
 /// The client's id if it is short and harmless in a log, else a new one.

@@ -7,7 +7,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::domain::{ClassLabel, PathTaken, Status};
+use crate::domain::{ClassLabel, PathTaken, Status, UNLABELLED};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Seconds of a whole request: from a probe to a slow upload.
@@ -24,8 +24,6 @@ const COMMIT_BUCKETS: &[f64] = &[
 ];
 /// Images of one batch.
 const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
-/// Label value of images without a class. No class can have this name: they don't begin with `_`.
-const UNLABELLED: &str = "_unlabelled";
 
 /// A part of answering a query whose time is measured on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,13 +12,11 @@ use sha2::{Digest, Sha256};
 
 use super::npy::{Matrix, read_npy, write_whole};
 use super::{Identity, RowsProvenance, Shown};
-use crate::domain::{ClassLabel, ImageId, Key, LabelSource, Record, Space, SpaceId};
+use crate::domain::{ClassLabel, ImageId, Key, LabelSource, Record, Space, SpaceId, UNLABELLED};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The format of `<CLASS>.json` that is written; the only one so far. Files of other origin need not say it.
 pub const CLASS_FORMAT: u32 = 1;
-/// The file name of images without a class.
-const UNLABELLED: &str = "_unlabelled";
 /// The list of images that could not be embedded lies beside the class files; no class begins with `_`.
 const BROKEN: &str = "_broken.json";
 /// Fields of a record in the order in which they are written; others follow.

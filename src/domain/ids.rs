@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// Stands where a class would for images without one, in names of files and labels of metrics. No class begins with `_`.
+pub const UNLABELLED: &str = "_unlabelled";
+
 /// The name of a class as people wrote it, for example `Viral Pneumonia`.
 ///
 /// 1 to 64 bytes of UTF-8, no control characters, no `/` or `\`, no leading or trailing space, not starting with `.` or `_`:

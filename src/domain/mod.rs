@@ -10,7 +10,7 @@ mod verdict;
 
 pub use ask::{Ask, Exclude, K_MAX, Query, Region, VoteMethod};
 pub use embedding::{Embedding, similarity};
-pub use ids::{ClassLabel, ImageId, Key, LabelSource, Slot};
+pub use ids::{ClassLabel, ImageId, Key, LabelSource, Slot, UNLABELLED};
 pub use ranking::{Coverage, Group, Hit, PathTaken, Ranking};
 pub use record::{Alias, LabelChange, PackRef, PatientKeys, PixelsRef, Record, StoredWindow, Unknown, Window};
 pub use space::{Space, SpaceId};

@@ -11,12 +11,9 @@ use sha2::{Digest, Sha256};
 use super::files::{Staged, stage, storage, sync_folder, write_json};
 use super::parts::{Parts, Place};
 use crate::archive::{CLASS_FORMAT, Described, RowsProvenance};
-use crate::domain::{ClassLabel, Space, SpaceId};
+use crate::domain::{ClassLabel, Space, SpaceId, UNLABELLED};
 use crate::embed::ModelCard;
 use crate::error::Result;
-
-/// The file stem of images without a class.
-pub(super) const UNLABELLED: &str = "_unlabelled";
 
 /// What one class is about to become: row i of the matrix is described by record i.
 pub(super) struct ClassRows {

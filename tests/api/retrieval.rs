@@ -143,7 +143,9 @@ async fn a_write_is_answered_once_and_found_at_its_version() {
     assert_eq!(app.archive().await["images"], u64::from(PER_CLASS) * 3 + 1);
 
     // The patient's own images stay out, for whoever says whose image is asked about.
-    let of_patient = app.search(&image(0, 101), &[("patient_id", "MRN-4711"), ("k", "30")]).await;
+    let of_patient = app
+        .search(&image(0, 101), &[("patient_id", "MRN-4711"), ("k", "30")])
+        .await;
     assert!(!ids(&of_patient).contains(&receipt["id"].as_str().unwrap().to_owned()));
     let of_another = app.search(&image(0, 101), &[("patient_id", "4712"), ("k", "30")]).await;
     assert!(ids(&of_another).contains(&receipt["id"].as_str().unwrap().to_owned()));

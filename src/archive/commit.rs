@@ -119,9 +119,9 @@ fn complete(
         .map(|dead| dead.rows_object.clone())
         .collect();
     if !lifeless.is_empty() {
-        manifest.remove_rows(&lifeless, now);
+        manifest.remove_rows(&lifeless);
     }
-    manifest.trim_superseded(now);
+    manifest.superseded = base.manifest.superseded_by(&manifest);
     manifest.classes = living_classes(&manifest, &objects);
     manifest.version = base.manifest.version + 1;
     manifest.parent = Some(base.manifest.commit.clone());

@@ -1,6 +1,6 @@
 //! Compaction: rows and pictures merged, all of them or what is due, then what no version needs deleted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::commit::{base, commit};
 use super::manifest::MANIFESTS;
 use super::merge::{Merge, Scale};
-use super::store::is_object_name;
+use super::store::{Listed, Store, is_object_name};
 use super::{Archive, BASE_AGE_MAX, GraphBuilder, Manifest, read_manifest};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -79,6 +79,15 @@ pub struct Collected {
     pub bytes_deleted: u64,
 }
 
+impl Collected {
+    async fn delete(&mut self, store: &Store, object: &Listed) -> Result<()> {
+        store.delete(&object.name).await?;
+        self.objects_deleted += 1;
+        self.bytes_deleted += object.bytes;
+        Ok(())
+    }
+}
+
 /// Merges everything, so that no object holds a row or picture that is dead, and deletes what no version needs any more.
 ///
 /// # Errors
@@ -103,25 +112,30 @@ async fn run(archive: &Archive, scale: Scale, settings: CompactSettings) -> Resu
     collect(archive, settings.manifest_age_min, settings.object_age_min).await
 }
 
-/// Deletes old manifests first, then what none of the rest names: every manifest that is there names only objects that are there.
+/// Deletes each old manifest, then what the version after it superseded, oldest first: every manifest that is there names only objects that
+/// are there. What was never named, or was left by a collection that was interrupted, goes by its own age.
 async fn collect(archive: &Archive, manifest_age_min: Duration, object_age_min: Duration) -> Result<Collected> {
     let store = archive.store();
     let now = archive.now();
     let superseded_before = before(now, manifest_age_min)?;
     let written_before = before(now, object_age_min)?;
     // Listed before the manifest is read: an object that is named meanwhile is not in the list.
-    let mut objects = Vec::new();
+    let mut objects: BTreeMap<String, Listed> = BTreeMap::new();
     for folder in FOLDERS {
         let listed = store.list(folder).await?;
-        objects.extend(listed.into_iter().filter(|object| is_object_name(&object.name, folder)));
+        let ours = listed.into_iter().filter(|object| is_object_name(&object.name, folder));
+        objects.extend(ours.map(|object| (object.name.clone(), object)));
     }
-    let manifests: BTreeMap<u64, _> = store
+    let manifests: BTreeMap<u64, Listed> = store
         .list(MANIFESTS)
         .await?
         .into_iter()
-        .filter_map(|m| Some((Manifest::version_of(&m.name)?, m)))
+        .filter_map(|manifest| Some((Manifest::version_of(&manifest.name)?, manifest)))
         .collect();
     let newest = archive.latest().await?;
+    for (name, _) in newest.objects() {
+        objects.remove(name);
+    }
 
     let mut collected = Collected {
         version: newest.version,
@@ -129,44 +143,38 @@ async fn collect(archive: &Archive, manifest_age_min: Duration, object_age_min: 
         objects_deleted: 0,
         bytes_deleted: 0,
     };
-    let mut kept = Vec::new();
-    let successors = manifests.values().skip(1).map(|next| next.modified);
-    for ((&version, manifest), superseded_at) in manifests.iter().zip(successors) {
-        if version >= newest.version || superseded_at > superseded_before {
-            kept.push(version);
-            continue;
-        }
+    // A version is old by the age of the next.
+    let (all, versions): (Vec<&Listed>, Vec<u64>) =
+        manifests.iter().map(|(&version, listed)| (listed, version)).unzip();
+    let is_old = |at: &usize| versions[*at] < newest.version && all[at + 1].modified <= superseded_before;
+    let old = (0..all.len().saturating_sub(1)).take_while(is_old).count();
+    let read = |version: u64| read_manifest(store, version);
+    let successors: Vec<u64> = versions.iter().copied().skip(1).take(old).collect();
+    let mut successors = stream::iter(successors.into_iter().map(read)).buffered(READS_MAX);
+    for manifest in &all[..old] {
+        let next = successors.try_next().await?.flatten();
         store.delete(&manifest.name).await?;
         collected.manifests_deleted += 1;
         collected.bytes_deleted += manifest.bytes;
+        for name in next.iter().flat_map(|next| &next.superseded) {
+            if let Some(object) = objects.remove(name) {
+                collected.delete(store, &object).await?;
+            }
+        }
     }
 
-    let mut named: BTreeSet<String> = newest.objects().map(|(name, _)| name.to_owned()).collect();
-    let mut reads = stream::iter(kept.into_iter().map(|version| read_manifest(store, version))).buffered(READS_MAX);
-    while let Some(manifest) = reads.try_next().await? {
-        named.extend(
-            manifest
-                .iter()
-                .flat_map(Manifest::objects)
-                .map(|(name, _)| name.to_owned()),
-        );
-    }
-    let superseded: BTreeMap<&str, Timestamp> = newest
-        .superseded
-        .iter()
-        .map(|old| (old.object.as_str(), old.at))
-        .collect();
-    for object in objects.iter().filter(|object| !named.contains(&object.name)) {
-        // What was named once needs no time for its commit, only for readers of the version that named it.
-        let expired = match superseded.get(object.name.as_str()) {
-            Some(&at) => at <= superseded_before,
-            None => object.modified <= written_before,
-        };
-        if expired {
-            store.delete(&object.name).await?;
-            collected.objects_deleted += 1;
-            collected.bytes_deleted += object.bytes;
+    objects.retain(|_, object| object.modified <= written_before);
+    if !objects.is_empty() {
+        let kept: Vec<u64> = versions[old..].to_vec();
+        let mut kept = stream::iter(kept.into_iter().map(read)).buffered(READS_MAX);
+        while let Some(manifest) = kept.try_next().await? {
+            for (name, _) in manifest.iter().flat_map(Manifest::objects) {
+                objects.remove(name);
+            }
         }
+    }
+    for object in objects.values() {
+        collected.delete(store, object).await?;
     }
     for folder in FOLDERS.iter().chain(&[MANIFESTS]) {
         collected.objects_deleted += store.sweep_interrupted(folder, written_before).await?;

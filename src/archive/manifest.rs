@@ -18,8 +18,6 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) const FORMAT: u32 = 1;
 /// The folder of manifests.
 pub(super) const MANIFESTS: &str = "manifest";
-/// How long a superseded object stays in the list: twice the age at which it may be deleted. After that its own age decides.
-const SUPERSEDED_LISTED: jiff::SignedDuration = jiff::SignedDuration::from_hours(2);
 
 /// One version of the archive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,8 +58,9 @@ pub struct Manifest {
     pub packs: Vec<PackEntry>,
     /// Rows that no longer count.
     pub tombstones: Vec<Tombstones>,
-    /// Objects that an earlier version named, for garbage collection.
-    pub superseded: Vec<Superseded>,
+    /// Objects that the version before named and this one does not. Each version lists its own, so that a manifest does not grow with the number
+    /// of versions; once no version before this one is left, they can be deleted.
+    pub superseded: Vec<String>,
     /// Fields of a later program with the same format, carried along.
     #[serde(flatten)]
     pub other: Unknown,
@@ -314,15 +313,6 @@ pub struct Tombstones {
     pub other: Unknown,
 }
 
-/// An object that is no longer named.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Superseded {
-    /// Its name.
-    pub object: String,
-    /// Since when.
-    pub at: Timestamp,
-}
-
 impl Manifest {
     /// The name of version `version`.
     pub(super) fn name(version: u64) -> String {
@@ -473,26 +463,23 @@ impl Manifest {
     }
 
     /// Takes rows objects out, with their graphs, tombstones and every pack that nothing else needs.
-    pub(super) fn remove_rows(&mut self, objects: &BTreeSet<String>, now: Timestamp) {
+    pub(super) fn remove_rows(&mut self, objects: &BTreeSet<String>) {
         self.mark_dead_pictures(objects);
-        let mut gone: Vec<String> = Vec::new();
-        self.rows
-            .retain(|entry| keep(!objects.contains(&entry.object), &entry.object, &mut gone));
-        self.graphs
-            .retain(|graph| keep(!objects.contains(&graph.rows_object), &graph.object, &mut gone));
+        self.rows.retain(|entry| !objects.contains(&entry.object));
+        self.graphs.retain(|graph| !objects.contains(&graph.rows_object));
         self.tombstones.retain(|dead| !objects.contains(&dead.rows_object));
         let needed: BTreeSet<&String> = self.rows.iter().flat_map(|entry| &entry.packs).collect();
-        self.packs
-            .retain(|pack| keep(needed.contains(&pack.object), &pack.object, &mut gone));
-        self.superseded
-            .extend(gone.into_iter().map(|object| Superseded { object, at: now }));
+        self.packs.retain(|pack| needed.contains(&pack.object));
     }
 
-    /// Forgets superseded objects after the time in which knowing them helps, and those that are named again.
-    pub(super) fn trim_superseded(&mut self, now: Timestamp) {
-        let named: BTreeSet<String> = self.objects().map(|(name, _)| name.to_owned()).collect();
-        self.superseded
-            .retain(|old| now.duration_since(old.at) <= SUPERSEDED_LISTED && !named.contains(&old.object));
+    /// Objects that it names and `next` does not.
+    pub(super) fn superseded_by(&self, next: &Self) -> Vec<String> {
+        let named: BTreeSet<&str> = next.objects().map(|(name, _)| name).collect();
+        let gone = self
+            .objects()
+            .map(|(name, _)| name)
+            .filter(|name| !named.contains(name));
+        gone.map(str::to_owned).collect()
     }
 
     /// Every object it names, with its size.
@@ -618,13 +605,6 @@ fn later(bytes: &[u8]) -> Option<Error> {
     let message =
         format!("the archive's `{field}` is `{word}`, which this program does not know: use a newer medsearch");
     Some(Error::new(ErrorKind::Unavailable, message))
-}
-
-fn keep(keep: bool, name: &str, gone: &mut Vec<String>) -> bool {
-    if !keep {
-        gone.push(name.to_owned());
-    }
-    keep
 }
 
 /// `count` shards with equal shares of the slots.
@@ -813,17 +793,16 @@ pub(super) mod tests {
         assert_eq!((edited.packs.len(), edited.images()), (2, 2));
         assert_eq!(edited.check(), Ok(()));
 
-        let now = Timestamp::UNIX_EPOCH;
-        edited.remove_rows(&BTreeSet::from([a.object.clone()]), now);
+        let before = edited.clone();
+        edited.remove_rows(&BTreeSet::from([a.object.clone()]));
         assert_eq!(edited.check(), Ok(()));
+        assert_eq!(before.superseded_by(&edited), [a.object, pack("1").object]);
         let mut shared = pack("2");
         shared.dead_since = at(7);
         assert_eq!(
             (edited.rows, edited.packs, edited.tombstones),
             (vec![b], vec![shared], vec![])
         );
-        let gone: Vec<_> = edited.superseded.iter().map(|old| old.object.clone()).collect();
-        assert_eq!(gone, [a.object, pack("1").object]);
     }
 
     #[test]

@@ -89,13 +89,10 @@ impl Propose for Merge {
         let mut manifest = base.manifest.as_ref().clone();
         manifest.mark_dead_pictures(&written.sources);
         let packs: Vec<_> = written.packs.iter().chain(&manifest.packs).cloned().collect();
-        manifest.remove_rows(&written.sources, archive.now());
+        manifest.remove_rows(&written.sources);
         for (entry, _) in &written.rows {
             manifest.add_rows(entry.clone(), &packs);
         }
-        // A pack that the merged rows still need was taken out with its last source.
-        let named: BTreeSet<&String> = manifest.packs.iter().map(|pack| &pack.object).collect();
-        manifest.superseded.retain(|old| !named.contains(&old.object));
         for pack in &mut manifest.packs {
             pack.damaged |= written.damaged.contains(&pack.object);
         }

@@ -47,7 +47,7 @@ pub use identity::{Identity, IdentityMode};
 pub use interchange::{CLASS_FORMAT, ClassData, ClassFile, Described, VectorProvenance, load_folder, open_age};
 pub use manifest::{
     ArchiveInfo, GraphEntry, GraphParameters, Manifest, ModelRef, PackEntry, Retention, RowsEntry, Scope, Shard, Shown,
-    Superseded, Tombstones,
+    Tombstones,
 };
 pub use npy::{Matrix, NpyWriter, read_npy};
 pub use rows::{RowsHeader, RowsObject, RowsProvenance};

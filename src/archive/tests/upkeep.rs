@@ -143,6 +143,60 @@ async fn deletion_takes_the_bytes_along() {
 }
 
 #[tokio::test]
+async fn a_manifest_does_not_grow_with_the_number_of_versions() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let archive = &place.archive;
+    let writer = writer(archive).await;
+    let mut longest = [0, 0];
+    for number in 0..240 {
+        writer.write(insert(archive, number % 4, Some("COVID"))).await.unwrap();
+        let delete = Change::Delete {
+            id: id(archive, number % 4),
+        };
+        let version = writer.write(delete).await.unwrap().version;
+        let bytes = std::fs::metadata(place.path().join(Manifest::name(version)))
+            .unwrap()
+            .len();
+        let half = &mut longest[number as usize / 120];
+        *half = bytes.max(*half);
+    }
+    let [first, second] = longest;
+    assert!(
+        second <= first + 100,
+        "{first} bytes at most in the first half, {second} in the second"
+    );
+}
+
+#[tokio::test]
+async fn what_an_interrupted_collection_left_goes_by_its_age() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let archive = &place.archive;
+    let writer = writer(archive).await;
+    writer.write(insert(archive, 1, None)).await.unwrap();
+    let named = archive.latest().await.unwrap();
+    writer.write(Change::Delete { id: id(archive, 1) }).await.unwrap();
+    writer.write(insert(archive, 2, None)).await.unwrap();
+    // Manifests are deleted, and then the power fails: nobody knows any more what they named.
+    for version in 1..=named.version + 1 {
+        std::fs::remove_file(place.path().join(Manifest::name(version))).unwrap();
+    }
+    let there = || {
+        named
+            .objects()
+            .filter(|(name, _)| place.path().join(name).exists())
+            .count()
+    };
+    assert!(there() >= 2);
+    for (hours, left) in [(2, true), (23, true), (25, false)] {
+        let later = place.at(SignedDuration::from_hours(hours)).await;
+        maintain(&later, CompactSettings::default()).await.unwrap();
+        assert_eq!(there() > 0, left, "after {hours} hours");
+    }
+    assert_eq!(contents(&place.again().await).await.len(), 1);
+    assert!(verify(&place.again().await).await.unwrap().damaged.is_empty());
+}
+
+#[tokio::test]
 async fn collection_spares_what_is_on_its_way() {
     let place = Place::new(IdentityMode::Anonymous).await;
     let archive = &place.archive;

@@ -82,6 +82,7 @@ enum Command {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // SAFETY: this is the program's first thread, and it has started no other.
     unsafe { settings::use_huge_pages() };
+    settings::share_heaps();
     settings::write_for_oneself();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let cli = match settings::with_file(Cli::command(), &arguments).and_then(|command| {

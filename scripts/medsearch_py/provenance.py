@@ -33,10 +33,11 @@ def write_figures(path: Path, before: dict, figures: dict) -> None:
 
 
 def commit() -> str:
-    """The commit that is checked out, `-dirty` where tracked files differ from it."""
+    """The commit that is checked out, `-dirty` where tracked files other than figures differ from it."""
     try:
         head = git("rev-parse", "HEAD")
-        return f"{head}-dirty" if git("status", "--porcelain", "--untracked-files=no") else head
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results")
+        return f"{head}-dirty" if changed else head
     except (OSError, subprocess.CalledProcessError):
         return "unknown: no git checkout"
 

@@ -20,7 +20,7 @@ use super::{
 use crate::domain::{Alias, ClassLabel, Key, Record, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Packs that are not named yet are safe from collection for a day; half of that is left for the commit.
+/// Packs that are not named yet are safe from collection for 13 hours at least; the last of them is left for the commit.
 pub(super) const AGE_MAX: Duration = Duration::from_secs(12 * 3600);
 
 const GRAPH_MAGIC: &[u8; 8] = b"MSGRAPH1";

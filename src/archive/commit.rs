@@ -108,6 +108,8 @@ fn complete(
 ) -> Result<(Manifest, Vec<Arc<RowsObject>>)> {
     let Proposed { mut manifest, rows } = proposed;
     let now = archive.now();
+    let mut known = base.manifest.names();
+    known.append(&mut manifest.names());
     let objects: Vec<_> = base.rows.iter().chain(&rows).map(Arc::clone).collect();
     let lifeless: BTreeSet<String> = manifest
         .tombstones
@@ -121,7 +123,8 @@ fn complete(
     if !lifeless.is_empty() {
         manifest.remove_rows(&lifeless);
     }
-    manifest.superseded = base.manifest.superseded_by(&manifest);
+    // What was written for this version and has died before it is named, in a race that was lost, is listed too.
+    manifest.superseded = known.difference(&manifest.names()).cloned().collect();
     manifest.classes = living_classes(&manifest, &objects);
     manifest.version = base.manifest.version + 1;
     manifest.parent = Some(base.manifest.commit.clone());

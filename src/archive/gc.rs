@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
+use super::bulk::AGE_MAX;
 use super::commit::{base, commit};
 use super::manifest::MANIFESTS;
 use super::merge::{Merge, Scale};
@@ -20,7 +21,9 @@ const FOLDERS: [&str; 4] = ["rows", "graphs", "thumbnails", "pixels"];
 /// base, and time for a commit that is being tried.
 const MANIFEST_AGE_MIN: Duration = Duration::from_secs(2 * BASE_AGE_MAX.as_secs() + 60);
 /// Below this age of objects a writer's upload could be collected before it is named.
-const OBJECT_AGE_MIN: Duration = Duration::from_secs(3600);
+const OBJECT_AGE_MIN: Duration = Duration::from_secs(AGE_MAX.as_secs() + 3600);
+/// The age of objects that is usual.
+pub const OBJECT_AGE: Duration = Duration::from_secs(20 * 3600);
 /// Time in which the bytes of a deleted image have to be gone.
 pub(super) const ERASE_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
@@ -30,8 +33,8 @@ pub struct CompactSettings {
     /// Age, from the moment it was superseded, at which a manifest is deleted and with it what only it named. At least the time for which
     /// a reader may stay on an old version.
     pub manifest_age_min: Duration,
-    /// Age, from the moment it was written, at which an object is deleted that no known version ever named. At least the time from the
-    /// first upload of a writer to its commit.
+    /// Age, from the moment it was written, at which an object is deleted that no known version names or superseded. At least the time from the
+    /// first upload of a writer to its commit; with the hour between two collections less than the time in which deleted bytes have to be gone.
     pub object_age_min: Duration,
     /// Builds graphs for merged rows.
     pub graphs: Option<GraphBuilder>,
@@ -43,7 +46,7 @@ impl Default for CompactSettings {
     fn default() -> Self {
         Self {
             manifest_age_min: Duration::from_secs(3600),
-            object_age_min: Duration::from_secs(24 * 3600),
+            object_age_min: OBJECT_AGE,
             graphs: None,
             offline: false,
         }
@@ -112,8 +115,8 @@ async fn run(archive: &Archive, scale: Scale, settings: CompactSettings) -> Resu
     collect(archive, settings.manifest_age_min, settings.object_age_min).await
 }
 
-/// Deletes each old manifest, then what the version after it superseded, oldest first: every manifest that is there names only objects that
-/// are there. What was never named, or was left by a collection that was interrupted, goes by its own age.
+/// Deletes, oldest first, what the version after an old one superseded, then the old one itself: what is interrupted is begun again. What no
+/// version knows of goes by its own age.
 async fn collect(archive: &Archive, manifest_age_min: Duration, object_age_min: Duration) -> Result<Collected> {
     let store = archive.store();
     let now = archive.now();
@@ -143,24 +146,31 @@ async fn collect(archive: &Archive, manifest_age_min: Duration, object_age_min: 
         objects_deleted: 0,
         bytes_deleted: 0,
     };
-    // A version is old by the age of the next.
     let (all, versions): (Vec<&Listed>, Vec<u64>) =
         manifests.iter().map(|(&version, listed)| (listed, version)).unzip();
-    let is_old = |at: &usize| versions[*at] < newest.version && all[at + 1].modified <= superseded_before;
-    let old = (0..all.len().saturating_sub(1)).take_while(is_old).count();
+    let old = old_versions(&all, &versions, newest.version, superseded_before);
     let read = |version: u64| read_manifest(store, version);
     let successors: Vec<u64> = versions.iter().copied().skip(1).take(old).collect();
     let mut successors = stream::iter(successors.into_iter().map(read)).buffered(READS_MAX);
     for manifest in &all[..old] {
-        let next = successors.try_next().await?.flatten();
-        store.delete(&manifest.name).await?;
-        collected.manifests_deleted += 1;
-        collected.bytes_deleted += manifest.bytes;
+        let next = match successors.next().await {
+            Some(Ok(next)) => next,
+            // What it knew goes by age then: one bad file must not keep everything else.
+            Some(Err(error)) if error.kind() == ErrorKind::Damaged => {
+                tracing::warn!(error = %error, "an old version can't be read");
+                None
+            }
+            Some(Err(error)) => return Err(error),
+            None => None,
+        };
         for name in next.iter().flat_map(|next| &next.superseded) {
             if let Some(object) = objects.remove(name) {
                 collected.delete(store, &object).await?;
             }
         }
+        store.delete(&manifest.name).await?;
+        collected.manifests_deleted += 1;
+        collected.bytes_deleted += manifest.bytes;
     }
 
     objects.retain(|_, object| object.modified <= written_before);
@@ -180,6 +190,16 @@ async fn collect(archive: &Archive, manifest_age_min: Duration, object_age_min: 
         collected.objects_deleted += store.sweep_interrupted(folder, written_before).await?;
     }
     Ok(collected)
+}
+
+/// How many of the oldest versions were superseded by then. A version is old by the age of the next, or of any later one whose clock says less.
+fn old_versions(all: &[&Listed], versions: &[u64], newest: u64, superseded_before: Timestamp) -> usize {
+    let mut superseded_at: Vec<Timestamp> = all.iter().skip(1).map(|next| next.modified).collect();
+    for at in (1..superseded_at.len()).rev() {
+        superseded_at[at - 1] = superseded_at[at - 1].min(superseded_at[at]);
+    }
+    let is_old = |&(&at, &version): &(&Timestamp, &u64)| version < newest && at <= superseded_before;
+    superseded_at.iter().zip(versions).take_while(is_old).count()
 }
 
 fn before(now: Timestamp, age: Duration) -> Result<Timestamp> {

@@ -58,8 +58,8 @@ pub struct Manifest {
     pub packs: Vec<PackEntry>,
     /// Rows that no longer count.
     pub tombstones: Vec<Tombstones>,
-    /// Objects that the version before named and this one does not. Each version lists its own, so that a manifest does not grow with the number
-    /// of versions; once no version before this one is left, they can be deleted.
+    /// Objects that the version before named, or that were written for this one, and that this one does not name. Each version lists its own, so that
+    /// a manifest does not grow with the number of versions; once no version before this one is left, they can be deleted.
     pub superseded: Vec<String>,
     /// Fields of a later program with the same format, carried along.
     #[serde(flatten)]
@@ -472,14 +472,9 @@ impl Manifest {
         self.packs.retain(|pack| needed.contains(&pack.object));
     }
 
-    /// Objects that it names and `next` does not.
-    pub(super) fn superseded_by(&self, next: &Self) -> Vec<String> {
-        let named: BTreeSet<&str> = next.objects().map(|(name, _)| name).collect();
-        let gone = self
-            .objects()
-            .map(|(name, _)| name)
-            .filter(|name| !named.contains(name));
-        gone.map(str::to_owned).collect()
+    /// The name of every object it names.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.objects().map(|(name, _)| name.to_owned()).collect()
     }
 
     /// Every object it names, with its size.
@@ -796,7 +791,8 @@ pub(super) mod tests {
         let before = edited.clone();
         edited.remove_rows(&BTreeSet::from([a.object.clone()]));
         assert_eq!(edited.check(), Ok(()));
-        assert_eq!(before.superseded_by(&edited), [a.object, pack("1").object]);
+        let gone: Vec<_> = before.names().difference(&edited.names()).cloned().collect();
+        assert_eq!(gone, [pack("1").object, a.object]);
         let mut shared = pack("2");
         shared.dead_since = at(7);
         assert_eq!(

@@ -42,7 +42,7 @@ use sha2::{Digest, Sha256};
 pub use bulk::{Appended, Bulk, GraphBuilder, NewGraph};
 pub use draft::{Change, NewImage, NewPixels, Outcome};
 pub use export::{Exported, export};
-pub use gc::{Collected, CompactSettings, compact, maintain};
+pub use gc::{Collected, CompactSettings, OBJECT_AGE, compact, maintain};
 pub use identity::{Identity, IdentityMode};
 pub use interchange::{CLASS_FORMAT, ClassData, ClassFile, Described, VectorProvenance, load_folder, open_age};
 pub use manifest::{

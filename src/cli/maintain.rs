@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::EXIT_PARTIAL;
 use super::settings::ArchiveArgs;
-use crate::archive::{Archive, CompactSettings, compact, verify};
+use crate::archive::{Archive, CompactSettings, OBJECT_AGE, compact, verify};
 use crate::error::Result;
 use crate::index::IndexSettings;
 use crate::ingest::build::graph_builder;
@@ -53,8 +53,8 @@ pub struct Compact {
     /// Age at which a superseded version is deleted, in seconds; less than 180 only with `--offline`.
     #[arg(long, default_value_t = 3600)]
     manifest_seconds: u64,
-    /// Age at which an object that no version names is deleted, in seconds; less than 3600 only with `--offline`. Shorter than the longest `medsearch index`, it may delete what is about to be named.
-    #[arg(long, default_value_t = 86_400)]
+    /// Age at which an object that no version names is deleted, in seconds; less than 46800 only with `--offline`: a writer may take so long to name what it wrote.
+    #[arg(long, default_value_t = OBJECT_AGE.as_secs())]
     object_seconds: u64,
     /// No other program reads or writes this archive: take any age.
     #[arg(long)]

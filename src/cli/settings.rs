@@ -137,12 +137,12 @@ pub unsafe fn use_huge_pages() {
     }
 }
 
-/// Two heaps for all threads, unless `MALLOC_ARENA_MAX` says otherwise. Images come and go by the megabyte on dozens of threads, and glibc keeps what
+/// Two heaps for all threads, unless `MALLOC_ARENA_MAX` or `GLIBC_TUNABLES` is set. Images come and go by the megabyte on dozens of threads, and glibc keeps what
 /// each heap once held: with its sixteen (on two processors) a server under load had 100 MB in use and held 500 after four minutes, growing; with
 /// two it is as fast and levels off (`scripts/soak load`).
 pub fn share_heaps() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
+    if ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"].map(std::env::var_os) == [None, None] {
         // SAFETY: `mallopt` takes any number and changes the allocator under its own lock.
         unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
     }

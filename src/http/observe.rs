@@ -64,11 +64,8 @@ pub async fn observe(
                 .match_pattern()
                 .unwrap_or_else(|| UNMATCHED.to_owned());
             let (mut response, problem) = problem::finish(response, &line.id);
-            add_headers(response.headers_mut(), &line.id, api);
             let took = started.elapsed();
-            if api {
-                response.headers_mut().insert(SERVER_TIMING, server_timing(took));
-            }
+            add_headers(response.headers_mut(), &line.id, api.then_some(took));
             line.write(&state, &route, response.status(), problem, took);
             Ok(match unread {
                 Some(unread) if !response.status().is_success() => response.map_body(|_, body| unread.left_by(body)),
@@ -79,13 +76,14 @@ pub async fn observe(
         Err(error) => {
             tracing::error!(request_id = line.id, error = %error, "request failed");
             let mut response = problem::answer(ErrorKind::Internal, "", &line.id);
-            add_headers(response.headers_mut(), &line.id, api);
+            let took = started.elapsed();
+            add_headers(response.headers_mut(), &line.id, api.then_some(took));
             line.write(
                 &state,
                 UNMATCHED,
                 response.status(),
                 Some(ErrorKind::Internal.slug()),
-                started.elapsed(),
+                took,
             );
             Err(InternalError::from_response(error.to_string(), response).into())
         }
@@ -111,8 +109,8 @@ impl Line {
     }
 }
 
-/// What every answer carries: its id, and that no other site may use it.
-fn add_headers(headers: &mut HeaderMap, id: &str, api: bool) {
+/// What every answer carries: its id, and that no other site may use it. One of the API also says how long it took, and is not to be kept.
+fn add_headers(headers: &mut HeaderMap, id: &str, api_took: Option<Duration>) {
     let id = HeaderValue::from_str(id).expect("an id is checked or made of hex digits");
     headers.insert(REQUEST_ID, id);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -126,8 +124,11 @@ fn add_headers(headers: &mut HeaderMap, id: &str, api: bool) {
         let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
         headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
     }
-    if api && !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(took) = api_took {
+        headers.insert(SERVER_TIMING, server_timing(took));
+        if !headers.contains_key(header::CACHE_CONTROL) {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
     }
 }
 

@@ -168,7 +168,7 @@ async fn a_manifest_does_not_grow_with_the_number_of_versions() {
 }
 
 #[tokio::test]
-async fn what_an_interrupted_collection_left_goes_by_its_age() {
+async fn what_no_version_knows_of_goes_by_its_age() {
     let place = Place::new(IdentityMode::Anonymous).await;
     let archive = &place.archive;
     let writer = writer(archive).await;
@@ -176,7 +176,7 @@ async fn what_an_interrupted_collection_left_goes_by_its_age() {
     let named = archive.latest().await.unwrap();
     writer.write(Change::Delete { id: id(archive, 1) }).await.unwrap();
     writer.write(insert(archive, 2, None)).await.unwrap();
-    // Manifests are deleted, and then the power fails: nobody knows any more what they named.
+    // Nobody knows any more what they named.
     for version in 1..=named.version + 1 {
         std::fs::remove_file(place.path().join(Manifest::name(version))).unwrap();
     }
@@ -187,13 +187,66 @@ async fn what_an_interrupted_collection_left_goes_by_its_age() {
             .count()
     };
     assert!(there() >= 2);
-    for (hours, left) in [(2, true), (23, true), (25, false)] {
+    for (hours, left) in [(2, true), (19, true), (21, false)] {
         let later = place.at(SignedDuration::from_hours(hours)).await;
         maintain(&later, CompactSettings::default()).await.unwrap();
         assert_eq!(there() > 0, left, "after {hours} hours");
     }
     assert_eq!(contents(&place.again().await).await.len(), 1);
     assert!(verify(&place.again().await).await.unwrap().damaged.is_empty());
+}
+
+#[tokio::test]
+async fn one_old_version_that_can_not_be_read_keeps_nothing_else() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let archive = &place.archive;
+    let writer = writer(archive).await;
+    let mut named = BTreeSet::new();
+    for number in 0..4 {
+        writer.write(insert(archive, number, None)).await.unwrap();
+        named.append(&mut archive.latest().await.unwrap().names());
+        let delete = Change::Delete {
+            id: id(archive, number),
+        };
+        writer.write(delete).await.unwrap();
+    }
+    writer.write(insert(archive, 9, None)).await.unwrap();
+    let broken = Manifest::name(archive.latest().await.unwrap().version - 3);
+    std::fs::write(place.path().join(broken), "{").unwrap();
+    let there = || named.iter().filter(|name| place.path().join(name).exists()).count();
+    let before = there();
+    for (hours, left) in [(2, true), (21, false)] {
+        let later = place.at(SignedDuration::from_hours(hours)).await;
+        maintain(&later, CompactSettings::default()).await.unwrap();
+        assert!(there() < before, "what the other versions knew is gone");
+        assert_eq!(there() > 0, left, "what the broken one knew goes by age");
+    }
+    assert_eq!(contents(&place.again().await).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_wrong_once_keeps_nothing_for_ever() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let archive = &place.archive;
+    let writer = writer(archive).await;
+    for number in 0..4 {
+        writer.write(insert(archive, number, None)).await.unwrap();
+    }
+    let version = archive.latest().await.unwrap().version;
+    let wrong = std::fs::File::options()
+        .append(true)
+        .open(place.path().join(Manifest::name(version - 2)))
+        .unwrap();
+    let ahead = std::time::SystemTime::now() + Duration::from_secs(1_000_000);
+    wrong.set_modified(ahead).unwrap();
+    let later = place.at(SignedDuration::from_hours(2)).await;
+    maintain(&later, CompactSettings::default()).await.unwrap();
+    for gone in 1..version {
+        assert!(
+            !place.path().join(Manifest::name(gone)).exists(),
+            "version {gone} of {version}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -322,7 +375,7 @@ async fn a_pack_that_can_not_be_read_is_not_tried_for_ever() {
 async fn ages_that_are_not_safe_beside_others_are_refused() {
     let place = Place::new(IdentityMode::Anonymous).await;
     let safe = CompactSettings::default();
-    for (manifests, objects) in [(179, 3600), (180, 3599), (0, 0)] {
+    for (manifests, objects) in [(179, 13 * 3600), (180, 13 * 3600 - 1), (0, 0)] {
         let settings = CompactSettings {
             manifest_age_min: Duration::from_secs(manifests),
             object_age_min: Duration::from_secs(objects),

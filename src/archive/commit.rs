@@ -241,3 +241,35 @@ fn jittered(pause: Duration) -> Result<Duration> {
         .map_err(|error| Error::with_source(ErrorKind::Internal, "the system gives no random bytes", error))?;
     Ok(pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::testing::{Place, image};
+    use crate::archive::{IdentityMode, manifest::Tombstones};
+
+    #[tokio::test]
+    async fn what_died_in_a_lost_race_before_it_was_named_is_listed_to_be_collected() {
+        let place = Place::new(IdentityMode::Anonymous).await;
+        let archive = &place.archive;
+        let base = base(archive).await.unwrap();
+        archive.append(vec![image(archive, 1, None)], None).await.unwrap();
+        let written = State::load(archive).await.unwrap();
+        let names = written.manifest.names();
+        assert!(names.len() >= 2, "rows and pictures");
+
+        // Written for the version after `base`; then another writer's deletion of its only image came first.
+        let mut manifest = Manifest::clone(&written.manifest);
+        manifest.tombstones.push(Tombstones {
+            rows_object: written.rows[0].name.clone(),
+            rows: vec![0],
+            since: None,
+            other: Default::default(),
+        });
+        let rows = written.rows.clone();
+        let (manifest, _) = complete(Proposed { manifest, rows }, &base, "c".into(), archive).unwrap();
+        assert_eq!(manifest.names(), base.manifest.names());
+        let listed: BTreeSet<String> = manifest.superseded.into_iter().collect();
+        assert_eq!(listed, &names - &base.manifest.names());
+    }
+}

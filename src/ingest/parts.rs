@@ -30,7 +30,7 @@ pub(super) struct Parts {
     /// The part that was read last.
     open: Option<(u32, File)>,
     /// Held while this run writes to the output folder.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// A file whose vector is in a part.
@@ -200,11 +200,21 @@ fn parse(content: &[u8], dimension: usize) -> Option<(Vec<PartRow>, u64)> {
     fits.then(|| (header.rows, (body.len() - vectors.len()) as u64))
 }
 
-fn lock(folder: &Path) -> Result<File> {
+/// A folder that nobody else writes to.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing it is not enough: a worker that is just being started holds a copy until it runs. What fails here ends with the process.
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(folder: &Path) -> Result<Lock> {
     let path = folder.join("lock");
     let file = File::create(&path).map_err(|error| storage(&path, error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => {
             let shown = folder.parent().unwrap_or(folder).display();
             Err(Error::new(
@@ -219,6 +229,20 @@ fn lock(folder: &Path) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_ends_with_its_holder_even_while_a_child_is_being_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock(folder.path()).unwrap();
+        assert_eq!(
+            lock(folder.path()).err().map(|error| error.kind()),
+            Some(ErrorKind::Conflict)
+        );
+        let of_a_child = held.0.try_clone().unwrap();
+        drop(held);
+        assert!(lock(folder.path()).is_ok());
+        drop(of_a_child);
+    }
 
     fn row(file: &str) -> PartRow {
         let facts = Provenance {

@@ -9,8 +9,9 @@
 //! 5. [`index`] – vector to nearest rows: exact scan and HNSW over one version of the archive.
 //! 6. [`search`] – plan, search, merge, vote; [`search::Engine`] is the whole query.
 //! 7. [`ingest`] – images in, one at a time or a data set at once.
-//! 8. [`http`] – the API and the page.
-//! 9. [`app`] – settings and parts become a server; [`cli`] is the command line.
+//! 8. [`quality`] – how good the answers are, beside what a shortcut would reach.
+//! 9. [`http`] – the API and the page.
+//! 10. [`app`] – settings and parts become a server; [`cli`] is the command line.
 //!
 //! [`error`], [`metrics`] and [`telemetry`] belong to everyone. ARCHITECTURE.md walks one query and one ingest through these files.
 
@@ -25,5 +26,6 @@ pub mod imaging;
 pub mod index;
 pub mod ingest;
 pub mod metrics;
+pub mod quality;
 pub mod search;
 pub mod telemetry;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod embed;
+mod evaluate;
 mod export;
 mod index;
 mod maintain;
@@ -65,6 +66,8 @@ enum Command {
     Search(search::Search),
     /// Give an archive back as `.npy` and `.json`
     Export(export::Export),
+    /// Measure how good an archive's answers are, beside what a shortcut would reach: figures as JSON and as a page
+    Evaluate(evaluate::Evaluate),
     /// Read everything in an archive and name what is damaged
     Verify(maintain::Verify),
     /// Merge small objects and delete what nothing refers to any more
@@ -109,6 +112,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::Search(command) => command.run(),
         Command::Export(command) => command.run(),
+        Command::Evaluate(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Compact(command) => command.run(),
         Command::Bench(command) => command.run(),

@@ -50,13 +50,23 @@ pub struct Search {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Vote {
+pub(super) enum Vote {
     /// One neighbor, one vote.
     Majority,
     /// Votes weigh their similarity.
     Distance,
     /// Votes of rare classes weigh more.
     Prior,
+}
+
+impl From<Vote> for VoteMethod {
+    fn from(vote: Vote) -> Self {
+        match vote {
+            Vote::Majority => Self::Majority,
+            Vote::Distance => Self::Distance,
+            Vote::Prior => Self::Prior,
+        }
+    }
 }
 
 impl Search {
@@ -86,11 +96,7 @@ impl Search {
         };
         let ask = Ask {
             k: self.k.into(),
-            vote: match self.vote {
-                Vote::Majority => VoteMethod::Majority,
-                Vote::Distance => VoteMethod::Distance,
-                Vote::Prior => VoteMethod::Prior,
-            },
+            vote: self.vote.into(),
             classes: (!self.classes.is_empty()).then_some(self.classes),
             exact: self.exact,
             exclude,

@@ -13,6 +13,7 @@ pub mod snapshot;
 pub mod top;
 
 pub use bitmap::Bitmap;
+pub use exact::scan;
 pub use hnsw::{GraphParameters, build_graph};
 pub use scope::{Leg, Scope, Step};
 pub use segment::{Segment, SegmentInput};

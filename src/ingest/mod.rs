@@ -8,7 +8,7 @@ mod files;
 mod image;
 pub mod metadata;
 mod parts;
-mod progress;
+pub(crate) mod progress;
 
 pub use dataset::Dataset;
 pub use image::{Ingest, Labels, Receipt};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 
 /// Progress on stderr. Images known from an earlier run count, but not for the rate.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     total: usize,
     done: usize,

@@ -1,0 +1,249 @@
+//! `medsearch evaluate`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::Args;
+use tempfile::TempDir;
+
+use super::search::Vote;
+use super::settings::ArchiveArgs;
+use crate::archive::{Archive, Retention, Secret, Shown};
+use crate::error::{Error, ErrorKind, Result};
+use crate::imaging::Decoder;
+use crate::index::IndexSettings;
+use crate::ingest::build::{self, BuildSettings, Wanted};
+use crate::ingest::progress::Progress;
+use crate::quality::cases::Cases;
+use crate::quality::evaluate::{Settings, Subject, evaluate, steps};
+use crate::quality::evaluation::{Available, Evaluation, Interval};
+use crate::quality::subject::{Opened, Pictures};
+use crate::quality::views::Split;
+
+/// Time between lines of progress where there is no terminal.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// Measure how good an archive's answers are, beside what a shortcut would reach.
+///
+/// Every image is asked about among those that are not of its group: its patient, and images of the same pixels. What has to be fitted is fitted on
+/// other groups than it is measured on. Beside each figure stand the floors: the most frequent class, random neighbors, 32x32 grey thumbnails, and who
+/// knows only the source. Intervals are bootstraps by group.
+#[derive(Args)]
+pub struct Evaluate {
+    /// The archive: a folder or a `file://` URL.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MEDSEARCH_ARCHIVE",
+        required_unless_present = "embeddings"
+    )]
+    archive: Option<String>,
+    /// File with the archive's secret. Default: beside the archive's folder, with `.secret` at the end of its name.
+    #[arg(long, value_name = "FILE", env = "MEDSEARCH_SECRET_FILE")]
+    secret_file: Option<PathBuf>,
+    /// Evaluate a folder of `.npy` and `.json` instead of an archive.
+    #[arg(long, value_name = "DIR")]
+    embeddings: Option<PathBuf>,
+    /// The images that those vectors were made of: for the thumbnail floor, equal pixels, and the pictures in the report.
+    #[arg(long, value_name = "DIR", requires = "embeddings")]
+    data: Option<PathBuf>,
+    /// Ask about the images of this folder of `.npy` and `.json` instead of the archive's own.
+    #[arg(long, value_name = "DIR")]
+    queries: Option<PathBuf>,
+    /// The images that the queries' vectors were made of.
+    #[arg(long, value_name = "DIR", requires = "queries")]
+    queries_data: Option<PathBuf>,
+    /// Vectors of images that do not belong here, a family a class: how well they are told apart.
+    #[arg(long, value_name = "DIR")]
+    outside: Option<PathBuf>,
+    /// Ask each of so many folds among the others. Default: each image among all others but its group.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(2..=100))]
+    folds: Option<u16>,
+    /// Seeds 0 to one less than this, for folds and calibration; figures are means over them.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    seeds: u16,
+    /// Neighbors that vote, 1 to 100.
+    #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
+    k: u16,
+    /// How the neighbors' labels become a suggestion.
+    #[arg(long, value_enum, default_value_t = Vote::Majority)]
+    vote: Vote,
+    /// Resamples behind every interval.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    resamples: u32,
+    /// Write every figure to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the report with its plots and pictures to this file: one page that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+impl Evaluate {
+    /// Prints the main figures.
+    pub fn run(self) -> Result<ExitCode> {
+        let decoder = super::index::decoder(super::processors());
+        // The archives made of folders live as long as they are read.
+        let mut folders = Vec::new();
+        let subject = super::block_on(self.subject(&decoder, &mut folders))?;
+        let settings = Settings {
+            split: self
+                .folds
+                .map_or(Split::LeaveGroupOut, |folds| Split::Folds(folds.into())),
+            seeds: self.seeds.into(),
+            k: self.k.into(),
+            vote: self.vote.into(),
+            resamples: self.resamples as usize,
+        };
+        let progress = Mutex::new(Progress::new(steps(&subject), PROGRESS_EVERY));
+        let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let evaluation = evaluate(&subject, &settings, || locked().done(1))?;
+        locked().finish();
+        if let Some(path) = &self.json {
+            let text = serde_json::to_string_pretty(&evaluation)
+                .map_err(|error| Error::with_source(ErrorKind::Internal, "the figures can't be written", error))?;
+            write(path, &(text + "\n"))?;
+        }
+        if let Some(path) = &self.html {
+            write(path, &crate::quality::report::html(&evaluation))?;
+        }
+        print!("{}", summary(&evaluation));
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn subject(&self, decoder: &Decoder, folders: &mut Vec<TempDir>) -> Result<Subject> {
+        let (archive, secret) = match &self.embeddings {
+            Some(folder) => {
+                let secret = Secret::random()?;
+                let opened = opened(folder, self.data.as_deref(), &secret, decoder, folders).await?;
+                (opened, secret)
+            }
+            None => {
+                let place = ArchiveArgs {
+                    archive: self.archive.clone().unwrap_or_default(),
+                    secret_file: self.secret_file.clone(),
+                };
+                let secret = place.secret()?;
+                (
+                    Opened::of(Archive::open(&place.archive, secret.clone()).await?).await?,
+                    secret,
+                )
+            }
+        };
+        // With the archive's secret, so that a patient of both has one pseudonym.
+        let queries = match &self.queries {
+            Some(folder) => Some(opened(folder, self.queries_data.as_deref(), &secret, decoder, folders).await?),
+            None => None,
+        };
+        let outside = match &self.outside {
+            Some(folder) => opened(folder, None, &secret, decoder, folders)
+                .await?
+                .families(&archive)?,
+            None => BTreeMap::new(),
+        };
+        let cases = Cases::of(&archive.version, queries.as_ref().map(|queries| &*queries.version))?;
+        let archives: Vec<&Opened> = [Some(&archive), queries.as_ref()].into_iter().flatten().collect();
+        let pictures = Pictures::read(&cases, &archives).await?;
+        Ok(Subject {
+            thumbnails: pictures.as_space(&cases, decoder),
+            archive,
+            queries,
+            outside,
+            cases,
+            pictures,
+        })
+    }
+}
+
+/// An archive of a folder, for as long as it is evaluated.
+async fn opened(
+    folder: &Path,
+    data: Option<&Path>,
+    secret: &Secret,
+    decoder: &Decoder,
+    folders: &mut Vec<TempDir>,
+) -> Result<Opened> {
+    let place = tempfile::tempdir()
+        .map_err(|error| Error::with_source(ErrorKind::Unavailable, "no temporary folder can be made", error))?;
+    let url = place.path().join("archive").display().to_string();
+    folders.push(place);
+    let settings = BuildSettings {
+        embeddings: folder.to_owned(),
+        data: data.map(Path::to_owned),
+        model: None,
+        wanted: Wanted {
+            retention: Some(Retention::Thumbnail),
+            shown: Shown {
+                file_names: false,
+                tags: vec![],
+            },
+            ..Wanted::default()
+        },
+        // Graphs are built for the figures of the index, not for this.
+        index: IndexSettings::default().with_exact_rows_max(Some(usize::MAX)),
+        threads: super::processors(),
+    };
+    let report = build::build(&url, || Ok(secret.clone()), decoder, &settings).await?;
+    for (file, why) in &report.left_out {
+        eprintln!("left out: {file}: {why}");
+    }
+    Opened::of(Archive::open(&url, secret.clone()).await?).await
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|error| {
+        Error::with_source(
+            ErrorKind::Unavailable,
+            format!("`{}` can't be written", path.display()),
+            error,
+        )
+    })
+}
+
+/// What one wants to know first, as text.
+fn summary(evaluation: &Evaluation) -> String {
+    let protocol = &evaluation.protocol;
+    let mut lines = vec![
+        format!(
+            "{} queries, {} images, {} groups. {}",
+            protocol.queries, protocol.images, protocol.groups, protocol.split
+        ),
+        format!(
+            "{:<26} {:>22} {:>22} {:>22}",
+            "", "balanced accuracy", "accuracy", "P@10"
+        ),
+    ];
+    let row = |name: &str, figures: [Option<Interval>; 3]| {
+        let [balanced, accuracy, precision] = figures.map(interval);
+        format!("{name:<26} {balanced:>22} {accuracy:>22} {precision:>22}")
+    };
+    let decisions = &evaluation.decisions;
+    let precision = evaluation
+        .retrieval
+        .iter()
+        .find(|figure| figure.name == "P@10")
+        .and_then(|figure| figure.micro);
+    lines.push(row(
+        "neighbors and their vote",
+        [decisions.balanced_accuracy, decisions.accuracy, precision],
+    ));
+    for floor in &evaluation.floors {
+        lines.push(match &floor.figures {
+            Available::Yes(of) => row(&floor.name, [of.balanced_accuracy, of.accuracy, of.precision_at_10]),
+            Available::No { not_available } => format!("{:<26} not available: {not_available}", floor.name),
+        });
+    }
+    lines.extend(evaluation.notes.iter().map(|note| format!("note: {note}")));
+    lines.push("Research use only, not for diagnosis.".to_owned());
+    lines.join("\n") + "\n"
+}
+
+fn interval(interval: Option<Interval>) -> String {
+    interval.map_or_else(
+        || "–".to_owned(),
+        |Interval { value, low, high }| format!("{value:.3} ({low:.3}–{high:.3})"),
+    )
+}

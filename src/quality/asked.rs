@@ -1,0 +1,276 @@
+//! All images asked about, in all views: the one pass over the vectors that everything else is made of.
+
+use rayon::prelude::*;
+
+use super::ask::{Answer, Voter};
+use super::cases::{Case, Cases};
+use super::retrieval::{
+    average_precision, average_precision_at, average_precision_of_found_at, majority_at, precision_at,
+};
+use super::views::Plan;
+use crate::domain::VoteMethod;
+
+/// Name and definition of each figure of a list, in the order of [`list_figures`].
+pub const LIST_FIGURES: [(&str, &str); 7] = [
+    ("P@1", "share of queries whose nearest image is of their class"),
+    ("P@5", "share of the nearest 5 that are of the query's class"),
+    ("P@10", "share of the nearest 10 that are of the query's class"),
+    (
+        "mAP",
+        "average precision of the whole ranking (Manning, Raghavan, Schütze, 8.4)",
+    ),
+    (
+        "mAP@5, of all",
+        "average precision of the first 5 over the relevant images that could be among them",
+    ),
+    (
+        "mAP@5, of found",
+        "average precision of the first 5 over the relevant images found among them, as Mahbod et al. 2025 count",
+    ),
+    (
+        "mMV@5",
+        "share of queries with more than half of the first 5 of their class, as Mahbod et al. 2025 count",
+    ),
+];
+
+/// Position of `P@10` in [`LIST_FIGURES`].
+pub const P_AT_10: usize = 2;
+
+/// Each figure of one list: relevance by rank, one image per patient.
+pub fn list_figures(relevant: &[bool]) -> [Option<f64>; LIST_FIGURES.len()] {
+    [
+        precision_at(relevant, 1),
+        precision_at(relevant, 5),
+        precision_at(relevant, 10),
+        average_precision(relevant),
+        average_precision_at(relevant, 5),
+        average_precision_of_found_at(relevant, 5),
+        majority_at(relevant, 5).map(f64::from),
+    ]
+}
+
+/// Another rule of who may be found, tried in the whole archive beside the protocol's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// All but the query's group: the same as leave-one-group-out.
+    Guarded,
+    /// Also other images of the same patient.
+    WithSamePatient,
+    /// Also the same pixels in another file.
+    WithSamePixels,
+    /// Everything but the very image.
+    WithBoth,
+    /// Guarded, and of the query's source.
+    SameSource,
+    /// Guarded, and of any other source.
+    OtherSource,
+}
+
+impl Rule {
+    /// All of them, in the order of [`Asked::extra`].
+    pub const ALL: [Self; 6] = [
+        Self::Guarded,
+        Self::WithSamePatient,
+        Self::WithSamePixels,
+        Self::WithBoth,
+        Self::SameSource,
+        Self::OtherSource,
+    ];
+
+    fn lets(self, query: &Case, found: &Case) -> bool {
+        let itself = query.record.id == found.record.id;
+        let same_patient = query.patient.is_some() && query.patient == found.patient;
+        let same_pixels = query.pixels == found.pixels;
+        let guarded = query.group != found.group;
+        let known = query.source.is_some() && found.source.is_some();
+        match self {
+            Self::Guarded => guarded,
+            Self::WithSamePatient => guarded || !itself && !same_pixels,
+            Self::WithSamePixels => guarded || !itself && !same_patient,
+            Self::WithBoth => !itself,
+            Self::SameSource => guarded && known && query.source == found.source,
+            Self::OtherSource => guarded && known && query.source != found.source,
+        }
+    }
+}
+
+/// What all images got.
+pub struct Asked {
+    /// The answer of item i in view v: `answers[i][v]`. Only those of the first view that tests the item keep their neighbors.
+    pub answers: Vec<Vec<Answer>>,
+    /// Figures of each item's lists, the mean over the views that test it; of images that are asked about.
+    pub lists: Vec<[Option<f64>; LIST_FIGURES.len()]>,
+    /// Answers by other rules in the whole archive, in the order of [`Rule::ALL`]; empty for an image that is not asked about.
+    pub extra: Vec<Vec<Answer>>,
+    /// Similarity to the k-th neighbor in the whole archive, as far as there are so many: how much at home an image is.
+    pub at_home: Vec<f64>,
+    /// Views that test an item, seed by seed.
+    pub test_views: Vec<Vec<usize>>,
+}
+
+/// How the pass asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking {
+    /// How many neighbors vote.
+    pub k: usize,
+    /// How they are weighed.
+    pub method: VoteMethod,
+    /// Whether other rules are tried too.
+    pub extra: bool,
+}
+
+/// Asks about every image in every view. `ranked` gives everything that can be found in order of similarity to an item; `done` is called after each.
+pub fn ask_all(
+    cases: &Cases,
+    plan: &Plan,
+    asking: Asking,
+    ranked: impl Fn(usize) -> Vec<(f32, u32)> + Sync,
+    done: impl Fn() + Sync,
+) -> Asked {
+    let mut test_views = vec![Vec::new(); cases.items.len()];
+    for round in &plan.rounds {
+        for &item in &round.test {
+            test_views[item].push(round.view);
+        }
+    }
+    let voter = Voter {
+        cases,
+        k: asking.k,
+        method: asking.method,
+    };
+    let one = |item: usize| {
+        let ranked = ranked(item);
+        let query = &cases.items[item];
+        let may = |view: usize| {
+            let view = &plan.views[view];
+            move |found: &Case, at: usize| found.group != query.group && view.shows(at)
+        };
+        let mut answers: Vec<Answer> = (0..plan.views.len())
+            .map(|view| voter.answer(&ranked, may(view)))
+            .collect();
+        let mut tests = test_views[item].clone();
+        tests.dedup();
+        let at_home = answers.first().and_then(|answer| answer.neighbors.last());
+        let at_home = at_home.map_or(-1.0, |&(similarity, _)| f64::from(similarity));
+        for (view, answer) in answers.iter_mut().enumerate() {
+            if tests.first() != Some(&view) {
+                answer.neighbors = Vec::new();
+            }
+        }
+        let lists = if query.asked {
+            let of_view = |&view: &usize| list_figures(&relevant(cases, query, &ranked, may(view)));
+            mean_lists(&tests.iter().map(of_view).collect::<Vec<_>>())
+        } else {
+            [None; LIST_FIGURES.len()]
+        };
+        let rules = if asking.extra && query.asked {
+            &Rule::ALL[..]
+        } else {
+            &[]
+        };
+        let by_rule = |rule: &Rule| voter.answer(&ranked, |found, _| rule.lets(query, found));
+        let extra = rules.iter().map(by_rule).collect();
+        done();
+        (answers, lists, extra, at_home)
+    };
+    let all: Vec<_> = (0..cases.items.len()).into_par_iter().map(one).collect();
+    let mut asked = Asked {
+        answers: Vec::with_capacity(all.len()),
+        lists: Vec::with_capacity(all.len()),
+        extra: Vec::with_capacity(all.len()),
+        at_home: Vec::with_capacity(all.len()),
+        test_views,
+    };
+    for (answers, lists, extra, at_home) in all {
+        asked.answers.push(answers);
+        asked.lists.push(lists);
+        asked.extra.push(extra);
+        asked.at_home.push(at_home);
+    }
+    asked
+}
+
+impl Asked {
+    /// The answers to an item in the views that test it, seed by seed.
+    pub fn tests(&self, item: usize) -> impl Iterator<Item = &Answer> {
+        self.test_views[item].iter().map(move |&view| &self.answers[item][view])
+    }
+
+    /// The share of seeds in which each class was suggested for an item; the last one: none.
+    pub fn decided(&self, item: usize, classes: usize) -> Vec<f64> {
+        decided(self.tests(item), classes)
+    }
+}
+
+/// The share of answers that suggest each class; the last one: none.
+pub fn decided<'a>(answers: impl Iterator<Item = &'a Answer>, classes: usize) -> Vec<f64> {
+    let (mut shares, mut count) = (vec![0.0; classes + 1], 0usize);
+    for answer in answers {
+        shares[answer.class.unwrap_or(classes)] += 1.0;
+        count += 1;
+    }
+    shares.iter_mut().for_each(|share| *share /= count.max(1) as f64);
+    shares
+}
+
+/// Whether each image of the list is of the query's class: one per patient.
+fn relevant(cases: &Cases, query: &Case, ranked: &[(f32, u32)], may: impl Fn(&Case, usize) -> bool) -> Vec<bool> {
+    let mut seen = std::collections::HashSet::new();
+    let found = ranked.iter().map(|&(_, at)| (&cases.items[at as usize], at as usize));
+    found
+        .filter(|&(case, at)| may(case, at) && case.patient.is_none_or(|patient| seen.insert(patient)))
+        .map(|(case, _)| case.class == query.class)
+        .collect()
+}
+
+fn mean_lists(lists: &[[Option<f64>; LIST_FIGURES.len()]]) -> [Option<f64>; LIST_FIGURES.len()] {
+    std::array::from_fn(|figure| {
+        let known: Vec<f64> = lists.iter().filter_map(|list| list[figure]).collect();
+        (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cases::tests::cases;
+    use super::super::views::{Split, plan};
+    use super::*;
+
+    #[test]
+    fn same_patients_make_it_look_better_than_it_is() {
+        // Every image has a twin of its patient, and beyond that its nearest are of the other class.
+        let mut items = Vec::new();
+        for patient in 1..=12u8 {
+            let angle = f32::from(patient) * 0.1;
+            for shift in [0.0, 0.001] {
+                items.push((
+                    usize::from(patient % 2),
+                    patient,
+                    0,
+                    vec![(angle + shift).cos(), (angle + shift).sin()],
+                ));
+            }
+        }
+        let cases = cases(&items);
+        let plan = plan(&cases, Split::LeaveGroupOut, 1);
+        let asking = Asking {
+            k: 1,
+            method: VoteMethod::Majority,
+            extra: true,
+        };
+        let asked = ask_all(&cases, &plan, asking, |item| cases.ranked(cases.vector(item)), || {});
+        for item in 0..cases.items.len() {
+            let right = |rule: Rule| {
+                let at = Rule::ALL.iter().position(|&other| other == rule).unwrap();
+                asked.extra[item][at].class == Some(cases.items[item].class)
+            };
+            assert!(right(Rule::WithSamePatient) && right(Rule::WithBoth));
+            assert!(!right(Rule::Guarded) && !right(Rule::WithSamePixels));
+            assert_eq!(
+                asked.extra[item][0], asked.answers[item][0],
+                "leave one group out is the guarded rule"
+            );
+            assert_eq!(asked.lists[item][0], Some(0.0));
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The images of an evaluation: who they are, what they are said to be, which of them belong together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::split::Union;
+use crate::domain::{ClassLabel, PatientKeys, Record};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index;
+use crate::search::Version;
+
+/// One labelled image.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// All that is known about it.
+    pub record: Arc<Record>,
+    /// Index into [`Cases::classes`].
+    pub class: usize,
+    /// What is kept together: the patient, and images of the same pixels.
+    pub group: usize,
+    /// The patient, as a number; absent when unknown.
+    pub patient: Option<usize>,
+    /// The pixels, as a number: equal ones are the same picture.
+    pub pixels: usize,
+    /// Index into [`Cases::sources`].
+    pub source: Option<usize>,
+    /// It can be found.
+    pub indexed: bool,
+    /// It is asked about.
+    pub asked: bool,
+}
+
+/// Labelled images in the order of their ids, with their unit vectors.
+#[derive(Debug, Clone)]
+pub struct Cases {
+    /// Classes by name.
+    pub classes: Vec<ClassLabel>,
+    /// Sources by name.
+    pub sources: Vec<String>,
+    /// The images.
+    pub items: Vec<Case>,
+    /// Images that were left out: no label, or one in dispute.
+    pub without_label: usize,
+    dimension: usize,
+    /// Row-major, a row an item.
+    vectors: Vec<f32>,
+}
+
+impl Cases {
+    /// The labelled images of an archive, each of them asked about among the others; or, with `queries`, those asked about among the archive's.
+    ///
+    /// # Errors
+    /// `InvalidRequest` without two classes or a labelled query, `SpaceMismatch` for queries of another space.
+    pub fn of(archive: &Version, queries: Option<&Version>) -> Result<Self> {
+        let space = &archive.state.manifest.space;
+        if let Some(queries) = queries
+            && queries.state.manifest.space.id() != space.id()
+        {
+            return Err(Error::new(
+                ErrorKind::SpaceMismatch,
+                "the queries' vectors are of another space than the archive's: embed both with one model",
+            ));
+        }
+        let mut without_label = 0;
+        let mut found: Vec<(Arc<Record>, Vec<f32>, bool)> = Vec::new();
+        for (version, indexed) in [(Some(archive), true), (queries, false)] {
+            let Some(version) = version else { continue };
+            for spot in version.state.live() {
+                let record = version.state.at(spot);
+                if !version.snapshot.votes(record) {
+                    without_label += 1;
+                    continue;
+                }
+                let (_, unit) = version
+                    .snapshot
+                    .get(record.id)
+                    .ok_or_else(|| Error::internal("a live image is not in the index"))?;
+                found.push((Arc::clone(record), unit.as_slice().to_vec(), indexed));
+            }
+        }
+        // So that an item's number stands for the bytes of its id in the order of hits.
+        found.sort_by(|a, b| (a.0.id.cmp(&b.0.id)).then(b.2.cmp(&a.2)));
+        let class_of = |record: &Record| record.class.clone();
+        let classes: BTreeSet<ClassLabel> = found.iter().filter_map(|(record, ..)| class_of(record)).collect();
+        let classes: Vec<ClassLabel> = classes.into_iter().collect();
+        let sources: BTreeSet<String> = found.iter().filter_map(|(record, ..)| record.source.clone()).collect();
+        let sources: Vec<String> = sources.into_iter().collect();
+        let records: Vec<&Record> = found.iter().map(|(record, ..)| record.as_ref()).collect();
+        let (patients, pixels) = (numbered(records.iter().map(|record| patient(record))), pixels(&records));
+        let groups = groups(&patients, &pixels);
+        let mut cases = Self {
+            sources,
+            items: Vec::with_capacity(found.len()),
+            without_label,
+            dimension: space.dimension,
+            vectors: Vec::with_capacity(found.len() * space.dimension),
+            classes,
+        };
+        for (at, (record, vector, indexed)) in found.into_iter().enumerate() {
+            let class = record
+                .class
+                .as_ref()
+                .and_then(|class| cases.classes.binary_search(class).ok());
+            let source = record
+                .source
+                .as_ref()
+                .and_then(|source| cases.sources.binary_search(source).ok());
+            cases.vectors.extend_from_slice(&vector);
+            cases.items.push(Case {
+                class: class.ok_or_else(|| Error::internal("a voting image without a class"))?,
+                source,
+                group: groups[at],
+                patient: patients[at],
+                pixels: pixels[at],
+                indexed,
+                asked: queries.is_none() || !indexed,
+                record,
+            });
+        }
+        cases.check()
+    }
+
+    fn check(self) -> Result<Self> {
+        let indexed: BTreeSet<usize> = self
+            .items
+            .iter()
+            .filter(|case| case.indexed)
+            .map(|case| case.class)
+            .collect();
+        let why = if indexed.len() < 2 {
+            "an evaluation needs labelled images of two classes"
+        } else if self.asked().next().is_none() {
+            "there is no labelled image to ask about"
+        } else {
+            return Ok(self);
+        };
+        Err(Error::new(ErrorKind::InvalidRequest, why))
+    }
+
+    /// Number of the images that are asked about, ascending.
+    pub fn asked(&self) -> impl Iterator<Item = usize> {
+        (0..self.items.len()).filter(|&at| self.items[at].asked)
+    }
+
+    /// The unit vector of an image.
+    pub fn vector(&self, item: usize) -> &[f32] {
+        &self.vectors[item * self.dimension..(item + 1) * self.dimension]
+    }
+
+    /// Components of a vector.
+    pub fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    /// The same images in another space: `vectors` are unit vectors, a row an item.
+    pub fn in_space(&self, dimension: usize, vectors: Vec<f32>) -> Self {
+        Self {
+            dimension,
+            vectors,
+            ..self.clone()
+        }
+    }
+
+    /// Everything that can be found, most similar first, equal similarities by id: the order of hits.
+    pub fn ranked(&self, query: &[f32]) -> Vec<(f32, u32)> {
+        let indexed = (0u32..).zip(&self.items).filter(|(_, case)| case.indexed);
+        let mut ranked = Vec::with_capacity(self.items.len());
+        index::scan(query, &self.vectors, indexed.map(|(at, _)| at), |at, similarity| {
+            ranked.push((similarity, at));
+        });
+        ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        ranked
+    }
+
+    /// Images of each class among those that `wanted` names.
+    pub fn count(&self, wanted: impl Fn(&Case) -> bool) -> Vec<usize> {
+        let mut counts = vec![0; self.classes.len()];
+        for case in self.items.iter().filter(|case| wanted(case)) {
+            counts[case.class] += 1;
+        }
+        counts
+    }
+
+    /// How many different groups they are of.
+    pub fn groups(&self, wanted: impl Fn(&Case) -> bool) -> usize {
+        let groups: BTreeSet<usize> = self
+            .items
+            .iter()
+            .filter(|case| wanted(case))
+            .map(|case| case.group)
+            .collect();
+        groups.len()
+    }
+}
+
+/// The patient's id, whoever issued it: two that may be one person stay together.
+fn patient(record: &Record) -> Option<[u8; 16]> {
+    PatientKeys::of(record).map(|keys| keys.id.0)
+}
+
+fn pixels(records: &[&Record]) -> Vec<usize> {
+    let keys = records
+        .iter()
+        .map(|record| Some(record.pixel_key.unwrap_or(record.file_key).0));
+    numbered(keys).into_iter().flatten().collect()
+}
+
+/// Equal keys get equal numbers.
+fn numbered(keys: impl Iterator<Item = Option<[u8; 16]>>) -> Vec<Option<usize>> {
+    let mut numbers = BTreeMap::new();
+    keys.map(|key| {
+        let next = numbers.len();
+        key.map(|key| *numbers.entry(key).or_insert(next))
+    })
+    .collect()
+}
+
+/// Images of one patient, and equal ones, in one group; closed over both.
+fn groups(patients: &[Option<usize>], pixels: &[usize]) -> Vec<usize> {
+    let mut union = Union::new(pixels.len());
+    let (mut by_patient, mut by_pixels) = (BTreeMap::new(), BTreeMap::new());
+    for (at, (patient, pixels)) in patients.iter().zip(pixels).enumerate() {
+        if let Some(patient) = patient {
+            union.join(*by_patient.entry(patient).or_insert(at), at);
+        }
+        union.join(*by_pixels.entry(pixels).or_insert(at), at);
+    }
+    union.sets()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::domain::{Embedding, ImageId, Key, Slot};
+
+    /// Items of (class, patient, source, vector); a patient of 0 is unknown.
+    pub fn cases(items: &[(usize, u8, usize, Vec<f32>)]) -> Cases {
+        let dimension = items[0].3.len();
+        let patients: Vec<Option<usize>> = items.iter().map(|item| (item.1 > 0).then_some(item.1.into())).collect();
+        let pixels: Vec<usize> = (0..items.len()).collect();
+        let groups = groups(&patients, &pixels);
+        let class = |at: usize| ClassLabel::parse(&format!("class {at}")).unwrap();
+        let classes = items.iter().map(|item| item.0).max().unwrap() + 1;
+        let sources = items.iter().map(|item| item.2).max().unwrap() + 1;
+        let case = |(at, item): (usize, &(usize, u8, usize, Vec<f32>))| {
+            let mut key = [0; 16];
+            key[..8].copy_from_slice(&(at as u64).to_be_bytes());
+            let id = ImageId::new(Slot(0), Key(key));
+            let mut record = Record::bare(id, Key(key), "2026-01-01T00:00:00Z");
+            record.class = Some(class(item.0));
+            record.patient = (item.1 > 0).then_some(Key([item.1; 16]));
+            Case {
+                record: Arc::new(record),
+                class: item.0,
+                group: groups[at],
+                patient: patients[at],
+                pixels: at,
+                source: Some(item.2),
+                indexed: true,
+                asked: true,
+            }
+        };
+        Cases {
+            classes: (0..classes).map(class).collect(),
+            sources: (0..sources).map(|at| format!("source {at}")).collect(),
+            items: items.iter().enumerate().map(case).collect(),
+            without_label: 0,
+            dimension,
+            vectors: (items.iter())
+                .flat_map(|item| Embedding::from_raw(&item.3, dimension).unwrap().as_slice().to_vec())
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn patients_and_equal_pixels_make_groups_together() {
+        let patients = [Some(0), Some(0), None, Some(1), None];
+        assert_eq!(groups(&patients, &[0, 1, 1, 2, 3]), [0, 0, 0, 3, 4]);
+    }
+
+    #[test]
+    fn ranks_by_similarity_then_id() {
+        let cases = cases(&[
+            (0, 0, 0, vec![1.0, 0.0]),
+            (0, 0, 0, vec![0.0, 1.0]),
+            (1, 0, 0, vec![0.0, 2.0]),
+        ]);
+        let order: Vec<u32> = cases.ranked(&[0.0, 1.0]).into_iter().map(|(_, at)| at).collect();
+        assert_eq!(order, [1, 2, 0]);
+    }
+}

@@ -1,0 +1,310 @@
+//! From an archive to an [`Evaluation`].
+
+use std::collections::BTreeMap;
+
+use super::asked::{Asked, Asking, ask_all};
+use super::cases::Cases;
+use super::confidence::{self, LEVELS, Tests};
+use super::evaluation::{Available, ClassCount, Evaluation, HardCase, Outside, Picture, Protocol};
+use super::figures::{Decided, retrieval};
+use super::floors::Floors;
+use super::recall::recall;
+use super::separation::{auroc, false_positives_at};
+use super::shortcuts::Guards;
+use super::subject::{Opened, Pictures};
+use super::views::{Plan, Split, plan};
+use crate::domain::{ClassLabel, Embedding, VoteMethod};
+use crate::error::Result;
+
+/// Mistakes that are shown.
+const HARDEST_MAX: usize = 12;
+/// Neighbors that are shown of each.
+const SHOWN_NEIGHBORS: usize = 5;
+
+/// How it is evaluated.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How queries and archive are kept apart.
+    pub split: Split,
+    /// Seeds 0 to one less.
+    pub seeds: usize,
+    /// Neighbors that vote.
+    pub k: usize,
+    /// How they are weighed.
+    pub vote: VoteMethod,
+    /// Resamples behind every interval.
+    pub resamples: usize,
+}
+
+/// What is evaluated.
+pub struct Subject {
+    /// The archive that is asked.
+    pub archive: Opened,
+    /// Images to ask about that are not in it; absent: its own.
+    pub queries: Option<Opened>,
+    /// Images that do not belong into it, by family.
+    pub outside: BTreeMap<ClassLabel, Vec<Embedding>>,
+    /// All of its images.
+    pub cases: Cases,
+    /// The same as 32×32 grey values, or why not.
+    pub thumbnails: std::result::Result<Cases, String>,
+    /// Their small pictures.
+    pub pictures: Pictures,
+}
+
+/// Steps of [`evaluate`], for a progress bar: `done` is called so many times.
+pub fn steps(subject: &Subject) -> usize {
+    subject.cases.items.len() * if subject.thumbnails.is_ok() { 2 } else { 1 }
+}
+
+/// Runs the whole protocol. `done` is called once for each of [`steps`].
+///
+/// # Errors
+/// What building a graph or searching refuses.
+pub fn evaluate(subject: &Subject, settings: &Settings, done: impl Fn() + Sync) -> Result<Evaluation> {
+    let cases = &subject.cases;
+    let plan = plan(cases, settings.split, settings.seeds);
+    let asking = Asking {
+        k: settings.k,
+        method: settings.vote,
+        extra: true,
+    };
+    let asked = ask_all(cases, &plan, asking, |item| cases.ranked(cases.vector(item)), &done);
+    let items: Vec<usize> = cases.asked().collect();
+    let shares: Vec<Vec<f64>> = items
+        .iter()
+        .map(|&item| asked.decided(item, cases.classes.len()))
+        .collect();
+    let decided = Decided {
+        cases,
+        items: &items,
+        shares: &shares,
+        resamples: settings.resamples,
+    };
+    let floors = Floors {
+        cases,
+        plan: &plan,
+        items: &items,
+        asking,
+        ours: &shares,
+        resamples: settings.resamples,
+    };
+    let thumbnail = match &subject.thumbnails {
+        Ok(thumbnails) => floors.thumbnail(thumbnails, &done),
+        Err(why) => floors.no_thumbnail(why),
+    };
+    let guards = Guards {
+        cases,
+        asked: &asked,
+        items: &items,
+        resamples: settings.resamples,
+    };
+    let tests = confidence::run(cases, &plan, &asked);
+    Ok(Evaluation {
+        protocol: protocol(subject, settings),
+        retrieval: retrieval(cases, &items, &asked.lists, settings.resamples),
+        decisions: decided.all(),
+        floors: vec![floors.majority(), floors.random(), thumbnail, floors.source_oracle()],
+        confidence: Available::Yes(tests.confidence(cases)),
+        prediction_sets: tests.sets(cases),
+        selective: tests.selective(cases),
+        precision_recall: tests.precision_recall(cases),
+        shortcuts: guards.shortcuts(),
+        leakage: guards.leakage(),
+        outside: outside(subject, &asked, &items, settings.k),
+        index: recall(cases, settings.vote)?,
+        hardest: hardest(subject, &plan, &asked, &tests),
+        notes: notes(subject, settings),
+    })
+}
+
+fn protocol(subject: &Subject, settings: &Settings) -> Protocol {
+    let cases = &subject.cases;
+    let manifest = &subject.archive.version.state.manifest;
+    let of = |class: usize| {
+        let (queries, images) = (
+            cases.count(|case| case.asked)[class],
+            cases.count(|case| case.indexed)[class],
+        );
+        ClassCount {
+            class: cases.classes[class].to_string(),
+            queries,
+            images,
+            groups: cases.groups(|case| case.class == class),
+        }
+    };
+    let mut sources = BTreeMap::new();
+    for case in &cases.items {
+        if let Some(source) = case.source {
+            *sources.entry(cases.sources[source].clone()).or_insert(0) += 1;
+        }
+    }
+    let model = manifest
+        .model
+        .as_ref()
+        .and_then(|model| model.card.get("name")?.as_str().map(str::to_owned));
+    Protocol {
+        what: manifest.archive.name.clone(),
+        archive_version: manifest.version,
+        space: manifest.space.id().to_string(),
+        model: model.unwrap_or_else(|| "not stored in the archive".to_owned()),
+        queries: cases.asked().count(),
+        images: cases.items.iter().filter(|case| case.indexed).count(),
+        groups: cases.groups(|_| true),
+        images_with_patient: cases.items.iter().filter(|case| case.patient.is_some()).count(),
+        without_label: cases.without_label,
+        classes: (0..cases.classes.len()).map(of).collect(),
+        sources,
+        split: split_in_words(subject, settings),
+        seeds: (0..settings.seeds as u64).collect(),
+        k: settings.k,
+        vote: match settings.vote {
+            VoteMethod::Majority => "majority",
+            VoteMethod::Distance => "distance",
+            VoteMethod::Prior => "prior",
+        }
+        .to_owned(),
+        resamples: settings.resamples,
+        made_at: jiff::Timestamp::now().to_string(),
+    }
+}
+
+fn split_in_words(subject: &Subject, settings: &Settings) -> String {
+    match (&subject.queries, settings.split) {
+        (Some(_), _) => "A separate set of queries: each is asked about in the whole archive without its group.".into(),
+        (None, Split::LeaveGroupOut) => "Each image is asked about in the whole archive without its group.".into(),
+        (None, Split::Folds(folds)) => {
+            format!("{folds} folds of whole groups: the images of each are asked about in the others.")
+        }
+    }
+}
+
+fn outside(subject: &Subject, asked: &Asked, items: &[usize], k: usize) -> Vec<Outside> {
+    let home: Vec<f64> = items.iter().map(|&item| asked.at_home[item]).collect();
+    let kth = |vector: &Embedding| {
+        let ranked = subject.cases.ranked(vector.as_slice());
+        let at = k.min(ranked.len()).saturating_sub(1);
+        ranked.get(at).map_or(-1.0, |hit| f64::from(hit.0))
+    };
+    let family = |(family, vectors): (&ClassLabel, &Vec<Embedding>)| {
+        let away: Vec<f64> = vectors.iter().map(kth).collect();
+        Outside {
+            family: family.to_string(),
+            images: vectors.len(),
+            auroc: auroc(&home, &away),
+            false_positives_at_95: false_positives_at(&home, &away, 0.95),
+        }
+    };
+    subject.outside.iter().map(family).collect()
+}
+
+/// Wrong suggestions of the first seed, the most confident first; one per group.
+fn hardest(subject: &Subject, plan: &Plan, asked: &Asked, tests: &Tests) -> Vec<HardCase> {
+    let cases = &subject.cases;
+    let wrong = |test: &&confidence::Test| {
+        test.seed == 0
+            && test
+                .suggested
+                .is_some_and(|class| class != cases.items[test.item].class)
+    };
+    let mut mistakes: Vec<(f64, &confidence::Test)> = (tests.tests.iter().filter(wrong))
+        .filter_map(|test| Some((test.probabilities[test.suggested?], test)))
+        .collect();
+    mistakes.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.item.cmp(&b.1.item)));
+    let mut groups = std::collections::BTreeSet::new();
+    mistakes.retain(|mistake| groups.insert(cases.items[mistake.1.item].group));
+    let picture = |item: usize, similarity: f32| {
+        let case = &cases.items[item];
+        Picture {
+            id: case.record.id.to_string(),
+            class: cases.classes[case.class].to_string(),
+            source: case.source.map(|source| cases.sources[source].clone()),
+            similarity,
+            thumbnail: subject.pictures.url(case.record.id),
+        }
+    };
+    let view_of = |item: usize| {
+        plan.rounds
+            .iter()
+            .find(|round| round.test.contains(&item))
+            .map(|round| round.view)
+    };
+    mistakes
+        .into_iter()
+        .take(HARDEST_MAX)
+        .filter_map(|(confidence, test)| {
+            let neighbors = &asked.answers[test.item][view_of(test.item)?].neighbors;
+            Some(HardCase {
+                query: picture(test.item, 1.0),
+                suggested: test.suggested.map(|class| cases.classes[class].to_string()),
+                confidence,
+                neighbors: (neighbors.iter().take(SHOWN_NEIGHBORS))
+                    .map(|&(similarity, at)| picture(at as usize, similarity))
+                    .collect(),
+            })
+        })
+        .collect()
+}
+
+fn notes(subject: &Subject, settings: &Settings) -> Vec<String> {
+    let cases = &subject.cases;
+    let mut notes = Vec::new();
+    let patients = cases.items.iter().filter(|case| case.patient.is_some()).count();
+    match patients {
+        0 => notes.push(
+            "No patient is known: images of one patient may stand on both sides of the split, and figures may be too good."
+                .to_owned(),
+        ),
+        some if some < cases.items.len() => notes.push(format!(
+            "Of {} of {} images the patient is not known: each counts as a patient of its own.",
+            cases.items.len() - some,
+            cases.items.len()
+        )),
+        _ => {}
+    }
+    if cases.items.iter().all(|case| case.record.pixel_key.is_none()) {
+        notes.push("The archive does not know pixels: equal pictures in different files are not kept together.".into());
+    }
+    if cases.sources.len() > 1 && alone(cases) > 0 {
+        notes.push(format!(
+            "{} of {} classes come from a single source each that has no other class: to know the source is to know the class. Read the source \
+             oracle first.",
+            alone(cases),
+            cases.classes.len()
+        ));
+    }
+    if cases.without_label > 0 {
+        notes.push(format!(
+            "{} images have no label that counts and are left out.",
+            cases.without_label
+        ));
+    }
+    let smallest = (0..cases.classes.len())
+        .map(|class| cases.groups(|case| case.class == class))
+        .min()
+        .unwrap_or(0);
+    if smallest < 100 {
+        notes.push(format!(
+            "The smallest class has {smallest} groups: read the intervals, not the values. At {:.0} % a class needs 19 groups to be calibrated on.",
+            LEVELS[1] * 100.0
+        ));
+    }
+    if settings.resamples < 1000 {
+        notes.push(format!("Intervals are of {} resamples only.", settings.resamples));
+    }
+    notes.push("A label is what the data set says, which may be wrong, and need not be visible in the image.".into());
+    notes
+}
+
+/// Classes of one source only, which has no other class.
+fn alone(cases: &Cases) -> usize {
+    let mut pairs: Vec<(usize, Option<usize>)> = cases.items.iter().map(|case| (case.class, case.source)).collect();
+    pairs.sort_unstable();
+    pairs.dedup();
+    (0..cases.classes.len())
+        .filter(|&class| {
+            let sources: Vec<Option<usize>> = pairs.iter().filter(|pair| pair.0 == class).map(|pair| pair.1).collect();
+            matches!(sources[..], [Some(source)] if pairs.iter().filter(|pair| pair.1 == Some(source)).count() == 1)
+        })
+        .count()
+}

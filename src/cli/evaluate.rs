@@ -28,7 +28,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// Measure how good an archive's answers are, beside what a shortcut would reach.
 ///
-/// Every image is asked about among those that are not of its group: its patient, and images of the same pixels. What has to be fitted is fitted on
+/// Every image is asked about among those that are not of its group: its patient, and copies of its picture. What has to be fitted is fitted on
 /// other groups than it is measured on. Beside each figure stand the floors: the most frequent class, random neighbors, 32x32 grey thumbnails, and who
 /// knows only the source. Intervals are bootstraps by group.
 #[derive(Args)]
@@ -105,10 +105,10 @@ impl Evaluate {
         if let Some(path) = &self.json {
             let text = serde_json::to_string_pretty(&evaluation)
                 .map_err(|error| Error::with_source(ErrorKind::Internal, "the figures can't be written", error))?;
-            write(path, &(text + "\n"))?;
+            super::write_report(path, &(text + "\n"))?;
         }
         if let Some(path) = &self.html {
-            write(path, &crate::quality::report::html(&evaluation))?;
+            super::write_report(path, &crate::quality::report::html(&evaluation))?;
         }
         print!("{}", summary(&evaluation));
         Ok(ExitCode::SUCCESS)
@@ -144,10 +144,12 @@ impl Evaluate {
                 .families(&archive)?,
             None => BTreeMap::new(),
         };
-        let cases = Cases::of(&archive.version, queries.as_ref().map(|queries| &*queries.version))?;
+        let mut cases = Cases::of(&archive.version, queries.as_ref().map(|queries| &*queries.version))?;
         let archives: Vec<&Opened> = [Some(&archive), queries.as_ref()].into_iter().flatten().collect();
-        let pictures = Pictures::read(&cases, &archives).await?;
+        let pictures = Pictures::read(cases.items.iter().map(|case| &case.record), &archives).await?;
+        let near_duplicates = pictures.join_copies(&mut cases, decoder, || {});
         Ok(Subject {
+            near_duplicates,
             thumbnails: pictures.as_space(&cases, decoder),
             archive,
             queries,
@@ -191,16 +193,6 @@ async fn opened(
         eprintln!("left out: {file}: {why}");
     }
     Opened::of(Archive::open(&url, secret.clone()).await?).await
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|error| {
-        Error::with_source(
-            ErrorKind::Unavailable,
-            format!("`{}` can't be written", path.display()),
-            error,
-        )
-    })
 }
 
 /// What one wants to know first, as text.

@@ -1,6 +1,7 @@
 //! The command line: one file a command, settings by flag, environment or file.
 
 mod bench;
+mod duplicates;
 mod embed;
 mod evaluate;
 mod export;
@@ -68,6 +69,8 @@ enum Command {
     Export(export::Export),
     /// Measure how good an archive's answers are, beside what a shortcut would reach: figures as JSON and as a page
     Evaluate(evaluate::Evaluate),
+    /// Find pictures that are in an archive twice
+    Duplicates(duplicates::Duplicates),
     /// Read everything in an archive and name what is damaged
     Verify(maintain::Verify),
     /// Merge small objects and delete what nothing refers to any more
@@ -113,6 +116,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Search(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Evaluate(command) => command.run(),
+        Command::Duplicates(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Compact(command) => command.run(),
         Command::Bench(command) => command.run(),
@@ -146,4 +150,15 @@ fn block_on<T>(future: impl Future<Output = crate::error::Result<T>>) -> crate::
             crate::error::Error::with_source(crate::error::ErrorKind::Internal, "no async runtime", error)
         })?
         .block_on(future)
+}
+
+/// A file for people, written whole.
+fn write_report(path: &std::path::Path, text: &str) -> crate::error::Result<()> {
+    std::fs::write(path, text).map_err(|error| {
+        crate::error::Error::with_source(
+            crate::error::ErrorKind::Unavailable,
+            format!("`{}` can't be written", path.display()),
+            error,
+        )
+    })
 }

@@ -3,7 +3,7 @@
 use super::{Backend, ModelCard, check_sizes};
 use crate::archive::RowsProvenance;
 use crate::error::Result;
-use crate::imaging::ModelInput;
+use crate::imaging::{ModelInput, luma};
 
 /// Grey values of a 32×32 image, minus their mean, as a vector of 1,024 components.
 pub struct ThumbnailBackend {
@@ -44,13 +44,6 @@ fn grey_minus_mean(rgb: &[u8]) -> Vec<f32> {
     let mean = (values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64) as f32;
     values.iter_mut().for_each(|x| *x -= mean);
     values
-}
-
-/// ITU-R 601-2 luma by integer weights, as Pillow's mode `L`.
-fn luma([r, g, b]: [u8; 3]) -> u8 {
-    let sum = u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471 + 0x8000;
-    // The weights add up to 65,536: the sum is at most 255 * 65,536 + 32,768.
-    (sum >> 16) as u8
 }
 
 #[cfg(test)]

@@ -174,6 +174,13 @@ fn percentile_window(mut counts: Vec<u32>, offset: i32, padding: Option<i32>) ->
     }
 }
 
+/// ITU-R 601-2 luma by integer weights, as Pillow's mode `L`.
+pub fn luma([r, g, b]: [u8; 3]) -> u8 {
+    let sum = u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471 + 0x8000;
+    // The weights add up to 65,536: the sum is at most 255 * 65,536 + 32,768.
+    (sum >> 16) as u8
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

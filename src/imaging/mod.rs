@@ -2,11 +2,12 @@
 //!
 //! In reading order: [`sniff`] tells the format by content; [`decoder`] turns bytes into a [`Raster`] of native depth,
 //! PNG and JPEG here, DICOM in a worker process ([`dicom`]); [`to_eight_bit`] applies the window; [`preprocess`] crops,
-//! fits and resizes; [`render`] makes the pictures that people see. Nothing here is async, nothing touches a disk.
+//! fits and resizes; [`render`] makes the pictures that people see, [`Fingerprint`] tells changed copies of one. Nothing here is async, nothing touches a disk.
 
 pub mod decoder;
 pub mod dicom;
 pub mod eight_bit;
+mod fingerprint;
 pub mod jpeg;
 pub mod limits;
 pub mod png;
@@ -20,7 +21,8 @@ pub(crate) mod testing;
 
 pub use decoder::{Decoded, Decoder, DecoderSettings, Provenance};
 pub use dicom::worker::decode_worker_main;
-pub use eight_bit::{Raster8, to_eight_bit};
+pub use eight_bit::{Raster8, luma, to_eight_bit};
+pub use fingerprint::{COSINE_CANDIDATE, Fingerprint, NEAR_DUPLICATE, OUTLINE_CANDIDATE, Outline};
 pub use limits::Limits;
 pub use preprocess::{Fit, InputSpec, ModelInput, preprocess};
 pub use raster::{Levels, Raster, Samples};

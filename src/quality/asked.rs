@@ -56,8 +56,8 @@ pub enum Rule {
     Guarded,
     /// Also other images of the same patient.
     WithSamePatient,
-    /// Also the same pixels in another file.
-    WithSamePixels,
+    /// Also copies of the same picture.
+    WithCopies,
     /// Everything but the very image.
     WithBoth,
     /// Guarded, and of the query's source.
@@ -71,7 +71,7 @@ impl Rule {
     pub const ALL: [Self; 6] = [
         Self::Guarded,
         Self::WithSamePatient,
-        Self::WithSamePixels,
+        Self::WithCopies,
         Self::WithBoth,
         Self::SameSource,
         Self::OtherSource,
@@ -80,13 +80,13 @@ impl Rule {
     fn lets(self, query: &Case, found: &Case) -> bool {
         let itself = query.record.id == found.record.id;
         let same_patient = query.patient.is_some() && query.patient == found.patient;
-        let same_pixels = query.pixels == found.pixels;
+        let same_picture = query.picture == found.picture;
         let guarded = query.group != found.group;
         let known = query.source.is_some() && found.source.is_some();
         match self {
             Self::Guarded => guarded,
-            Self::WithSamePatient => guarded || !itself && !same_pixels,
-            Self::WithSamePixels => guarded || !itself && !same_patient,
+            Self::WithSamePatient => guarded || !itself && !same_picture,
+            Self::WithCopies => guarded || !itself && !same_patient,
             Self::WithBoth => !itself,
             Self::SameSource => guarded && known && query.source == found.source,
             Self::OtherSource => guarded && known && query.source != found.source,
@@ -265,7 +265,7 @@ mod tests {
                 asked.extra[item][at].class == Some(cases.items[item].class)
             };
             assert!(right(Rule::WithSamePatient) && right(Rule::WithBoth));
-            assert!(!right(Rule::Guarded) && !right(Rule::WithSamePixels));
+            assert!(!right(Rule::Guarded) && !right(Rule::WithCopies));
             assert_eq!(
                 asked.extra[item][0], asked.answers[item][0],
                 "leave one group out is the guarded rule"

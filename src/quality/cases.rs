@@ -16,12 +16,12 @@ pub struct Case {
     pub record: Arc<Record>,
     /// Index into [`Cases::classes`].
     pub class: usize,
-    /// What is kept together: the patient, and images of the same pixels.
+    /// What is kept together: the patient, and copies of a picture.
     pub group: usize,
     /// The patient, as a number; absent when unknown.
     pub patient: Option<usize>,
-    /// The pixels, as a number: equal ones are the same picture.
-    pub pixels: usize,
+    /// The picture, as a number: equal pixels, and near duplicates once they are known, are one.
+    pub picture: usize,
     /// Index into [`Cases::sources`].
     pub source: Option<usize>,
     /// It can be found.
@@ -86,8 +86,11 @@ impl Cases {
         let sources: BTreeSet<String> = found.iter().filter_map(|(record, ..)| record.source.clone()).collect();
         let sources: Vec<String> = sources.into_iter().collect();
         let records: Vec<&Record> = found.iter().map(|(record, ..)| record.as_ref()).collect();
-        let (patients, pixels) = (numbered(records.iter().map(|record| patient(record))), pixels(&records));
-        let groups = groups(&patients, &pixels);
+        let (patients, pictures) = (
+            numbered(records.iter().map(|record| patient(record))),
+            equal_pixels(&records),
+        );
+        let groups = groups(&patients, &pictures);
         let mut cases = Self {
             sources,
             items: Vec::with_capacity(found.len()),
@@ -111,7 +114,7 @@ impl Cases {
                 source,
                 group: groups[at],
                 patient: patients[at],
-                pixels: pixels[at],
+                picture: pictures[at],
                 indexed,
                 asked: queries.is_none() || !indexed,
                 record,
@@ -135,6 +138,27 @@ impl Cases {
             return Ok(self);
         };
         Err(Error::new(ErrorKind::InvalidRequest, why))
+    }
+
+    /// Takes these pairs of items for one picture each, and keeps their groups together from now on.
+    pub fn join(&mut self, pairs: impl Iterator<Item = (usize, usize)>) {
+        let mut union = Union::new(self.items.len());
+        let mut first = BTreeMap::new();
+        for (at, case) in self.items.iter().enumerate() {
+            union.join(*first.entry(case.picture).or_insert(at), at);
+        }
+        pairs.for_each(|(a, b)| union.join(a, b));
+        let pictures = union.sets();
+        let patients: Vec<Option<usize>> = self.items.iter().map(|case| case.patient).collect();
+        let groups = groups(&patients, &pictures);
+        for (case, (picture, group)) in self.items.iter_mut().zip(pictures.into_iter().zip(groups)) {
+            (case.picture, case.group) = (picture, group);
+        }
+    }
+
+    /// The vectors of all images, row-major.
+    pub fn vectors(&self) -> &[f32] {
+        &self.vectors
     }
 
     /// Number of the images that are asked about, ascending.
@@ -198,7 +222,7 @@ fn patient(record: &Record) -> Option<[u8; 16]> {
     PatientKeys::of(record).map(|keys| keys.id.0)
 }
 
-fn pixels(records: &[&Record]) -> Vec<usize> {
+fn equal_pixels(records: &[&Record]) -> Vec<usize> {
     let keys = records
         .iter()
         .map(|record| Some(record.pixel_key.unwrap_or(record.file_key).0));
@@ -215,15 +239,15 @@ fn numbered(keys: impl Iterator<Item = Option<[u8; 16]>>) -> Vec<Option<usize>> 
     .collect()
 }
 
-/// Images of one patient, and equal ones, in one group; closed over both.
-fn groups(patients: &[Option<usize>], pixels: &[usize]) -> Vec<usize> {
-    let mut union = Union::new(pixels.len());
-    let (mut by_patient, mut by_pixels) = (BTreeMap::new(), BTreeMap::new());
-    for (at, (patient, pixels)) in patients.iter().zip(pixels).enumerate() {
+/// Images of one patient, and copies of one picture, in one group; closed over both.
+fn groups(patients: &[Option<usize>], pictures: &[usize]) -> Vec<usize> {
+    let mut union = Union::new(pictures.len());
+    let (mut by_patient, mut by_picture) = (BTreeMap::new(), BTreeMap::new());
+    for (at, (patient, picture)) in patients.iter().zip(pictures).enumerate() {
         if let Some(patient) = patient {
             union.join(*by_patient.entry(patient).or_insert(at), at);
         }
-        union.join(*by_pixels.entry(pixels).or_insert(at), at);
+        union.join(*by_picture.entry(picture).or_insert(at), at);
     }
     union.sets()
 }
@@ -237,8 +261,8 @@ pub(super) mod tests {
     pub fn cases(items: &[(usize, u8, usize, Vec<f32>)]) -> Cases {
         let dimension = items[0].3.len();
         let patients: Vec<Option<usize>> = items.iter().map(|item| (item.1 > 0).then_some(item.1.into())).collect();
-        let pixels: Vec<usize> = (0..items.len()).collect();
-        let groups = groups(&patients, &pixels);
+        let pictures: Vec<usize> = (0..items.len()).collect();
+        let groups = groups(&patients, &pictures);
         let class = |at: usize| ClassLabel::parse(&format!("class {at}")).unwrap();
         let classes = items.iter().map(|item| item.0).max().unwrap() + 1;
         let sources = items.iter().map(|item| item.2).max().unwrap() + 1;
@@ -254,7 +278,7 @@ pub(super) mod tests {
                 class: item.0,
                 group: groups[at],
                 patient: patients[at],
-                pixels: at,
+                picture: at,
                 source: Some(item.2),
                 indexed: true,
                 asked: true,
@@ -276,6 +300,25 @@ pub(super) mod tests {
     fn patients_and_equal_pixels_make_groups_together() {
         let patients = [Some(0), Some(0), None, Some(1), None];
         assert_eq!(groups(&patients, &[0, 1, 1, 2, 3]), [0, 0, 0, 3, 4]);
+    }
+
+    #[test]
+    fn near_duplicates_join_their_patients() {
+        let vector = || vec![1.0, 0.0];
+        let mut cases = cases(&[
+            (0, 1, 0, vector()),
+            (0, 2, 0, vector()),
+            (1, 2, 0, vector()),
+            (1, 0, 0, vector()),
+        ]);
+        let groups = |cases: &Cases| cases.items.iter().map(|case| case.group).collect::<Vec<_>>();
+        assert_eq!(groups(&cases), [0, 1, 1, 3]);
+        cases.join([(0, 1)].into_iter());
+        assert_eq!(groups(&cases), [0, 0, 0, 3]);
+        assert_eq!(
+            cases.items.iter().map(|case| case.picture).collect::<Vec<_>>(),
+            [0, 0, 2, 3]
+        );
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct Subject {
     pub thumbnails: std::result::Result<Cases, String>,
     /// Their small pictures.
     pub pictures: Pictures,
+    /// Images that are near duplicates of another one, where there are pictures to tell.
+    pub near_duplicates: Available<usize>,
 }
 
 /// Steps of [`evaluate`], for a progress bar: `done` is called so many times.
@@ -151,6 +153,7 @@ fn protocol(subject: &Subject, settings: &Settings) -> Protocol {
         queries: cases.asked().count(),
         images: cases.items.iter().filter(|case| case.indexed).count(),
         groups: cases.groups(|_| true),
+        near_duplicates: subject.near_duplicates.clone(),
         images_with_patient: cases.items.iter().filter(|case| case.patient.is_some()).count(),
         without_label: cases.without_label,
         classes: (0..cases.classes.len()).map(of).collect(),
@@ -217,6 +220,7 @@ fn hardest(subject: &Subject, plan: &Plan, asked: &Asked, tests: &Tests) -> Vec<
         let case = &cases.items[item];
         Picture {
             id: case.record.id.to_string(),
+            file: case.record.file.clone(),
             class: cases.classes[case.class].to_string(),
             source: case.source.map(|source| cases.sources[source].clone()),
             similarity,
@@ -262,8 +266,10 @@ fn notes(subject: &Subject, settings: &Settings) -> Vec<String> {
         )),
         _ => {}
     }
-    if cases.items.iter().all(|case| case.record.pixel_key.is_none()) {
-        notes.push("The archive does not know pixels: equal pictures in different files are not kept together.".into());
+    if let Available::No { not_available } = &subject.near_duplicates {
+        notes.push(format!(
+            "Near duplicates were not looked for ({not_available}): a picture may be on both sides of the split, and figures too good."
+        ));
     }
     if cases.sources.len() > 1 && alone(cases) > 0 {
         notes.push(format!(

@@ -76,8 +76,10 @@ pub struct Protocol {
     pub queries: usize,
     /// Images that could be found.
     pub images: usize,
-    /// Groups that were kept together: patients, and images of the same pixels.
+    /// Groups that were kept together: patients, and copies of a picture.
     pub groups: usize,
+    /// Images that are near duplicates of another one and were kept with it, where pictures are kept to tell.
+    pub near_duplicates: Available<usize>,
     /// Images whose patient is known.
     pub images_with_patient: usize,
     /// Images left out because their label is absent or in dispute.
@@ -374,6 +376,9 @@ pub struct HardCase {
 pub struct Picture {
     /// Its id in the archive.
     pub id: String,
+    /// Path within its data set, in an archive that shows names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// Its class.
     pub class: String,
     /// Its source.

@@ -3,7 +3,7 @@
 //! Reading order: [`cases`] (who is asked about), [`views`] over [`split`] (who may be found by whom), [`ask`] (the product's own vote on that),
 //! then what is made of the answers: [`retrieval`], [`decisions`], [`calibration`], [`conformal`], [`separation`], each a definition of the
 //! literature as a pure function; [`bootstrap`] puts an interval to them. [`evaluate`](mod@evaluate) runs it all into an [`evaluation::Evaluation`],
-//! [`report`] draws that.
+//! [`report`] draws that. [`duplicates`] finds what is there twice.
 
 pub mod ask;
 pub mod asked;
@@ -13,6 +13,7 @@ pub mod cases;
 pub mod confidence;
 pub mod conformal;
 pub mod decisions;
+pub mod duplicates;
 pub mod evaluate;
 pub mod evaluation;
 pub mod figures;

@@ -192,7 +192,7 @@ impl Guards<'_> {
         vec![
             of("with every guard", Rule::Guarded),
             of("without excluding the query's patient", Rule::WithSamePatient),
-            of("without excluding the query's pixels", Rule::WithSamePixels),
+            of("without excluding copies of the query's picture", Rule::WithCopies),
             of("without excluding either", Rule::WithBoth),
         ]
     }

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+
 from conftest import medsearch
 
 K = 10
@@ -67,16 +68,23 @@ def micro(evaluation, name):
 
 def test_equals_numpy(three_class, tmp_path):
     _, embeddings, archive = three_class
-    evaluation, page, text = evaluate(tmp_path, "--archive", archive)
-    print(text)
+    # Without pictures nothing is near another: exactly what numpy does.
+    evaluation, _, _ = evaluate(tmp_path, "--embeddings", embeddings)
     expected = by_numpy(*unit_rows(embeddings))
     decisions = evaluation["decisions"]
+    assert "no pictures" in evaluation["protocol"]["near_duplicates"]["not_available"]
     for figure in ("balanced_accuracy", "accuracy"):
         interval = decisions[figure]
         assert interval["value"] == pytest.approx(expected[figure], abs=1e-9)
         assert interval["low"] < interval["value"] < interval["high"]
     assert micro(evaluation, "P@1") == pytest.approx(expected["P@1"], abs=1e-9)
     assert micro(evaluation, "mAP") == pytest.approx(expected["mAP"], abs=1e-6)
+
+    evaluation, page, text = evaluate(tmp_path, "--archive", archive)
+    print(text)
+    protocol, decisions = evaluation["protocol"], evaluation["decisions"]
+    assert 2 <= protocol["near_duplicates"] <= 6 and protocol["groups"] < protocol["images"]
+    assert decisions["accuracy"]["value"] == pytest.approx(expected["accuracy"], abs=0.02)
     assert np.sum(decisions["confusion"]) == pytest.approx(evaluation["protocol"]["queries"])
     floors = {floor["name"]: floor["figures"] for floor in evaluation["floors"]}
     assert floors["majority class"]["balanced_accuracy"]["value"] == pytest.approx(1 / 3)
@@ -92,7 +100,7 @@ def test_equals_numpy(three_class, tmp_path):
 def test_patients_are_kept_apart(shared, model, tmp_path):
     data = shared / "nih-normal-pneumonia"
     medsearch("embed", "--data", data, "--out", tmp_path / "embeddings", "--model", model)
-    evaluation, _, text = evaluate(tmp_path, "--embeddings", tmp_path / "embeddings", "--data", data)
+    evaluation, _, text = evaluate(tmp_path, "--embeddings", tmp_path / "embeddings")
     print(text)
     rows = unit_rows(tmp_path / "embeddings")
     apart, together = by_numpy(*rows), by_numpy(*rows, exclude_patient=False)

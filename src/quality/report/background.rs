@@ -2,8 +2,8 @@
 
 use super::marks::Marks;
 use super::page::{Section, or_absent, table};
-use super::text::{count, escape, interval, name};
-use crate::quality::evaluation::Evaluation;
+use super::text::{count, escape, interval, name, plural};
+use crate::quality::evaluation::{Available, Evaluation};
 
 /// How good the lists are.
 pub fn retrieval(evaluation: &Evaluation) -> Section {
@@ -71,6 +71,13 @@ pub fn protocol(evaluation: &Evaluation, marks: &Marks) -> Section {
         ("Queries", count(protocol.queries)),
         ("Images to be found", count(protocol.images)),
         ("Groups", count(protocol.groups)),
+        (
+            "Near duplicates",
+            match &protocol.near_duplicates {
+                Available::Yes(images) => plural(*images, "image"),
+                Available::No { not_available } => escape(not_available),
+            },
+        ),
         ("Images with a known patient", count(protocol.images_with_patient)),
         ("Left out without a label", count(protocol.without_label)),
         (

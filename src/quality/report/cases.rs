@@ -39,7 +39,8 @@ fn case(case: &HardCase, marks: &Marks) -> String {
     )
 }
 
-fn picture(picture: &Picture, rank: &str, similarity: &str, marks: &Marks) -> String {
+/// A picture with its class and what else is known of it.
+pub fn picture(picture: &Picture, rank: &str, similarity: &str, marks: &Marks) -> String {
     // Nothing but pixels may come in by an address.
     let well = match picture
         .thumbnail
@@ -64,6 +65,6 @@ fn picture(picture: &Picture, rank: &str, similarity: &str, marks: &Marks) -> St
         "<figure><div class=\"well\">{well}</div><figcaption><span class=\"what\"><span>{rank}</span><span class=\"figure\">{similarity}</span></span>{}\
          <span class=\"fine\">{}{source}</span></figcaption></figure>",
         marks.label(&picture.class),
-        name(&picture.id),
+        name(picture.file.as_ref().unwrap_or(&picture.id)),
     )
 }

@@ -228,6 +228,7 @@ fn protocol(mark: &str) -> Protocol {
         queries: 4233,
         images: 16_932,
         groups: 19_804,
+        near_duplicates: Available::Yes(37),
         images_with_patient: 3616,
         without_label: 12,
         classes: CLASSES
@@ -373,6 +374,7 @@ fn sets(level: f64, mark: &str) -> PredictionSets {
 fn hardest(mark: &str) -> Vec<HardCase> {
     let picture = |at: usize, class: &str, similarity: f32| Picture {
         id: format!("{class}-{:04}.png{mark}", 311 + at * 97),
+        file: (at % 2 == 1).then(|| format!("{class}/{at}.png{mark}")),
         class: format!("{class}{mark}"),
         source: (at % 3 != 1).then(|| format!("{}{mark}", SOURCES[at % SOURCES.len()])),
         similarity,

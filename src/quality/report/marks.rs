@@ -23,13 +23,14 @@ pub struct Marks<'a> {
 impl<'a> Marks<'a> {
     /// In the order of the protocol.
     pub fn of(evaluation: &'a Evaluation) -> Self {
-        let order = evaluation
-            .protocol
-            .classes
-            .iter()
-            .map(|class| class.class.as_str())
-            .collect();
-        Self { order }
+        Self::in_order(evaluation.protocol.classes.iter().map(|class| class.class.as_str()))
+    }
+
+    /// In this order.
+    pub fn in_order(classes: impl Iterator<Item = &'a str>) -> Self {
+        Self {
+            order: classes.collect(),
+        }
     }
 
     /// The style class of a class's colour; after eight classes the pairing of shape and colour shifts.

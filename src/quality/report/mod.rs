@@ -6,6 +6,7 @@ mod confidence;
 mod decisions;
 mod distrust;
 mod dots;
+mod duplicates;
 #[cfg(test)]
 mod fake;
 mod marks;
@@ -15,6 +16,8 @@ mod plots;
 #[cfg(test)]
 mod tests;
 mod text;
+
+pub use duplicates::html as duplicates_html;
 
 use super::evaluation::Evaluation;
 use marks::Marks;
@@ -40,7 +43,7 @@ pub fn html(evaluation: &Evaluation) -> String {
         background::protocol(evaluation, &marks),
     ];
     page::html(
-        &evaluation.protocol.what,
+        &format!("Evaluation of {}", evaluation.protocol.what),
         &overview::first_screen(evaluation),
         &sections,
     )

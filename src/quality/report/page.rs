@@ -17,18 +17,18 @@ pub struct Section {
 const CSS: &str = include_str!("report.css");
 
 /// The whole page.
-pub fn html(what: &str, first_screen: &str, sections: &[Section]) -> String {
+pub fn html(title: &str, first_screen: &str, sections: &[Section]) -> String {
     let links: String = sections
         .iter()
         .map(|part| format!("<li><a href=\"#{}\">{}</a></li>", part.id, part.heading))
         .collect();
     let parts: String = sections.iter().map(section).collect();
-    let what = escape(what);
+    let title = escape(title);
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>Evaluation of {what}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n\
+         <title>{title}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n\
          <p class=\"strip\"><strong>Research use only.</strong> Not for diagnosis.</p>\n<main>\n{first_screen}\
          <nav aria-label=\"Contents\"><ul>{links}</ul></nav>\n{parts}</main>\n</body>\n</html>\n"
     )

@@ -130,8 +130,9 @@ def judge(originals: dict[str, str], picked: list[str], families: dict[str, str]
             continue
         if copies and len(origins) == 1:
             own[copies[0]] = max(similarity, own.get(copies[0], 0.0))
-        elif len(origins) == 2 and origins not in neither and len({half[at] for at in origins}) == 1:
-            false.append((half[min(origins)], similarity))
+        elif len(origins) == 2 and origins not in neither:
+            # A pair across the halves counts in both.
+            false += [(side, similarity) for side in {half[at] for at in origins}]
         if not copies:
             verdict = "one picture" if len(origins) == 1 else "undecided" if origins in neither else "other pictures"
             pair = [names[int(Path(file).stem)] for file in (one, other)]

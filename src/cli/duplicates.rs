@@ -46,6 +46,9 @@ impl Duplicates {
                 "--similarity-min needs a number from 0 to 1",
             ));
         }
+        for path in self.json.iter().chain(&self.html) {
+            super::check_report(path)?;
+        }
         let secret = self.archive.secret()?;
         let opened = super::block_on(async {
             let archive = Archive::open(&self.archive.archive, secret).await?;

@@ -60,10 +60,10 @@ pub struct Evaluate {
     #[arg(long, value_name = "DIR")]
     outside: Option<PathBuf>,
     /// Ask each of so many folds among the others. Default: each image among all others but its group.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(2..=100))]
+    #[arg(long, conflicts_with = "queries", value_parser = clap::value_parser!(u16).range(2..=20))]
     folds: Option<u16>,
     /// Seeds 0 to one less than this, for folds and calibration; figures are means over them.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=20))]
     seeds: u16,
     /// Neighbors that vote, 1 to 100.
     #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
@@ -85,6 +85,9 @@ pub struct Evaluate {
 impl Evaluate {
     /// Prints the main figures.
     pub fn run(self) -> Result<ExitCode> {
+        for path in self.json.iter().chain(&self.html) {
+            super::check_report(path)?;
+        }
         let decoder = super::index::decoder(super::processors());
         // The archives made of folders live as long as they are read.
         let mut folders = Vec::new();
@@ -102,6 +105,7 @@ impl Evaluate {
         let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
         let evaluation = evaluate(&subject, &settings, || locked().done(1))?;
         locked().finish();
+        print!("{}", summary(&evaluation));
         if let Some(path) = &self.json {
             let text = serde_json::to_string_pretty(&evaluation)
                 .map_err(|error| Error::with_source(ErrorKind::Internal, "the figures can't be written", error))?;
@@ -110,7 +114,6 @@ impl Evaluate {
         if let Some(path) = &self.html {
             super::write_report(path, &crate::quality::report::html(&evaluation))?;
         }
-        print!("{}", summary(&evaluation));
         Ok(ExitCode::SUCCESS)
     }
 

@@ -152,13 +152,36 @@ fn block_on<T>(future: impl Future<Output = crate::error::Result<T>>) -> crate::
         .block_on(future)
 }
 
-/// A file for people, written whole.
+/// Refuses a report's path before the work begins, not after.
+fn check_report(path: &std::path::Path) -> crate::error::Result<()> {
+    if report_folder(path).is_dir() && !path.is_dir() {
+        return Ok(());
+    }
+    let message = format!("`{}` can't be written: there is no such folder", path.display());
+    Err(crate::error::Error::new(
+        crate::error::ErrorKind::InvalidRequest,
+        message,
+    ))
+}
+
+/// A file for its owner, written whole or not at all.
 fn write_report(path: &std::path::Path, text: &str) -> crate::error::Result<()> {
-    std::fs::write(path, text).map_err(|error| {
+    use std::io::Write as _;
+    let written = tempfile::NamedTempFile::new_in(report_folder(path)).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.persist(path).map_err(|error| error.error)
+    });
+    written.map(drop).map_err(|error| {
         crate::error::Error::with_source(
             crate::error::ErrorKind::Unavailable,
             format!("`{}` can't be written", path.display()),
             error,
         )
     })
+}
+
+fn report_folder(path: &std::path::Path) -> &std::path::Path {
+    path.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(std::path::Path::new("."))
 }

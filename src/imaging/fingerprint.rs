@@ -28,7 +28,7 @@ const BYTES: usize = CELLS * BITS / 8;
 
 /// Pairs with at least this similarity are near-duplicates, unless one asks for another bound.
 ///
-/// `scripts/measure_duplicates.py` makes 29 changed copies (JPEG, size, crops up to 8 % a side, gamma, contrast, brightness, borders, several at once) of each of
+/// `scripts/measure_duplicates.py` makes 28 changed copies (JPEG, size, crops up to 8 % a side, gamma, contrast, brightness, borders, several at once) of each of
 /// 300 chest X-rays of three sources and looks for them with `medsearch duplicates`; `bench/results/duplicates.json` has recall and precision at this and
 /// other bounds, the patients in halves. What is found between pictures that nobody changed is a question to a person: other exposures of one patient
 /// reach 0.81.

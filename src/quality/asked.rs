@@ -78,7 +78,7 @@ impl Rule {
     ];
 
     fn lets(self, query: &Case, found: &Case) -> bool {
-        let itself = query.record.id == found.record.id;
+        let itself = query.record.id == found.record.id || query.record.file_key == found.record.file_key;
         let same_patient = query.patient.is_some() && query.patient == found.patient;
         let same_picture = query.picture == found.picture;
         let guarded = query.group != found.group;
@@ -102,8 +102,6 @@ pub struct Asked {
     pub lists: Vec<[Option<f64>; LIST_FIGURES.len()]>,
     /// Answers by other rules in the whole archive, in the order of [`Rule::ALL`]; empty for an image that is not asked about.
     pub extra: Vec<Vec<Answer>>,
-    /// Similarity to the k-th neighbor in the whole archive, as far as there are so many: how much at home an image is.
-    pub at_home: Vec<f64>,
     /// Views that test an item, seed by seed.
     pub test_views: Vec<Vec<usize>>,
 }
@@ -150,8 +148,6 @@ pub fn ask_all(
             .collect();
         let mut tests = test_views[item].clone();
         tests.dedup();
-        let at_home = answers.first().and_then(|answer| answer.neighbors.last());
-        let at_home = at_home.map_or(-1.0, |&(similarity, _)| f64::from(similarity));
         for (view, answer) in answers.iter_mut().enumerate() {
             if tests.first() != Some(&view) {
                 answer.neighbors = Vec::new();
@@ -171,21 +167,19 @@ pub fn ask_all(
         let by_rule = |rule: &Rule| voter.answer(&ranked, |found, _| rule.lets(query, found));
         let extra = rules.iter().map(by_rule).collect();
         done();
-        (answers, lists, extra, at_home)
+        (answers, lists, extra)
     };
     let all: Vec<_> = (0..cases.items.len()).into_par_iter().map(one).collect();
     let mut asked = Asked {
         answers: Vec::with_capacity(all.len()),
         lists: Vec::with_capacity(all.len()),
         extra: Vec::with_capacity(all.len()),
-        at_home: Vec::with_capacity(all.len()),
         test_views,
     };
-    for (answers, lists, extra, at_home) in all {
+    for (answers, lists, extra) in all {
         asked.answers.push(answers);
         asked.lists.push(lists);
         asked.extra.push(extra);
-        asked.at_home.push(at_home);
     }
     asked
 }
@@ -194,6 +188,12 @@ impl Asked {
     /// The answers to an item in the views that test it, seed by seed.
     pub fn tests(&self, item: usize) -> impl Iterator<Item = &Answer> {
         self.test_views[item].iter().map(move |&view| &self.answers[item][view])
+    }
+
+    /// The answer to an item by another rule, if it was asked about.
+    pub fn by_rule(&self, item: usize, rule: Rule) -> Option<&Answer> {
+        let at = Rule::ALL.iter().position(|&other| other == rule)?;
+        self.extra[item].get(at)
     }
 
     /// The share of seeds in which each class was suggested for an item; the last one: none.

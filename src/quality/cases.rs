@@ -88,7 +88,7 @@ impl Cases {
         let records: Vec<&Record> = found.iter().map(|(record, ..)| record.as_ref()).collect();
         let (patients, pictures) = (
             numbered(records.iter().map(|record| patient(record))),
-            equal_pixels(&records),
+            equal_pictures(&records),
         );
         let groups = groups(&patients, &pictures);
         let mut cases = Self {
@@ -132,6 +132,8 @@ impl Cases {
             .collect();
         let why = if indexed.len() < 2 {
             "an evaluation needs labelled images of two classes"
+        } else if self.groups(|_| true) < 2 {
+            "all images are of one patient or one picture: there is nobody else to find"
         } else if self.asked().next().is_none() {
             "there is no labelled image to ask about"
         } else {
@@ -222,11 +224,17 @@ fn patient(record: &Record) -> Option<[u8; 16]> {
     PatientKeys::of(record).map(|keys| keys.id.0)
 }
 
-fn equal_pixels(records: &[&Record]) -> Vec<usize> {
-    let keys = records
-        .iter()
-        .map(|record| Some(record.pixel_key.unwrap_or(record.file_key).0));
-    numbered(keys).into_iter().flatten().collect()
+/// Images of equal pixels or of one file, as numbers: what was indexed without its pictures is known by its files alone.
+fn equal_pictures(records: &[&Record]) -> Vec<usize> {
+    let mut union = Union::new(records.len());
+    let mut first = BTreeMap::new();
+    for (at, record) in records.iter().enumerate() {
+        let files = record.aliases.iter().map(|alias| alias.file_key);
+        for key in files.chain([record.file_key]).chain(record.pixel_key) {
+            union.join(*first.entry(key.0).or_insert(at), at);
+        }
+    }
+    union.sets()
 }
 
 /// Equal keys get equal numbers.

@@ -57,10 +57,10 @@ impl ClassScores {
 /// Sums of shares of one are not exactly one.
 const ROUNDING: f64 = 1e-9;
 
-/// The classes that can't be ruled out, by the threshold of each; a class without a threshold is not in any set, which has to be said.
+/// The classes that can't be ruled out, by the threshold of each. Nothing is known of a class without one, so that it is in every set.
 pub fn prediction_set(probabilities: &[f64], thresholds: &[Option<f64>]) -> Vec<usize> {
     (0..probabilities.len())
-        .filter(|&class| thresholds[class].is_some_and(|threshold| strangeness(probabilities[class]) <= threshold))
+        .filter(|&class| thresholds[class].is_none_or(|threshold| strangeness(probabilities[class]) <= threshold))
         .collect()
 }
 
@@ -96,8 +96,10 @@ mod tests {
     #[test]
     fn a_set_is_what_is_not_ruled_out() {
         let thresholds = [Some(0.5), Some(0.95), None];
-        assert_eq!(prediction_set(&[0.6, 0.3, 0.1], &thresholds), [0, 1]);
-        assert_eq!(prediction_set(&[0.2, 0.01, 0.79], &thresholds), [0usize; 0]);
+        assert_eq!(prediction_set(&[0.6, 0.3, 0.1], &thresholds), [0, 1, 2]);
+        assert_eq!(prediction_set(&[0.2, 0.01, 0.79], &thresholds), [2]);
+        assert_eq!(prediction_set(&[0.2, 0.01, 0.79], &[Some(0.5); 3]), [2]);
+        assert_eq!(prediction_set(&[0.4, 0.3, 0.3], &[Some(0.5); 3]), [0usize; 0]);
     }
 
     proptest! {

@@ -97,7 +97,7 @@ pub struct Duplicates {
     pub without_picture: usize,
     /// Pairs are at least so similar.
     pub similarity_min: f32,
-    /// Pictures that are one, the largest conflict first.
+    /// Pictures that are one: those under different classes first, then those of different patients.
     pub clusters: Vec<Cluster>,
 }
 
@@ -106,7 +106,7 @@ pub struct Duplicates {
 pub struct Cluster {
     /// They have different classes.
     pub label_conflict: bool,
-    /// They are known to be of different patients.
+    /// Two of them can't be of one patient.
     pub patient_conflict: bool,
     /// Their pixels are equal.
     pub equal_pixels: bool,

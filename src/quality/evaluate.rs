@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::asked::{Asked, Asking, ask_all};
+use super::ask::{Answer, Voter};
+use super::asked::{Asked, Asking, Rule, ask_all};
 use super::cases::Cases;
 use super::confidence::{self, LEVELS, Tests};
-use super::evaluation::{Available, ClassCount, Evaluation, HardCase, Outside, Picture, Protocol};
+use super::evaluation::{Available, ClassCount, Copies, Evaluation, HardCase, Outside, Picture, Protocol};
 use super::figures::{Decided, retrieval};
 use super::floors::Floors;
 use super::recall::recall;
@@ -51,7 +52,7 @@ pub struct Subject {
     /// Their small pictures.
     pub pictures: Pictures,
     /// Images that are near duplicates of another one, where there are pictures to tell.
-    pub near_duplicates: Available<usize>,
+    pub near_duplicates: Available<Copies>,
 }
 
 /// Steps of [`evaluate`], for a progress bar: `done` is called so many times.
@@ -113,7 +114,7 @@ pub fn evaluate(subject: &Subject, settings: &Settings, done: impl Fn() + Sync) 
         precision_recall: tests.precision_recall(cases),
         shortcuts: guards.shortcuts(),
         leakage: guards.leakage(),
-        outside: outside(subject, &asked, &items, settings.k),
+        outside: outside(subject, &asked, &items, asking),
         index: recall(cases, settings.vote)?,
         hardest: hardest(subject, &plan, &asked, &tests),
         notes: notes(subject, settings),
@@ -182,15 +183,27 @@ fn split_in_words(subject: &Subject, settings: &Settings) -> String {
     }
 }
 
-fn outside(subject: &Subject, asked: &Asked, items: &[usize], k: usize) -> Vec<Outside> {
-    let home: Vec<f64> = items.iter().map(|&item| asked.at_home[item]).collect();
-    let kth = |vector: &Embedding| {
-        let ranked = subject.cases.ranked(vector.as_slice());
-        let at = k.min(ranked.len()).saturating_sub(1);
-        ranked.get(at).map_or(-1.0, |hit| f64::from(hit.0))
+/// How much at home an image is: its similarity to the last neighbor that votes, in the whole archive without its own group.
+fn outside(subject: &Subject, asked: &Asked, items: &[usize], asking: Asking) -> Vec<Outside> {
+    let last = |answer: &Answer| {
+        answer
+            .neighbors
+            .last()
+            .map_or(-1.0, |&(similarity, _)| f64::from(similarity))
+    };
+    let home: Vec<f64> = items
+        .iter()
+        .filter_map(|&item| asked.by_rule(item, Rule::Guarded))
+        .map(last)
+        .collect();
+    let voter = Voter {
+        cases: &subject.cases,
+        k: asking.k,
+        method: asking.method,
     };
     let family = |(family, vectors): (&ClassLabel, &Vec<Embedding>)| {
-        let away: Vec<f64> = vectors.iter().map(kth).collect();
+        let away = |vector: &Embedding| last(&voter.answer(&subject.cases.ranked(vector.as_slice()), |_, _| true));
+        let away: Vec<f64> = vectors.iter().map(away).collect();
         Outside {
             family: family.to_string(),
             images: vectors.len(),
@@ -266,9 +279,23 @@ fn notes(subject: &Subject, settings: &Settings) -> Vec<String> {
         )),
         _ => {}
     }
-    if let Available::No { not_available } = &subject.near_duplicates {
-        notes.push(format!(
+    match &subject.near_duplicates {
+        Available::No { not_available } => notes.push(format!(
             "Near duplicates were not looked for ({not_available}): a picture may be on both sides of the split, and figures too good."
+        )),
+        Available::Yes(Copies { not_compared, .. }) if *not_compared > 0 => notes.push(format!(
+            "{not_compared} images have no picture to compare: near duplicates of them may be on both sides of the split, and figures too good."
+        )),
+        Available::Yes(_) => {}
+    }
+    let alone_in_class: Vec<&str> = (0..cases.classes.len())
+        .filter(|&class| cases.groups(|case| case.indexed && case.class == class) < 2)
+        .map(|class| cases.classes[class].as_str())
+        .collect();
+    if !alone_in_class.is_empty() {
+        notes.push(format!(
+            "Of {} there are fewer than two groups to be found: a query of it has little or nothing of its class to find.",
+            alone_in_class.join(", ")
         ));
     }
     if cases.sources.len() > 1 && alone(cases) > 0 {

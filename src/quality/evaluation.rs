@@ -79,7 +79,7 @@ pub struct Protocol {
     /// Groups that were kept together: patients, and copies of a picture.
     pub groups: usize,
     /// Images that are near duplicates of another one and were kept with it, where pictures are kept to tell.
-    pub near_duplicates: Available<usize>,
+    pub near_duplicates: Available<Copies>,
     /// Images whose patient is known.
     pub images_with_patient: usize,
     /// Images left out because their label is absent or in dispute.
@@ -92,7 +92,7 @@ pub struct Protocol {
     pub split: String,
     /// Seeds of the splits.
     pub seeds: Vec<u64>,
-    /// Neighbors that vote, one per group.
+    /// Neighbors that vote, one per patient.
     pub k: usize,
     /// How votes are weighed.
     pub vote: String,
@@ -100,6 +100,15 @@ pub struct Protocol {
     pub resamples: usize,
     /// The day, RFC 3339.
     pub made_at: String,
+}
+
+/// Near duplicates among the images.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Copies {
+    /// Images that are a near duplicate of another one.
+    pub images: usize,
+    /// Images without a picture, which were compared with none.
+    pub not_compared: usize,
 }
 
 /// One class.
@@ -264,7 +273,7 @@ pub struct Selective {
     pub auroc_of_right: Option<f64>,
 }
 
-/// One class's images, looked for by the share of votes for it.
+/// One class's images, looked for by its calibrated probability.
 #[derive(Debug, Clone, Serialize)]
 pub struct PrecisionRecall {
     /// The class.

@@ -1,5 +1,7 @@
 //! From shares of decisions and figures of lists to values with intervals. Pure.
 
+use std::collections::BTreeSet;
+
 use super::asked::LIST_FIGURES;
 use super::bootstrap::by_group;
 use super::cases::Cases;
@@ -30,6 +32,20 @@ impl Decided<'_> {
         confusion
     }
 
+    /// Balanced accuracy and macro-F1, where no class is missing that there is: a mean over fewer classes is another figure.
+    fn means(&self, confusion: &Confusion) -> [Option<f64>; 2] {
+        let classes = 0..self.cases.classes.len();
+        let asked = |class: &usize| self.items.iter().any(|&item| self.cases.items[item].class == *class);
+        if classes
+            .clone()
+            .filter(|&class| confusion.of_class(class).images == 0.0)
+            .any(|class| asked(&class))
+        {
+            return [None; 2];
+        }
+        [confusion.balanced_accuracy(), confusion.macro_f1()]
+    }
+
     fn groups(&self) -> Vec<usize> {
         self.items.iter().map(|&item| self.cases.items[item].group).collect()
     }
@@ -43,11 +59,8 @@ impl Decided<'_> {
     /// Accuracy, balanced accuracy, macro-F1.
     pub fn three(&self) -> [Option<Interval>; 3] {
         let figures = |confusion: Confusion| {
-            vec![
-                confusion.accuracy(),
-                confusion.balanced_accuracy(),
-                confusion.macro_f1(),
-            ]
+            let [balanced_accuracy, macro_f1] = self.means(&confusion);
+            vec![confusion.accuracy(), balanced_accuracy, macro_f1]
         };
         let mut intervals = self.intervals(figures).into_iter();
         std::array::from_fn(|_| intervals.next().flatten())
@@ -57,11 +70,8 @@ impl Decided<'_> {
     pub fn all(&self) -> Decisions {
         let classes = self.cases.classes.len();
         let figures = |confusion: Confusion| {
-            let mut figures = vec![
-                confusion.accuracy(),
-                confusion.balanced_accuracy(),
-                confusion.macro_f1(),
-            ];
+            let [balanced_accuracy, macro_f1] = self.means(&confusion);
+            let mut figures = vec![confusion.accuracy(), balanced_accuracy, macro_f1];
             for class in 0..classes {
                 let of_class = confusion.of_class(class);
                 figures.extend([of_class.sensitivity, of_class.specificity, of_class.precision]);
@@ -94,7 +104,7 @@ impl Decided<'_> {
         let [accuracy, balanced_accuracy, macro_f1] = self.three();
         let ours = Decided { shares: ours, ..*self };
         let difference = |drawn: &[usize]| {
-            let of = |decided: &Decided| decided.confusion(drawn).balanced_accuracy();
+            let of = |decided: &Decided| decided.means(&decided.confusion(drawn))[0];
             vec![of(&ours).zip(of(self)).map(|(ours, floor)| ours - floor)]
         };
         FloorFigures {
@@ -125,6 +135,8 @@ pub fn retrieval(
     resamples: usize,
 ) -> Vec<RetrievalFigure> {
     let groups: Vec<usize> = items.iter().map(|&item| cases.items[item].group).collect();
+    let scored = items.iter().filter(|&&item| lists[item].iter().any(Option::is_some));
+    let asked: BTreeSet<usize> = scored.map(|&item| cases.items[item].class).collect();
     let figures = |drawn: &[usize]| {
         let each = |figure: usize| {
             let values = |class: Option<usize>| {
@@ -132,8 +144,15 @@ pub fn retrieval(
                 let of = of.filter(move |&item| class.is_none_or(|class| cases.items[item].class == class));
                 of.filter_map(move |item| lists[item][figure])
             };
-            let per_class = (0..cases.classes.len()).filter_map(|class| mean(values(Some(class))));
-            [mean(values(None)), mean(per_class)]
+            let per_class: Vec<Option<f64>> = (0..cases.classes.len())
+                .map(|class| mean(values(Some(class))))
+                .collect();
+            let missing = |class: usize| per_class[class].is_none() && asked.contains(&class);
+            let whole = !(0..cases.classes.len()).any(missing);
+            [
+                mean(values(None)),
+                mean(per_class.iter().copied().flatten()).filter(|_| whole),
+            ]
         };
         (0..LIST_FIGURES.len()).flat_map(each).collect()
     };

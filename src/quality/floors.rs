@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::ask::{Answer, Voter};
 use super::asked::{Asked, Asking, P_AT_10, ask_all, decided};
-use super::cases::Cases;
+use super::cases::{Case, Cases};
 use super::evaluation::{Available, Floor};
 use super::figures::Decided;
 use super::random::Random;
@@ -29,7 +29,7 @@ pub struct Floors<'a> {
 impl Floors<'_> {
     /// The class of which most images can be found.
     pub fn majority(&self) -> Floor {
-        let of_view: Vec<Option<usize>> = self.each_view(None);
+        let of_view: Vec<Option<usize>> = self.each_view();
         let guess = |_: usize, view: usize| of_view[view];
         self.floor(
             "majority class",
@@ -50,12 +50,11 @@ impl Floors<'_> {
             (0, _) => "no source is known",
             (_, 1) => "all images have one source",
             _ => {
-                let of_any = self.each_view(None);
-                let sources = 0..self.cases.sources.len();
-                let of_source: Vec<_> = sources.map(|source| self.each_view(Some(source))).collect();
+                let of_any = self.each_view();
                 let guess = |item: usize, view: usize| {
-                    let own = self.cases.items[item].source.and_then(|source| of_source[source][view]);
-                    own.or(of_any[view])
+                    let query = &self.cases.items[item];
+                    let others = self.counts(view, |case| case.source == query.source && case.group != query.group);
+                    query.source.and_then(|_| most(&others)).or(of_any[view])
                 };
                 return self.floor(name, sees, guess);
             }
@@ -84,11 +83,13 @@ impl Floors<'_> {
             let (mut answers, mut found, mut same) = (Vec::with_capacity(DRAWS), 0usize, 0usize);
             for draw in 0..DRAWS {
                 let mut order = indexed.clone();
-                Random::new((item * DRAWS + draw) as u64).shuffle(&mut order);
-                // No two equally similar: a tie would be no vote.
-                let ranked: Vec<(f32, u32)> = (0u32..)
-                    .zip(order)
-                    .map(|(rank, at)| (1.0 / (1 + rank) as f32, at))
+                let drawn = Random::new((item * DRAWS + draw) as u64).draw(&mut order, DRAWN_MAX);
+                // No two equally similar: a tie would be no vote. But nearly so: weighed by similarity, each counts the same.
+                let similarity = |rank: usize| 1.0 - rank as f32 * 1e-6;
+                let ranked: Vec<(f32, u32)> = drawn
+                    .iter()
+                    .enumerate()
+                    .map(|(rank, &at)| (similarity(rank), at))
                     .collect();
                 let answer = voter.answer(&ranked, |case, _| case.group != query.group);
                 let first_ten = answer.neighbors.iter().take(10);
@@ -178,21 +179,19 @@ impl Floors<'_> {
         }
     }
 
-    /// The most frequent class of each view.
-    fn each_view(&self, source: Option<usize>) -> Vec<Option<usize>> {
+    /// The most frequent class of each view. The query's own group counts too: of two classes of one size the other one would always be the larger.
+    fn each_view(&self) -> Vec<Option<usize>> {
         (0..self.plan.views.len())
-            .map(|view| most(&self.counts(view, source)))
+            .map(|view| most(&self.counts(view, |_| true)))
             .collect()
     }
 
-    /// Images of each class in a view, of one source if it is given. The query's own group counts too: of two classes of one size the other one
-    /// would always be the larger.
-    fn counts(&self, view: usize, source: Option<usize>) -> Vec<usize> {
+    /// Images of each class in a view, among those that `wanted` names.
+    fn counts(&self, view: usize, wanted: impl Fn(&Case) -> bool) -> Vec<usize> {
         let view = &self.plan.views[view];
         let mut counts = vec![0; self.cases.classes.len()];
         for (at, case) in self.cases.items.iter().enumerate() {
-            let of_source = source.is_none() || case.source == source;
-            if case.indexed && view.shows(at) && of_source {
+            if case.indexed && view.shows(at) && wanted(case) {
                 counts[case.class] += 1;
             }
         }
@@ -200,6 +199,8 @@ impl Floors<'_> {
     }
 }
 
+/// Images drawn, among which there are enough of other patients.
+const DRAWN_MAX: usize = 2000;
 /// Draws for each query.
 const DRAWS: usize = 20;
 const THUMBNAIL: &str = "32×32 grey thumbnail";

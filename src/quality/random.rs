@@ -30,6 +30,16 @@ impl Random {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// So many of `items` in any order, each as likely as any other; all where there are fewer.
+    pub fn draw<'a, T>(&mut self, items: &'a mut [T], count: usize) -> &'a [T] {
+        let count = count.min(items.len());
+        for at in 0..count {
+            let other = at + self.below(items.len() - at);
+            items.swap(at, other);
+        }
+        &items[..count]
+    }
+
     /// Any order, each equally likely (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::cases::Cases;
 use super::evaluation::{Available, IndexReport};
-use crate::domain::{Ask, Embedding, Query, Ranking, VoteMethod};
+use crate::domain::{Ask, Embedding, PatientKeys, Query, Ranking, VoteMethod};
 use crate::error::Result;
 use crate::index::{GraphInput, GraphParameters, IndexSettings, SegmentInput, Snapshot, SnapshotInput, build_graph};
 use crate::search::{local, vote::vote};
@@ -65,7 +65,13 @@ pub fn recall(cases: &Cases, method: VoteMethod) -> Result<Available<IndexReport
     let step = queries.len().div_ceil(QUERIES_MAX).max(1);
     let queries: Vec<usize> = queries.into_iter().step_by(step).collect();
     let outcomes = queries.par_iter().map(|&item| {
-        let query = Query::of(Embedding::from_unit(cases.vector(item).to_vec()));
+        // As the product asks: without the image itself, its patient and its pixels.
+        let record = &cases.items[item].record;
+        let query = Query {
+            patients: PatientKeys::of(record).into_iter().collect(),
+            same_pixels: record.pixel_key.into_iter().chain([record.file_key]).collect(),
+            ..Query::of(Embedding::from_unit(cases.vector(item).to_vec()))
+        };
         let ask = |exact| Ask {
             k: NEIGHBORS,
             exact,

@@ -1,6 +1,5 @@
 //! What a shortcut could explain: the same lists read for their sources, and the same votes with guards taken away. Pure.
 
-use super::ask::Answer;
 use super::asked::{Asked, Rule, decided};
 use super::cases::Cases;
 use super::evaluation::{Available, Interval, Leakage, LeftOut, Shortcuts, SourceMatched};
@@ -65,15 +64,10 @@ impl Guards<'_> {
     }
 
     fn neighbors(&self, item: usize) -> impl Iterator<Item = usize> {
-        let guarded = self.by_rule(item, Rule::Guarded);
+        let guarded = self.asked.by_rule(item, Rule::Guarded);
         guarded
             .into_iter()
             .flat_map(|answer| answer.neighbors.iter().map(|&(_, at)| at as usize))
-    }
-
-    fn by_rule(&self, item: usize, rule: Rule) -> Option<&Answer> {
-        let at = Rule::ALL.iter().position(|&other| other == rule)?;
-        self.asked.extra[item].get(at)
     }
 
     fn robustness_index(&self) -> Option<f64> {
@@ -155,7 +149,7 @@ impl Guards<'_> {
 
     fn three(&self, items: &[usize], rule: Rule) -> [Option<Interval>; 3] {
         let shares: Vec<Vec<f64>> = (items.iter())
-            .map(|&item| decided(self.by_rule(item, rule).into_iter(), self.cases.classes.len()))
+            .map(|&item| decided(self.asked.by_rule(item, rule).into_iter(), self.cases.classes.len()))
             .collect();
         Decided {
             cases: self.cases,
@@ -171,7 +165,7 @@ impl Guards<'_> {
         let of = |guards: &str, rule: Rule| {
             let [accuracy, balanced_accuracy, _] = self.three(self.items, rule);
             let first = |&item: &usize| {
-                let (_, nearest) = self.by_rule(item, rule)?.neighbors.first()?;
+                let (_, nearest) = self.asked.by_rule(item, rule)?.neighbors.first()?;
                 let same = self.cases.items[*nearest as usize].class == self.cases.items[item].class;
                 Some(f64::from(u8::from(same)))
             };

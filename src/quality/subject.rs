@@ -9,9 +9,9 @@ use rayon::prelude::*;
 
 use super::cases::Cases;
 use super::duplicates::{Cluster, Compared, Duplicates, Pair, clusters, near};
-use super::evaluation::{Available, Picture};
+use super::evaluation::{Available, Copies, Picture};
 use crate::archive::Archive;
-use crate::domain::{ClassLabel, Embedding, ImageId, PackRef, Record, UNLABELLED};
+use crate::domain::{ClassLabel, Embedding, ImageId, PackRef, PatientKeys, Record, UNLABELLED};
 use crate::embed::{Backend as _, ThumbnailBackend};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{Decoder, Fingerprint, NEAR_DUPLICATE, to_eight_bit};
@@ -79,7 +79,7 @@ impl Pictures {
     }
 
     /// Takes near duplicates among `cases` for one picture each, and says how many images are one; or why it can't.
-    pub fn join_copies(&self, cases: &mut Cases, decoder: &Decoder, done: impl Fn() + Sync) -> Available<usize> {
+    pub fn join_copies(&self, cases: &mut Cases, decoder: &Decoder, done: impl Fn() + Sync) -> Available<Copies> {
         let compared = |case: &super::cases::Case| self.compared(case.record.id, decoder);
         let compared: Vec<Option<Compared>> = cases.items.par_iter().map(compared).collect();
         if compared.iter().all(Option::is_none) {
@@ -90,7 +90,10 @@ impl Pictures {
         let other = |pair: &&Pair| cases.items[pair.a].record.id != cases.items[pair.b].record.id;
         let copies: BTreeSet<usize> = pairs.iter().filter(other).flat_map(|pair| [pair.a, pair.b]).collect();
         cases.join(pairs.iter().map(|pair| (pair.a, pair.b)));
-        Available::Yes(copies.len())
+        Available::Yes(Copies {
+            images: copies.len(),
+            not_compared: compared.iter().filter(|compared| compared.is_none()).count(),
+        })
     }
 
     /// What an image is compared by with others; none without a picture that can be read.
@@ -98,16 +101,6 @@ impl Pictures {
         let decoded = decoder.decode(self.0.get(&id)?).ok()?;
         let (picture, _) = to_eight_bit(&decoded.raster).ok()?;
         Some(Compared::of(Fingerprint::of(&picture)))
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     /// One as a `data:` URL.
@@ -122,14 +115,7 @@ impl Pictures {
     /// # Errors
     /// A sentence that says why there is none.
     pub fn as_space(&self, cases: &Cases, decoder: &Decoder) -> std::result::Result<Cases, String> {
-        if self.len()
-            < cases
-                .items
-                .iter()
-                .filter(|case| case.record.thumbnail.is_some())
-                .count()
-            || self.is_empty()
-        {
+        if self.0.is_empty() {
             return Err("no pictures are kept".to_owned());
         }
         let card = ThumbnailBackend::default().card().clone();
@@ -175,7 +161,7 @@ pub async fn duplicates(
     }
     let dimension = version.snapshot.dimension();
     let mut pairs = near(&compared, &vectors, dimension, similarity_min, done);
-    let known: Vec<(usize, usize)> = pairs.iter().map(|pair| (pair.a, pair.b)).collect();
+    let known: BTreeSet<(usize, usize)> = pairs.iter().map(|pair| (pair.a, pair.b)).collect();
     let mut by_pixels = BTreeMap::new();
     for (at, record) in records.iter().enumerate() {
         let Some(key) = record.pixel_key else { continue };
@@ -190,9 +176,17 @@ pub async fn duplicates(
         }
     }
     let manifest = &version.state.manifest;
-    let mut clusters: Vec<Cluster> = clusters(records.len(), pairs.iter().map(|pair| (pair.a, pair.b)))
-        .into_iter()
-        .map(|members| cluster(&records, &members, &pairs, &pictures))
+    let members = clusters(records.len(), pairs.iter().map(|pair| (pair.a, pair.b)));
+    let mut cluster_of = vec![0; records.len()];
+    for (at, members) in members.iter().enumerate() {
+        members.iter().for_each(|&item| cluster_of[item] = at);
+    }
+    let mut own: Vec<Vec<Pair>> = vec![Vec::new(); members.len()];
+    for pair in pairs {
+        own[cluster_of[pair.a]].push(pair);
+    }
+    let mut clusters: Vec<Cluster> = (members.iter().zip(own))
+        .map(|(members, own)| cluster(&records, members, &own, &pictures))
         .collect();
     clusters.sort_by_key(|cluster| (!cluster.label_conflict, !cluster.patient_conflict));
     Ok(Duplicates {
@@ -207,48 +201,34 @@ pub async fn duplicates(
 }
 
 fn cluster(records: &[&Arc<Record>], members: &[usize], pairs: &[Pair], pictures: &Pictures) -> Cluster {
-    let place = |item: usize| members.binary_search(&item).ok();
-    let own: Vec<(usize, usize, f32)> = (pairs.iter())
-        .filter_map(|pair| Some((place(pair.a)?, place(pair.b)?, pair.similarity)))
+    let place = |item: usize| members.partition_point(|&member| member < item);
+    let own: Vec<(usize, usize, f32)> = pairs
+        .iter()
+        .map(|pair| (place(pair.a), place(pair.b), pair.similarity))
         .collect();
-    let different = |keys: &mut dyn Iterator<Item = String>| {
-        let mut keys: Vec<String> = keys.collect();
-        keys.sort_unstable();
-        keys.dedup();
-        keys.len() > 1
-    };
-    let record = |&item: &usize| records[item];
-    let pixels: Vec<_> = members.iter().map(|item| record(item).pixel_key).collect();
+    let mut best = vec![0f32; members.len()];
+    for &(a, b, similarity) in &own {
+        best[a] = best[a].max(similarity);
+        best[b] = best[b].max(similarity);
+    }
+    let of: Vec<&Record> = members.iter().map(|&item| records[item].as_ref()).collect();
+    let classes: BTreeSet<&ClassLabel> = of.iter().filter_map(|record| record.class.as_ref()).collect();
+    let patients: Vec<PatientKeys> = of.iter().filter_map(|record| PatientKeys::of(record)).collect();
     Cluster {
-        label_conflict: different(
-            &mut members
-                .iter()
-                .filter_map(|item| Some(record(item).class.as_ref()?.to_string())),
-        ),
-        patient_conflict: different(
-            &mut members
-                .iter()
-                .filter_map(|item| Some(record(item).patient?.to_string())),
-        ),
-        equal_pixels: pixels[0].is_some() && pixels.iter().all(|key| *key == pixels[0]),
-        images: (members.iter().enumerate())
-            .map(|(at, item)| {
-                let best = own
-                    .iter()
-                    .filter(|pair| pair.0 == at || pair.1 == at)
-                    .map(|pair| pair.2);
-                let record = record(item);
-                Picture {
-                    id: record.id.to_string(),
-                    file: record.file.clone(),
-                    class: record
-                        .class
-                        .as_ref()
-                        .map_or_else(|| UNLABELLED.to_owned(), ToString::to_string),
-                    source: record.source.clone(),
-                    similarity: best.fold(0.0, f32::max),
-                    thumbnail: pictures.url(record.id),
-                }
+        label_conflict: classes.len() > 1,
+        patient_conflict: patients.iter().any(|&patient| !patient.may_be(patients[0])),
+        equal_pixels: of[0].pixel_key.is_some() && of.iter().all(|record| record.pixel_key == of[0].pixel_key),
+        images: (of.iter().zip(best))
+            .map(|(record, similarity)| Picture {
+                id: record.id.to_string(),
+                file: record.file.clone(),
+                class: record
+                    .class
+                    .as_ref()
+                    .map_or_else(|| UNLABELLED.to_owned(), ToString::to_string),
+                source: record.source.clone(),
+                similarity,
+                thumbnail: pictures.url(record.id),
             })
             .collect(),
         pairs: own,

@@ -12,8 +12,8 @@ pub enum Split {
     Folds(usize),
 }
 
-/// Parts for calibrating where the split itself has none.
-const CALIBRATION_FOLDS: usize = 5;
+/// Parts of the images that are calibrated with, and rounds where the split itself has none.
+pub const PARTS: usize = 5;
 
 /// One archive to be asked: all of it, or all but a fold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Round {
     pub view: usize,
     /// Items that are asked about.
     pub test: Vec<usize>,
-    /// Items that are calibrated with, each with its part, groups whole.
+    /// Items that are calibrated with, each with its part of [`PARTS`], groups whole: what is fitted without a part is judged on it.
     pub calibration: Vec<(usize, usize)>,
 }
 
@@ -62,7 +62,7 @@ pub fn plan(cases: &Cases, split: Split, seeds: usize) -> Plan {
         rounds: vec![],
     };
     let parts = match split {
-        Split::LeaveGroupOut => CALIBRATION_FOLDS,
+        Split::LeaveGroupOut => PARTS,
         Split::Folds(parts) => parts,
     };
     if apart || split == Split::LeaveGroupOut {
@@ -78,10 +78,7 @@ pub fn plan(cases: &Cases, split: Split, seeds: usize) -> Plan {
                 seed,
                 view: 0,
                 test: cases.asked().collect(),
-                calibration: (0..groups.len())
-                    .filter(calibration)
-                    .map(|item| (item, fold_of[item]))
-                    .collect(),
+                calibration: in_parts(cases, (0..groups.len()).filter(calibration).collect(), seed),
             });
             continue;
         }
@@ -99,11 +96,19 @@ pub fn plan(cases: &Cases, split: Split, seeds: usize) -> Plan {
                 seed,
                 view,
                 test,
-                calibration: others.into_iter().map(|item| (item, fold_of[item])).collect(),
+                calibration: in_parts(cases, others, seed),
             });
         }
     }
     plan
+}
+
+/// Items with their parts, groups whole.
+fn in_parts(cases: &Cases, items: Vec<usize>, seed: usize) -> Vec<(usize, usize)> {
+    let groups: Vec<usize> = items.iter().map(|&item| cases.items[item].group).collect();
+    let classes: Vec<usize> = items.iter().map(|&item| cases.items[item].class).collect();
+    let parts = folds(&groups, &classes, PARTS, seed as u64);
+    items.into_iter().zip(parts).collect()
 }
 
 #[cfg(test)]

@@ -83,7 +83,8 @@ def test_equals_numpy(three_class, tmp_path):
     evaluation, page, text = evaluate(tmp_path, "--archive", archive)
     print(text)
     protocol, decisions = evaluation["protocol"], evaluation["decisions"]
-    assert 2 <= protocol["near_duplicates"] <= 6 and protocol["groups"] < protocol["images"]
+    copies = protocol["near_duplicates"]
+    assert 2 <= copies["images"] <= 6 and copies["not_compared"] == 0 and protocol["groups"] < protocol["images"]
     assert decisions["accuracy"]["value"] == pytest.approx(expected["accuracy"], abs=0.02)
     assert np.sum(decisions["confusion"]) == pytest.approx(evaluation["protocol"]["queries"])
     floors = {floor["name"]: floor["figures"] for floor in evaluation["floors"]}
@@ -119,6 +120,11 @@ def test_patients_are_kept_apart(shared, model, tmp_path):
     )
     assert folds["protocol"]["seeds"] == [0, 1, 2]
     assert abs(folds["decisions"]["balanced_accuracy"]["value"] - apart["balanced_accuracy"]) < 0.05
+    halves, _, _ = evaluate(
+        tmp_path, "--embeddings", tmp_path / "embeddings", "--folds", 2, "--seeds", 2, "--resamples", 100
+    )
+    for level in halves["prediction_sets"]:
+        assert level["level"] - 0.06 < level["mean_class_coverage"] < 1.0
     assert "no pictures" in next(f for f in folds["floors"] if f["name"].startswith("32"))["figures"]["not_available"]
 
 
@@ -136,6 +142,9 @@ def test_queries_and_strangers_of_their_own(three_class, synthetic, model, tmp_p
     evaluation, _, _ = evaluate(
         tmp_path, "--archive", archive, "--queries", queries, "--outside", strangers, "--resamples", 100
     )
+    # The queries are in the archive, known there by pixels and here by files: none finds itself.
+    assert micro(evaluation, "P@1") < 0.95
+    assert any("no picture to compare" in note for note in evaluation["notes"])
     protocol = evaluation["protocol"]
     assert protocol["queries"] < 45 and protocol["images"] > 240 and "separate set" in protocol["split"]
     families = evaluation["outside"]
@@ -147,6 +156,8 @@ def test_what_can_not_be_evaluated_is_said(synthetic, tmp_path):
     assert run.returncode == 1 and "none" in run.stderr
     run = medsearch("evaluate", check=False)
     assert run.returncode == 2 and "--archive" in run.stderr
+    run = medsearch("evaluate", "--embeddings", tmp_path, "--html", tmp_path / "none/e.html", check=False)
+    assert run.returncode == 1 and "no such folder" in run.stderr
     one = tmp_path / "one"
     (one / "COVID").mkdir(parents=True)
     for image in sorted((synthetic / "COVID").iterdir())[:3]:

@@ -74,7 +74,7 @@ pub fn protocol(evaluation: &Evaluation, marks: &Marks) -> Section {
         (
             "Near duplicates",
             match &protocol.near_duplicates {
-                Available::Yes(images) => plural(*images, "image"),
+                Available::Yes(copies) => plural(copies.images, "image"),
                 Available::No { not_available } => escape(not_available),
             },
         ),

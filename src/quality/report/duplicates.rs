@@ -2,12 +2,14 @@
 
 use super::cases::picture;
 use super::marks::Marks;
-use super::page::{self, Section, or_absent};
+use super::page::{self, Section};
 use super::text::{escape, plural, share};
 use crate::quality::duplicates::{Cluster, Duplicates};
 
-/// Clusters on the page; the file with the figures has all.
+/// Groups of each kind on the page; the file with the figures has all.
 const SHOWN_MAX: usize = 300;
+/// Images of one of them.
+const IMAGES_MAX: usize = 24;
 
 /// The page.
 pub fn html(duplicates: &Duplicates) -> String {
@@ -19,12 +21,20 @@ pub fn html(duplicates: &Duplicates) -> String {
     let marks = Marks::in_order(classes.into_iter());
     let part = |id, heading, how, wanted: fn(&Cluster) -> bool| {
         let all = duplicates.clusters.iter().filter(|cluster| wanted(cluster));
-        let body: String = all.take(SHOWN_MAX).map(|one| cluster(one, &marks)).collect();
+        let more = all.clone().count().saturating_sub(SHOWN_MAX);
+        let mut body: String = all.take(SHOWN_MAX).map(|one| cluster(one, &marks)).collect();
+        if more > 0 {
+            body += &format!("<p>and {} more</p>", plural(more, "group"));
+        }
         Section {
             id,
             heading,
             how,
-            body: or_absent(body, "none was found."),
+            body: if body.is_empty() {
+                "<p>None was found.</p>".to_owned()
+            } else {
+                body
+            },
         }
     };
     let sections = [
@@ -76,9 +86,16 @@ fn cluster(cluster: &Cluster, marks: &Marks) -> String {
         picture(image, &number, &share(f64::from(image.similarity)), marks)
     });
     let first = images.next().unwrap_or_default();
-    let others: String = images.map(|image| format!("<li>{image}</li>")).collect();
+    let others: String = images
+        .take(IMAGES_MAX - 1)
+        .map(|image| format!("<li>{image}</li>"))
+        .collect();
+    let more = match cluster.images.len().saturating_sub(IMAGES_MAX) {
+        0 => String::new(),
+        more => format!("<p>and {} more</p>", plural(more, "image")),
+    };
     format!(
-        "<article class=\"case\"><h3>{}<span class=\"but\">{patients}</span></h3><div class=\"seen\">{first}<ol>{others}</ol></div></article>\n",
+        "<article class=\"case\"><h3>{}<span class=\"but\">{patients}</span></h3><div class=\"seen\">{first}<ol>{others}</ol></div>{more}</article>\n",
         plural(cluster.images.len(), "image"),
     )
 }

@@ -228,7 +228,10 @@ fn protocol(mark: &str) -> Protocol {
         queries: 4233,
         images: 16_932,
         groups: 19_804,
-        near_duplicates: Available::Yes(37),
+        near_duplicates: Available::Yes(Copies {
+            images: 37,
+            not_compared: 2,
+        }),
         images_with_patient: 3616,
         without_label: 12,
         classes: CLASSES

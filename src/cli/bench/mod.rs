@@ -97,7 +97,7 @@ struct QueryReport {
     overhead_ratio_max: f64,
     /// The same of the server's time.
     overhead_ratio_server: Spread,
-    /// Both against what the stages take alone in the cache, as no query finds them.
+    /// Both against what the stages take alone in the cache, as no query finds them. By the client's clock that is above the bound on two cores, mostly.
     overhead_ratio_in_cache: Spread,
     overhead_ratio_server_in_cache: Spread,
 }

@@ -356,7 +356,6 @@ impl Drop for Permit<'_> {
 mod tests {
     use super::*;
     use crate::domain::similarity;
-    use crate::index::exact;
 
     /// Unit vectors that any machine makes again.
     fn rows(count: usize, dimension: usize, seed: u64) -> Vec<Embedding> {
@@ -483,7 +482,7 @@ mod tests {
         let same = walk
             .rows
             .iter()
-            .filter(|&&row| exact::score(rows[0].as_slice(), rows[row as usize].as_slice()) > 0.9999);
+            .filter(|&&row| similarity(rows[0].as_slice(), rows[row as usize].as_slice()) > 0.9999);
         assert_eq!(same.count(), 301);
     }
 

@@ -1,20 +1,22 @@
 //! Embedding -> nearest images. Synchronous; immutable once built.
 //!
 //! Reading order: [`segment`] (the rows of one object, unit vectors, who is where), [`snapshot`] (the segments of one version of the
-//! archive and the search over them), [`scope`] (which rows may be returned to this query), [`exact`] and [`hnsw`] (the two ways to
-//! find them), [`top`] (the best groups seen so far).
+//! archive and the search over them), [`scope`] (which rows may be returned to this query), [`exact`] over a [`Matrix`] and
+//! [`hnsw`] (the two ways to find them), [`top`] (the best groups seen so far).
 
 mod bitmap;
 pub mod exact;
 pub mod hnsw;
+mod matrix;
 pub mod scope;
 pub mod segment;
 pub mod snapshot;
 pub mod top;
 
 pub use bitmap::Bitmap;
-pub use exact::scan;
+pub use exact::{Sieve, scan, similarities};
 pub use hnsw::{GraphParameters, build_graph};
+pub use matrix::Matrix;
 pub use scope::{Leg, Scope, Step};
 pub use segment::{Segment, SegmentInput};
 pub use snapshot::{GraphInput, Snapshot, SnapshotInput};

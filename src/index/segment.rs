@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{IndexSettings, build_graph};
+use super::{IndexSettings, Matrix, build_graph};
 use crate::domain::{ClassLabel, Embedding, ImageId, Key, PatientKeys, Record};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -35,9 +35,8 @@ pub struct RowList {
 #[derive(Debug)]
 pub struct Segment {
     name: String,
-    dimension: usize,
     records: Vec<Arc<Record>>,
-    vectors: Vec<f32>,
+    matrix: Matrix,
     slot_of: Vec<u32>,
     row_at: Vec<u32>,
     lists: Vec<RowList>,
@@ -89,19 +88,18 @@ impl Segment {
             .for_each(|(row, &list)| lists[list as usize].rows.push(row as u32));
         let row_at: Vec<u32> = lists.iter().flat_map(|list| list.rows.iter().copied()).collect();
         let mut slot_of = vec![0; rows];
-        let mut vectors = Vec::with_capacity(input.vectors.len());
+        let mut matrix = Matrix::with_capacity(rows, input.dimension);
         for (slot, &row) in (0..).zip(&row_at) {
             slot_of[row as usize] = slot;
             let start = row as usize * input.dimension;
             let unit = Embedding::from_raw(&input.vectors[start..start + input.dimension], input.dimension)
                 .map_err(|error| damaged(format!("row `{row}`: {error}")))?;
-            vectors.extend_from_slice(unit.as_slice());
+            matrix.push(unit.as_slice());
         }
         Ok(Self {
             name: input.name.clone(),
-            dimension: input.dimension,
             records: input.records.clone(),
-            vectors,
+            matrix,
             slot_of,
             row_at,
             lists,
@@ -133,7 +131,7 @@ impl Segment {
 
     /// Components of a vector.
     pub fn dimension(&self) -> usize {
-        self.dimension
+        self.matrix.dimension()
     }
 
     /// Number of rows, tombstoned or not.
@@ -147,14 +145,13 @@ impl Segment {
     }
 
     /// The unit vector of a row.
-    pub fn vector(&self, row: u32) -> &[f32] {
-        let start = self.slot_of(row) as usize * self.dimension;
-        &self.vectors[start..start + self.dimension]
+    pub fn vector(&self, row: u32) -> Vec<f32> {
+        self.matrix.row(self.slot_of(row))
     }
 
-    /// All unit vectors, row-major, those of each list one after the other: a scan that jumps reads only two thirds as fast.
-    pub fn matrix(&self) -> &[f32] {
-        &self.vectors
+    /// All unit vectors, those of each list one after the other: a scan that jumps reads only two thirds as fast.
+    pub fn matrix(&self) -> &Matrix {
+        &self.matrix
     }
 
     /// Where in [`Self::matrix`] a row is.
@@ -227,7 +224,8 @@ impl Segment {
             .filter_map(|list| Some((list.class.as_ref()?, list.rows.as_slice())))
             .collect();
         let build = |(class, rows): (&ClassLabel, &[u32])| {
-            let vectors: Vec<&[f32]> = rows.iter().map(|&row| self.vector(row)).collect();
+            let vectors: Vec<Vec<f32>> = rows.iter().map(|&row| self.vector(row)).collect();
+            let vectors: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
             Ok((class.clone(), build_graph(&vectors, rows, &settings.graph)?))
         };
         // Largest first: the longest build must not be the last to begin.

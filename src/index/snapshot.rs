@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::hnsw::Graph;
 use super::top::TopGroups;
-use super::{Bitmap, GraphParameters, IndexSettings, Leg, Scope, Segment, SegmentInput, Step, exact};
+use super::{Bitmap, GraphParameters, IndexSettings, Leg, Scope, Segment, SegmentInput, Sieve, Step, exact};
 use crate::domain::{Ask, ClassLabel, Embedding, Hit, ImageId, Key, PathTaken, PatientKeys, Query, Ranking, Record};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -168,7 +168,7 @@ impl Snapshot {
     pub fn get(&self, id: ImageId) -> Option<(Arc<Record>, Embedding)> {
         self.segments.iter().rev().find_map(|live| {
             let row = live.segment.ids().rows(id).find(|&row| live.live.contains(row))?;
-            let unit = Embedding::from_unit(live.segment.vector(row).to_vec());
+            let unit = Embedding::from_unit(live.segment.vector(row));
             Some((live.segment.record(row).clone(), unit))
         })
     }
@@ -464,21 +464,44 @@ impl Passage<'_> {
         let allowed = &self.scope.allowed[leg.segment];
         let rows = rows.iter().copied().filter(|&row| allowed.contains(row));
         let slots = rows.map(|row| segment.slot_of(row));
-        let mut found = Found::none(self.k);
-        found.evaluations = exact::scan(self.query.as_slice(), segment.matrix(), slots, |slot, similarity| {
-            if found.top.welcomes(similarity) || found.best.welcomes(similarity) {
-                let record = segment.record(segment.row_at(slot)).clone();
-                let votes = self.snapshot.votes(&record);
-                let hit = Hit {
-                    similarity,
-                    record,
-                    votes,
-                };
-                found.best.offer(hit.clone());
-                found.top.offer(hit);
-            }
-        });
-        found
+        let mut finder = Finder {
+            snapshot: self.snapshot,
+            segment,
+            found: Found::none(self.k),
+        };
+        let evaluations = exact::scan(self.query.as_slice(), segment.matrix(), slots, &mut finder);
+        Found {
+            evaluations,
+            ..finder.found
+        }
+    }
+}
+
+/// Makes hits of the rows of a segment that a scan comes across.
+struct Finder<'a> {
+    snapshot: &'a Snapshot,
+    segment: &'a Segment,
+    found: Found,
+}
+
+impl Sieve for Finder<'_> {
+    fn welcomes(&self, similarity: f32) -> bool {
+        self.found.top.welcomes(similarity) || self.found.best.welcomes(similarity)
+    }
+
+    fn offer(&mut self, slot: u32, similarity: f32) {
+        if !self.welcomes(similarity) {
+            return;
+        }
+        let record = self.segment.record(self.segment.row_at(slot)).clone();
+        let votes = self.snapshot.votes(&record);
+        let hit = Hit {
+            similarity,
+            record,
+            votes,
+        };
+        self.found.best.offer(hit.clone());
+        self.found.top.offer(hit);
     }
 }
 

@@ -191,7 +191,7 @@ impl Cases {
     pub fn ranked(&self, query: &[f32]) -> Vec<(f32, u32)> {
         let indexed = (0u32..).zip(&self.items).filter(|(_, case)| case.indexed);
         let mut ranked = Vec::with_capacity(self.items.len());
-        index::scan(query, &self.vectors, indexed.map(|(at, _)| at), |at, similarity| {
+        index::similarities(query, &self.vectors, indexed.map(|(at, _)| at), |at, similarity| {
             ranked.push((similarity, at));
         });
         ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));

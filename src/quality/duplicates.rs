@@ -51,7 +51,7 @@ pub fn near(
         if let Some(one) = &pictures[a] {
             let own = &vectors[a * dimension..(a + 1) * dimension];
             let later = (a + 1..pictures.len()).filter_map(|b| u32::try_from(b).ok());
-            index::scan(own, vectors, later, |b, cosine| {
+            index::similarities(own, vectors, later, |b, cosine| {
                 let Some(other) = &pictures[b as usize] else { return };
                 if cosine >= COSINE_CANDIDATE || one.outline.similarity(&other.outline) >= OUTLINE_CANDIDATE {
                     let similarity = one.fingerprint.similarity(&other.fingerprint);

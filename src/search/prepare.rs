@@ -169,7 +169,8 @@ impl Preparer {
                 preprocess,
             } = prepare(&decoder, &input, &bytes, region)?;
             let pending = coming.send(input, deadline)?;
-            // The model has it: what only the search needs is computed beside it.
+            // The model has it: what only the search needs is computed beside it, not before it where both share a processor.
+            std::thread::yield_now();
             let mut image = picture.digest(&bytes);
             image._memory = Some(memory);
             Ok(InModel {

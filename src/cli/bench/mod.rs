@@ -89,17 +89,18 @@ struct QueryReport {
     not_model_share: f64,
     /// Medians of the same stages without a server, one image after the other on one thread.
     alone: StagesReport,
-    /// The same without the model in between: all that a stage needs is still in the cache.
-    alone_in_cache: StagesReport,
-    /// Everything but the model / everything but the model alone: (client - model) / (decode + preprocess + exact search), turn by turn.
+    /// The same with the model called in between.
+    alone_around_model: StagesReport,
+    /// Everything but the model / the same stages alone: (client - model) / (decode + preprocess + exact search), each in a loop of its own with
+    /// all that it needs in the cache, turn by turn.
     overhead_ratio: Spread,
     /// What we hold that to.
     overhead_ratio_max: f64,
     /// The same of the server's time.
     overhead_ratio_server: Spread,
-    /// Both against what the stages take alone in the cache, as no query finds them. By the client's clock that is above the bound on two cores, mostly.
-    overhead_ratio_in_cache: Spread,
-    overhead_ratio_server_in_cache: Spread,
+    /// Both against what the stages take with the model called in between, which empties the cache: as a query finds them.
+    overhead_ratio_around_model: Spread,
+    overhead_ratio_server_around_model: Spread,
 }
 
 /// Normalisation is part of the exported network and so of the model's time. What was not measured is null.
@@ -245,7 +246,7 @@ impl Bench {
         let device = settings.device.clone();
         let mut alone = Alone::new(images, &settings, &self.model)?;
         let turns = self.queries.div_ceil(QUERIES_PER_TURN);
-        let mut with_model = self.with_model(&mut alone, &device, turns.div_ceil(2))?;
+        let mut around_model = self.around_model(&mut alone, &device, turns.div_ceil(2))?;
         let (started, ready) = std::sync::mpsc::channel();
         let server = std::thread::spawn(move || {
             App::run(settings, |address, stop| {
@@ -257,17 +258,17 @@ impl Bench {
             .recv()
             .map_err(|_| Error::new(ErrorKind::Unavailable, "the server did not start"))?;
         let mut client = Client::open(address, images)?;
-        let (mut turns_asked, mut turns_in_cache) = (Vec::new(), Vec::new());
+        let (mut turns_asked, mut turns_alone) = (Vec::new(), Vec::new());
         for _ in 0..turns {
             turns_asked.push(client.turn()?);
-            turns_in_cache.push(alone.turn(None)?);
+            turns_alone.push(alone.turn(None)?);
         }
         stop.stop();
         let _ = server.join();
-        with_model.extend(self.with_model(&mut alone, &device, turns.div_ceil(2))?);
+        around_model.extend(self.around_model(&mut alone, &device, turns.div_ceil(2))?);
 
-        let in_cache: Vec<f64> = turns_in_cache.iter().map(Stages::rest_ms).collect();
-        let alone_ms = vec![with_model.rest_ms(); turns];
+        let alone_ms: Vec<f64> = turns_alone.iter().map(Stages::rest_ms).collect();
+        let around_model_ms = vec![around_model.rest_ms(); turns];
         let (mut client_rest, mut server_rest) = (Vec::new(), Vec::new());
         for turn in &turns_asked {
             client_rest.push(median(&turn.client_rest));
@@ -280,8 +281,8 @@ impl Bench {
             overhead_ratio: Spread::of_ratios(&client_rest, &alone_ms),
             overhead_ratio_max: OVERHEAD_RATIO_MAX,
             overhead_ratio_server: Spread::of_ratios(&server_rest, &alone_ms),
-            overhead_ratio_in_cache: Spread::of_ratios(&client_rest, &in_cache),
-            overhead_ratio_server_in_cache: Spread::of_ratios(&server_rest, &in_cache),
+            overhead_ratio_around_model: Spread::of_ratios(&client_rest, &around_model_ms),
+            overhead_ratio_server_around_model: Spread::of_ratios(&server_rest, &around_model_ms),
             stages: asked
                 .stages
                 .into_iter()
@@ -289,13 +290,13 @@ impl Bench {
                 .collect(),
             server: quantiles(asked.server),
             client: quantiles(asked.client),
-            alone: with_model.report(),
-            alone_in_cache: Stages::joined(turns_in_cache).report(),
+            alone: Stages::joined(turns_alone).report(),
+            alone_around_model: around_model.report(),
         })
     }
 
     /// On a thread that ends: libtorch's helpers stay with the thread that called the model and would take the server's processors.
-    fn with_model(&self, alone: &mut Alone, device: &str, turns: usize) -> Result<Stages> {
+    fn around_model(&self, alone: &mut Alone, device: &str, turns: usize) -> Result<Stages> {
         let work = || {
             let mut backend = load_backend(Some(self.model.as_path()), device)?;
             backend.warm_up()?;

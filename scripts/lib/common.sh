@@ -20,6 +20,7 @@ unexpected() {
     [ "$1" = "$SAID" ] || printf 'error: %s, line %s: "%s" ended with %s\n' "${2#"$ROOT"/}" "$3" "$4" "$1" >&2
 }
 have() { command -v "$1" >/dev/null 2>&1; }
+free_gb() { df -Pk . | awk 'NR == 2 {print int($4 / 1024 / 1024)}'; }
 seconds() { # 75 -> 1 min 15 s
     if (($1 < 60)); then printf '%d s' "$1"; else printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); fi
 }

@@ -31,7 +31,7 @@ check_tools() {
     *) fail "this runs on Linux x86_64 and aarch64, not on $(uname -s) $(uname -m)" ;;
     esac
     have cargo || fail "cargo is missing: install Rust $RUST or newer from https://rustup.rs"
-    local found python free_gb
+    local found python
     found=$(cargo --version 2>&1) || fail "cargo does not run here: $(head -n 1 <<<"$found")"
     found=$(cut -d' ' -f2 <<<"$found" | cut -d- -f1)
     printf '%s\n%s\n' "$RUST" "$found" | sort -VC ||
@@ -40,8 +40,7 @@ check_tools() {
     have readelf || fail "readelf is missing: on Debian, sudo apt-get install binutils"
     python=$(find_python)
     if [ ! -x "$MEDSEARCH" ]; then
-        free_gb=$(($(df -Pk . | awk 'NR == 2 {print $4}') / 1024 / 1024))
-        ((free_gb >= 5)) || fail "only $free_gb GB are free here, and 5 GB are needed (10 GB where PyTorch comes from PyPI)"
+        (($(free_gb) >= 5)) || fail "only $(free_gb) GB are free here, and 5 GB are needed (10 GB where PyTorch comes from PyPI)"
     fi
     say "        cargo $found, $("$python" --version)"
 }

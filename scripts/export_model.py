@@ -2,6 +2,7 @@
 """Export a network as TorchScript with a card: models/NAME/model.pt and model.json.
 
 scripts/export_model.py --model efficientnet_lite0 --out models/efficientnet_lite0
+scripts/export_model.py --model efficientnet_lite0 --recipe layers --out models/efficientnet_lite0_layers
 scripts/export_model.py --model own.pt --name own --input-size 224 --mean 0.5 --std 0.25 --out models/own
 """
 
@@ -42,7 +43,7 @@ def network(args: argparse.Namespace) -> networks.Network:
             three(args.std or [0.229, 0.224, 0.225]),
             args.licence or "as given with the file",
         )
-    wish = networks.Wish(args.weights, args.licence, args.seed, args.input_size)
+    wish = networks.Wish(args.weights, args.licence, args.seed, args.input_size, args.recipe)
     return networks.build(args.model, wish)
 
 
@@ -54,6 +55,12 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help=f"a TorchScript file, or {', '.join(networks.NAMES)}")
     parser.add_argument("--out", required=True, type=Path, help="folder for model.pt and model.json")
+    parser.add_argument(
+        "--recipe",
+        choices=networks.RECIPES,
+        default="head",
+        help="what the vector is made of: the last layer, or four layers at 384 pixels (EfficientNet-Lite only)",
+    )
     parser.add_argument("--weights", type=Path, help="state dict (.pth) instead of the published weights")
     parser.add_argument("--licence", help="licence of --weights, for the card")
     parser.add_argument("--seed", type=int, help="seeded random weights, for tests")
@@ -69,6 +76,9 @@ def arguments() -> argparse.Namespace:
             parser.error(f"no file `{args.model}`")
     elif args.model not in networks.NAMES:
         parser.error(f"unknown model `{args.model}`, one of {', '.join(networks.NAMES)}")
+    if args.recipe != "head" and args.model not in networks.RECIPES[args.recipe]:
+        having = ", ".join(networks.RECIPES[args.recipe])
+        parser.error(f"recipe `{args.recipe}` is for {having}, not for `{args.model}`")
     for values in (args.mean, args.std):
         if values is not None and len(values) not in (1, 3):
             parser.error("--mean and --std take one number or three")

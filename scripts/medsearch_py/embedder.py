@@ -1,11 +1,19 @@
 """The exported module: uint8 images in, pooled vectors out, everything between inside."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+
+# How features become a vector: spatial means of one layer, or of several, each brought to unit norm.
+AVG = "avg"
+AVG_UNIT = "avg-unit"
 
 
 class Embedder(nn.Module):
-    """uint8 [N, H, W, 3] RGB -> float32 [N, D]; normalisation, layout and precision inside."""
+    """uint8 [N, H, W, 3] RGB -> float32 [N, D]; normalisation, layout and precision inside.
+
+    With AVG_UNIT the trunk gives a list of features, and D is the sum of their channels.
+    """
 
     def __init__(
         self,
@@ -14,11 +22,13 @@ class Embedder(nn.Module):
         std: list[float],
         grey: bool = False,
         precision: torch.dtype = torch.float32,
+        pooling: str = AVG,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.grey = grey
         self.precision = precision
+        self.pooling = pooling
         # On 0..255 values: (x / 255 - mean) / std = x * scale + shift.
         means, stds = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (mean, std))
         self.register_buffer("scale", (1 / (255 * stds)).float())
@@ -31,6 +41,14 @@ class Embedder(nn.Module):
         if self.grey:
             pixels = pixels.mean(dim=1, keepdim=True)
         features = self.trunk(pixels.to(self.precision))
-        if features.dim() == 4:
-            features = features.mean(dim=(2, 3), dtype=torch.float32)
-        return features.to(torch.float32)
+        if self.pooling == AVG_UNIT:
+            # Channels differ in number and scale from layer to layer: by unit norm every layer weighs the same.
+            return torch.cat([F.normalize(pooled(layer), dim=1) for layer in features], dim=1)
+        return pooled(features)
+
+
+def pooled(features: torch.Tensor) -> torch.Tensor:
+    """[N, C, h, w], or [N, C] as it is, -> float32 [N, C]."""
+    if features.dim() == 4:
+        features = features.mean(dim=(2, 3), dtype=torch.float32)
+    return features.to(torch.float32)

@@ -36,7 +36,8 @@ def export(network: Network, out: Path, precision: str = "f32") -> dict:
     script = out / "model.pt"
     temporary = out / ".model.pt.new"
     with torch.inference_mode():
-        reference = Embedder(network.trunk, network.mean, network.std, network.grey).eval()(images)
+        published = Embedder(network.trunk, network.mean, network.std, network.grey, pooling=network.pooling)
+        reference = published.eval()(images)
     save_script(network, temporary, precision, images[:2])
     with _quiet():
         exported = torch.jit.load(str(temporary))
@@ -62,7 +63,7 @@ def save_script(network: Network, path: Path, precision: str, example: torch.Ten
     trunk = network.fast
     if not isinstance(trunk, torch.jit.ScriptModule):
         trunk = trunk.to(dtype).to(memory_format=torch.channels_last)
-    embedder = Embedder(trunk, network.mean, network.std, network.grey, dtype).eval()
+    embedder = Embedder(trunk, network.mean, network.std, network.grey, dtype, network.pooling).eval()
     with torch.no_grad(), _quiet():
         traced = torch.jit.trace(embedder, example, check_trace=False)
         torch.jit.save(torch.jit.freeze(traced.eval()), str(path))
@@ -82,7 +83,7 @@ def make_card(network: Network, dimension: int, precision: str, script_sha256: s
             "sha256": network.weights.digest or weight_files.digest(network.weights.state),
         },
         "layers": network.layers,
-        "pooling": "avg",
+        "pooling": network.pooling,
         "views": ["whole"],
         "dimension": dimension,
         "input": card_input,

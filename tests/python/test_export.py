@@ -18,6 +18,13 @@ SEED = 7
 LARGE = ("resnet101", "xrv_resnet50_all")
 # Smaller than the default where only the time differs.
 SIZES = {"xrv_resnet50_all": 160}
+RECIPES = [(name, recipe) for recipe, names in networks.RECIPES.items() for name in names]
+# Network -> the blocks of recipe `layers`, and the channels of its four layers.
+LAYERS = {
+    "efficientnet_lite0": ([7, 10, 14], [80, 112, 192, 1280]),
+    "efficientnet_lite1": ([10, 14, 19], [80, 112, 192, 1280]),
+    "efficientnet_lite2": ([10, 14, 19], [88, 120, 208, 1280]),
+}
 
 LOAD = """
 import sys, numpy, torch
@@ -31,25 +38,26 @@ numpy.savez(sys.argv[3], batch=batch.numpy(), singles=singles.numpy())
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in networks.NAMES]
+    ("name", "recipe"),
+    [pytest.param(*pair, marks=pytest.mark.slow) if pair[0] in LARGE else pair for pair in RECIPES],
 )
-def test_eager_is_torchscript_in_a_fresh_process(name, tmp_path):
+def test_eager_is_torchscript_in_a_fresh_process(name, recipe, tmp_path):
     if networks.NAMES[name] != "lite":
         pytest.importorskip("torchvision")
     size = SIZES.get(name, 96)
     out = tmp_path / name
-    done = script("export_model", "--model", name, "--seed", SEED, "--input-size", size, "--out", out)
+    args = ("--model", name, "--recipe", recipe, "--seed", SEED, "--input-size", size)
+    done = script("export_model", *args, "--out", out)
     assert "eager = TorchScript" in done.stdout
     card = cards.load_card(out)
     assert card["seeded"] == SEED
-    assert card["name"] == name
+    assert card["name"] == (name if recipe == "head" else f"{name}_{recipe}")
     assert card["input"] == {"width": size, "height": size, "fit": "squeeze"}
 
-    network = networks.build(name, networks.Wish(seed=SEED, input_size=size))
+    network = networks.build(name, networks.Wish(seed=SEED, input_size=size, recipe=recipe))
     assert weights.digest(network.weights.state) == card["weights"]["sha256"]
     images = exports.test_images(32, size, seed=1)
-    with torch.inference_mode():
-        eager = exports.Embedder(network.trunk, network.mean, network.std, network.grey).eval()(images).numpy()
+    eager = embed(network, images).numpy()
     np.save(tmp_path / "images.npy", images.numpy())
     command = [sys.executable, "-W", "ignore", "-c", LOAD, out / "model.pt", tmp_path / "images.npy"]
     subprocess.run([*command, tmp_path / "vectors.npz"], check=True)
@@ -80,14 +88,101 @@ def test_any_torchscript_by_path(tmp_path):
     assert torch.allclose(vectors[0], wanted, atol=1e-4)
 
 
-def test_bf16_is_the_same_space(tmp_path, lite0):
-    script(
-        "export_model", "--model", "efficientnet_lite0", "--seed", SEED, "--input-size", 64,
-        "--precision", "bf16", "--out", tmp_path,
-    )  # fmt: skip
-    card = cards.load_card(tmp_path)
-    assert card["precision"] == "bf16"
-    assert card["space"] == cards.load_card(lite0)["space"]
+@pytest.mark.parametrize("recipe", networks.RECIPES)
+def test_card_of_each_recipe(recipe, tmp_path):
+    """`head`, the default, has the card that it had before there were recipes."""
+    recipe_args = () if recipe == "head" else ("--recipe", recipe)
+    args = ("--model", "efficientnet_lite0", *recipe_args, "--seed", SEED, "--input-size", 64)
+    script("export_model", *args, "--out", tmp_path)
+    card = json.loads((tmp_path / "model.json").read_text())
+    head = recipe == "head"
+    wanted = {
+        "format": 1,
+        "name": "efficientnet_lite0" if head else "efficientnet_lite0_layers",
+        "architecture": "EfficientNet-Lite0",
+        "weights": {
+            "origin": "random, seed 7",
+            "licence": "none needed",
+            # Random numbers may differ from processor to processor.
+            "sha256": card["weights"]["sha256"],
+        },
+        "layers": ["_conv_head"] if head else ["_blocks.7", "_blocks.10", "_blocks.14", "_conv_head"],
+        "pooling": "avg" if head else "avg-unit",
+        "views": ["whole"],
+        "dimension": 1280 if head else 1664,
+        "input": {"width": 64, "height": 64, "fit": "squeeze"},
+        "mean": [127 / 255] * 3,
+        "std": [128 / 255] * 3,
+        "pixel_pipeline": "medsearch-pixels/1 squeeze 64x64 bilinear rgb "
+        "mean=0.49803922,0.49803922,0.49803922 std=0.50196078,0.50196078,0.50196078",
+        "precision": "f32",
+        "torchscript_sha256": cards.file_sha256(tmp_path / "model.pt"),
+        "exported_with": f"torch {torch.__version__.split('+')[0]}",
+        "space": cards.space_of(card)["id"],
+        "seeded": SEED,
+    }
+    assert card == wanted
+    assert list(card) == list(wanted)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_are_unit_means_of_the_published_network(name):
+    blocks, channels = LAYERS[name]
+    head, layers = (
+        networks.build(name, networks.Wish(seed=SEED, input_size=96, recipe=recipe)) for recipe in ("head", "layers")
+    )
+    assert layers.layers == [*(f"_blocks.{block}" for block in blocks), "_conv_head"]
+    published = head.trunk.network
+    stages = [block._project_conv.out_channels for block in published._blocks]
+    assert all(stages[block] < stages[block + 1] for block in blocks), "not the last of its stage"
+
+    seen = []
+    for module in (*(published._blocks[block] for block in blocks), head.trunk):
+        module.register_forward_hook(lambda _module, _args, output: seen.append(output))
+    images = exports.test_images(4, 96, seed=1)
+    embed(head, images)
+    parts = embed(layers, images).split(channels, dim=1)
+    for part, features in zip(parts, seen, strict=True):
+        mean = features.mean((2, 3))
+        assert torch.allclose(part, mean / mean.norm(dim=1, keepdim=True), atol=1e-6)
+        assert torch.allclose(part.norm(dim=1), torch.ones(4), atol=1e-5)
+
+    pixels = torch.rand(2, 3, 96, 96) * 2 - 1
+    with torch.inference_mode():
+        assert torch.equal(layers.trunk(pixels)[-1], published.extract_features(pixels))
+
+
+def test_layers_take_a_larger_input():
+    for name in LAYERS:
+        assert networks.build(name, networks.Wish(seed=SEED, recipe="layers")).input_size == 384
+
+
+def test_layer_without_activation_is_zero():
+    network = networks.build("efficientnet_lite0", networks.Wish(seed=SEED, input_size=64, recipe="layers"))
+    torch.nn.init.zeros_(network.trunk.network._bn1.weight)
+    torch.nn.init.zeros_(network.trunk.network._bn1.bias)
+    vectors = embed(network, exports.test_images(2, 64))
+    assert torch.equal(vectors[:, -1280:], torch.zeros(2, 1280))
+    assert torch.allclose(vectors.norm(dim=1), torch.full((2,), 3**0.5))
+
+
+def test_recipe_of_another_network_is_a_usage_error(tmp_path):
+    (tmp_path / "own.pt").write_bytes(b"")
+    for name in ("resnet18", tmp_path / "own.pt"):
+        done = script("export_model", "--model", name, "--recipe", "layers", "--out", tmp_path / "out", expect=2)
+        assert "recipe `layers` is for efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, not" in done.stderr
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(KeyError, match="no recipe"):
+        networks.build("resnet18", networks.Wish(seed=SEED, recipe="layers"))
+
+
+@pytest.mark.parametrize("recipe", networks.RECIPES)
+def test_bf16_is_the_same_space(recipe, tmp_path):
+    for precision in exports.PRECISIONS:
+        args = ("--model", "efficientnet_lite0", "--recipe", recipe, "--seed", SEED, "--input-size", 64)
+        script("export_model", *args, "--precision", precision, "--out", tmp_path / precision)
+        assert cards.load_card(tmp_path / precision)["precision"] == precision
+    assert cards.load_card(tmp_path / "bf16")["space"] == cards.load_card(tmp_path / "f32")["space"]
 
 
 def test_published_weights(tmp_path):
@@ -189,6 +284,13 @@ def test_space_id_is_the_one_defined():
 def test_unknown_model_is_a_usage_error(tmp_path):
     done = script("export_model", "--model", "resnet19", "--out", tmp_path, expect=2)
     assert "unknown model `resnet19`" in done.stderr
+
+
+def embed(network: networks.Network, images: torch.Tensor) -> torch.Tensor:
+    """Vectors of the network as published, never traced."""
+    embedder = exports.Embedder(network.trunk, network.mean, network.std, network.grey, pooling=network.pooling)
+    with torch.inference_mode():
+        return embedder.eval()(images)
 
 
 def least_cosine(left: np.ndarray, right: np.ndarray) -> float:

@@ -20,6 +20,7 @@ use crate::ingest::progress::Progress;
 use crate::quality::cases::Cases;
 use crate::quality::evaluate::{Settings, Subject, evaluate, steps};
 use crate::quality::evaluation::{Available, Evaluation, Interval};
+use crate::quality::learned::Candidate;
 use crate::quality::subject::{Opened, Pictures};
 use crate::quality::views::Split;
 
@@ -62,6 +63,12 @@ pub struct Evaluate {
     /// Ask each of so many folds among the others. Default: each image among all others but its group.
     #[arg(long, conflicts_with = "queries", value_parser = clap::value_parser!(u16).range(2..=20))]
     folds: Option<u16>,
+    /// Learn a metric, for each test from other groups: within-class whitening. What it brings stands beside what the vectors give as they are.
+    #[arg(long)]
+    learn: bool,
+    /// The same images embedded by another model: which of the spaces is better is decided within what is learned from. May be given several times.
+    #[arg(long, value_name = "DIR", requires_all = ["learn", "embeddings"], conflicts_with = "queries")]
+    candidate: Vec<PathBuf>,
     /// Seeds 0 to one less than this, for folds and calibration; figures are means over them.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=20))]
     seeds: u16,
@@ -100,8 +107,9 @@ impl Evaluate {
             k: self.k.into(),
             vote: self.vote.into(),
             resamples: self.resamples as usize,
+            learn: self.learn,
         };
-        let progress = Mutex::new(Progress::new(steps(&subject), PROGRESS_EVERY));
+        let progress = Mutex::new(Progress::new(steps(&subject, &settings), PROGRESS_EVERY));
         let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
         let evaluation = evaluate(&subject, &settings, || locked().done(1))?;
         locked().finish();
@@ -151,7 +159,19 @@ impl Evaluate {
         let archives: Vec<&Opened> = [Some(&archive), queries.as_ref()].into_iter().flatten().collect();
         let pictures = Pictures::read(cases.items.iter().map(|case| &case.record), &archives).await?;
         let near_duplicates = pictures.join_copies(&mut cases, decoder, || {});
+        let mut candidates = vec![Candidate {
+            name: self.embeddings.as_deref().map_or("the archive".into(), folder_name),
+            cases: cases.clone(),
+        }];
+        for folder in &self.candidate {
+            let opened = opened(folder, self.data.as_deref(), &secret, decoder, folders).await?;
+            candidates.push(Candidate {
+                name: folder_name(folder),
+                cases: opened.as_space(&cases)?,
+            });
+        }
         Ok(Subject {
+            candidates,
             near_duplicates,
             thumbnails: pictures.as_space(&cases, decoder),
             archive,
@@ -161,6 +181,12 @@ impl Evaluate {
             pictures,
         })
     }
+}
+
+/// A folder's own name.
+fn folder_name(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or(folder.as_os_str());
+    name.to_string_lossy().into_owned()
 }
 
 /// An archive of a folder, for as long as it is evaluated.

@@ -22,7 +22,7 @@ pub use segment::{Segment, SegmentInput};
 pub use snapshot::{GraphInput, Snapshot, SnapshotInput};
 
 /// Where a scan and a walk through a graph (ef 128) cost the same: `cargo bench --bench hnsw -- --sweep`. At 1280 dimensions the scan of
-/// 2,000 rows took 0.37 ms of one core and a walk 0.18 ms on clustered data, where the two meet at 1,000 rows; the rest is room for data that
+/// 2,000 rows took 0.30 ms of one core and a walk 0.20 ms on clustered data, where the two meet at 1,000 rows; the rest is room for data that
 /// clusters less.
 const EXACT_ROWS_MAX: usize = 2_000;
 

@@ -1,5 +1,8 @@
 //! All images asked about, in all views: the one pass over the vectors that everything else is made of.
 
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
+
 use rayon::prelude::*;
 
 use super::ask::{Answer, Voter};
@@ -9,6 +12,7 @@ use super::retrieval::{
 };
 use super::views::Plan;
 use crate::domain::VoteMethod;
+use crate::error::Result;
 
 /// Name and definition of each figure of a list, in the order of [`list_figures`].
 pub const LIST_FIGURES: [(&str, &str); 7] = [
@@ -96,11 +100,12 @@ impl Rule {
 
 /// What all images got.
 pub struct Asked {
-    /// The answer of item i in view v: `answers[i][v]`. Only those of the first view that tests the item keep their neighbors.
-    pub answers: Vec<Vec<Answer>>,
+    /// The answers of each item in the views that test it or calibrate with it. Only those of the first view that tests it keep their neighbors.
+    pub answers: Vec<BTreeMap<usize, Answer>>,
     /// Figures of each item's lists, the mean over the views that test it; of images that are asked about.
     pub lists: Vec<[Option<f64>; LIST_FIGURES.len()]>,
-    /// Answers by other rules in the whole archive, in the order of [`Rule::ALL`]; empty for an image that is not asked about.
+    /// Answers by other rules in the whole archive, by what the first view that tests it was asked by, in the order of [`Rule::ALL`]; empty for an
+    /// image that is not asked about.
     pub extra: Vec<Vec<Answer>>,
     /// Views that test an item, seed by seed.
     pub test_views: Vec<Vec<usize>>,
@@ -113,18 +118,43 @@ pub struct Asking {
     pub k: usize,
     /// How they are weighed.
     pub method: VoteMethod,
-    /// Whether other rules are tried too.
+    /// Whether other rules are tried too, and the images asked about that are calibrated with.
     pub extra: bool,
 }
 
-/// Asks about every image in every view. `ranked` gives everything that can be found in order of similarity to an item; `done` is called after each.
-pub fn ask_all(
+/// How often [`ask_all`] will call `done`.
+pub fn asks(plan: &Plan, extra: bool) -> usize {
+    wanted(plan, extra).iter().map(BTreeMap::len).sum()
+}
+
+/// Of each fit: the items that are asked about by it, each with its views.
+fn wanted(plan: &Plan, extra: bool) -> Vec<BTreeMap<usize, BTreeSet<usize>>> {
+    let mut wanted = vec![BTreeMap::<usize, BTreeSet<usize>>::new(); plan.fits.len()];
+    let mut want = |item: usize, view: usize| {
+        wanted[plan.views[view].fit].entry(item).or_default().insert(view);
+    };
+    for round in &plan.rounds {
+        round.test.iter().for_each(|&item| want(item, round.view));
+        if extra {
+            let calibration = round.calibration.iter();
+            calibration.for_each(|&(item, part)| want(item, round.calibration_view(part)));
+        }
+    }
+    wanted
+}
+
+/// Asks about every image in every view that tests it or calibrates with it. `space` gives all images in the space of a fit; `done` is called once
+/// for each of [`asks`].
+///
+/// # Errors
+/// What `space` refuses.
+pub fn ask_all<S: Borrow<Cases> + Sync>(
     cases: &Cases,
     plan: &Plan,
     asking: Asking,
-    ranked: impl Fn(usize) -> Vec<(f32, u32)> + Sync,
+    space: impl Fn(usize) -> Result<S> + Sync,
     done: impl Fn() + Sync,
-) -> Asked {
+) -> Result<Asked> {
     let mut test_views = vec![Vec::new(); cases.items.len()];
     for round in &plan.rounds {
         for &item in &round.test {
@@ -136,58 +166,70 @@ pub fn ask_all(
         k: asking.k,
         method: asking.method,
     };
-    let one = |item: usize| {
-        let ranked = ranked(item);
+    let one = |space: &Cases, item: usize, views: &BTreeSet<usize>| {
+        let ranked = space.ranked(space.vector(item));
         let query = &cases.items[item];
-        let may = |view: usize| {
-            let view = &plan.views[view];
-            move |found: &Case, at: usize| found.group != query.group && view.shows(at)
-        };
-        let mut answers: Vec<Answer> = (0..plan.views.len())
-            .map(|view| voter.answer(&ranked, may(view)))
-            .collect();
-        let mut tests = test_views[item].clone();
-        tests.dedup();
-        for (view, answer) in answers.iter_mut().enumerate() {
-            if tests.first() != Some(&view) {
+        let first_test = test_views[item].first().copied();
+        let mut heard = Heard::default();
+        for &at in views {
+            let view = &plan.views[at];
+            let may = |found: &Case, at: usize| found.group != query.group && view.shows(at);
+            let mut answer = voter.answer(&ranked, may);
+            if first_test != Some(at) {
                 answer.neighbors = Vec::new();
             }
+            heard.answers.push((at, answer));
+            if query.asked && test_views[item].contains(&at) {
+                heard.lists.push(list_figures(&relevant(cases, query, &ranked, may)));
+            }
         }
-        let lists = if query.asked {
-            let of_view = |&view: &usize| list_figures(&relevant(cases, query, &ranked, may(view)));
-            mean_lists(&tests.iter().map(of_view).collect::<Vec<_>>())
-        } else {
-            [None; LIST_FIGURES.len()]
-        };
-        let rules = if asking.extra && query.asked {
-            &Rule::ALL[..]
-        } else {
-            &[]
-        };
-        let by_rule = |rule: &Rule| voter.answer(&ranked, |found, _| rule.lets(query, found));
-        let extra = rules.iter().map(by_rule).collect();
+        if asking.extra && query.asked && first_test.is_some_and(|first| views.contains(&first)) {
+            let by_rule = |rule: &Rule| voter.answer(&ranked, |found, _| rule.lets(query, found));
+            heard.extra = Rule::ALL.iter().map(by_rule).collect();
+        }
         done();
-        (answers, lists, extra)
+        (item, heard)
     };
-    let all: Vec<_> = (0..cases.items.len()).into_par_iter().map(one).collect();
+    let of_fit = |(fit, wanted): (usize, &BTreeMap<usize, BTreeSet<usize>>)| -> Result<Vec<(usize, Heard)>> {
+        let space = space(fit)?;
+        let space = space.borrow();
+        Ok(wanted
+            .par_iter()
+            .map(|(&item, views)| one(space, item, views))
+            .collect())
+    };
+    let wanted = wanted(plan, asking.extra);
+    let heard: Vec<_> = wanted.par_iter().enumerate().map(of_fit).collect::<Result<_>>()?;
+    let mut lists = vec![Vec::new(); cases.items.len()];
     let mut asked = Asked {
-        answers: Vec::with_capacity(all.len()),
-        lists: Vec::with_capacity(all.len()),
-        extra: Vec::with_capacity(all.len()),
+        answers: vec![BTreeMap::new(); cases.items.len()],
+        lists: Vec::new(),
+        extra: vec![Vec::new(); cases.items.len()],
         test_views,
     };
-    for (answers, lists, extra) in all {
-        asked.answers.push(answers);
-        asked.lists.push(lists);
-        asked.extra.push(extra);
+    for (item, heard) in heard.into_iter().flatten() {
+        asked.answers[item].extend(heard.answers);
+        lists[item].extend(heard.lists);
+        if !heard.extra.is_empty() {
+            asked.extra[item] = heard.extra;
+        }
     }
-    asked
+    asked.lists = lists.iter().map(|lists| mean_lists(lists)).collect();
+    Ok(asked)
+}
+
+/// What one item got by one fit.
+#[derive(Default)]
+struct Heard {
+    answers: Vec<(usize, Answer)>,
+    lists: Vec<[Option<f64>; LIST_FIGURES.len()]>,
+    extra: Vec<Answer>,
 }
 
 impl Asked {
     /// The answers to an item in the views that test it, seed by seed.
     pub fn tests(&self, item: usize) -> impl Iterator<Item = &Answer> {
-        self.test_views[item].iter().map(move |&view| &self.answers[item][view])
+        self.test_views[item].iter().map(move |view| &self.answers[item][view])
     }
 
     /// The answer to an item by another rule, if it was asked about.
@@ -252,13 +294,13 @@ mod tests {
             }
         }
         let cases = cases(&items);
-        let plan = plan(&cases, Split::LeaveGroupOut, 1);
+        let plan = plan(&cases, Split::LeaveGroupOut, 1, false);
         let asking = Asking {
             k: 1,
             method: VoteMethod::Majority,
             extra: true,
         };
-        let asked = ask_all(&cases, &plan, asking, |item| cases.ranked(cases.vector(item)), || {});
+        let asked = ask_all(&cases, &plan, asking, |_| Ok(&cases), || {}).unwrap();
         for item in 0..cases.items.len() {
             let right = |rule: Rule| {
                 let at = Rule::ALL.iter().position(|&other| other == rule).unwrap();
@@ -267,7 +309,7 @@ mod tests {
             assert!(right(Rule::WithSamePatient) && right(Rule::WithBoth));
             assert!(!right(Rule::Guarded) && !right(Rule::WithCopies));
             assert_eq!(
-                asked.extra[item][0], asked.answers[item][0],
+                asked.extra[item][0], asked.answers[item][&0],
                 "leave one group out is the guarded rule"
             );
             assert_eq!(asked.lists[item][0], Some(0.0));

@@ -60,7 +60,7 @@ pub fn run(cases: &Cases, plan: &Plan, asked: &Asked) -> Tests {
         groups: vec![usize::MAX; classes],
     };
     for round in &plan.rounds {
-        let answer = |item: usize| &asked.answers[item][round.view];
+        let answer = |item: usize| &asked.answers[item][&round.view];
         let fitted = fit(cases, asked, round, None);
         let mut scores = vec![ClassScores::default(); classes];
         let mut parts: Vec<usize> = round.calibration.iter().map(|&(_, part)| part).collect();
@@ -74,7 +74,8 @@ pub fn run(cases: &Cases, plan: &Plan, asked: &Asked) -> Tests {
             let without = fit(cases, asked, round, Some(part));
             for &(item, _) in round.calibration.iter().filter(|&&(_, of)| of == part) {
                 let case = &cases.items[item];
-                let probabilities = without.probabilities(&answer(item).weights);
+                let answer = &asked.answers[item][&round.calibration_view(part)];
+                let probabilities = without.probabilities(&answer.weights);
                 scores[case.class].push(case.group, strangeness(probabilities[case.class]));
             }
         }
@@ -115,7 +116,10 @@ fn fit(cases: &Cases, asked: &Asked, round: &Round, without: Option<usize>) -> S
         .calibration
         .iter()
         .filter(|&&(_, part)| Some(part) != without)
-        .map(|&(item, _)| (asked.answers[item][round.view].weights.clone(), cases.items[item].class))
+        .map(|&(item, part)| {
+            let answer = &asked.answers[item][&round.calibration_view(part)];
+            (answer.weights.clone(), cases.items[item].class)
+        })
         .collect();
     if answers.is_empty() {
         return ShareCalibration::none(cases.classes.len(), SMOOTHING);

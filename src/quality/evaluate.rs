@@ -1,14 +1,19 @@
 //! From an archive to an [`Evaluation`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::ask::{Answer, Voter};
-use super::asked::{Asked, Asking, Rule, ask_all};
+use super::asked::{Asked, Asking, Rule, ask_all, asks};
 use super::cases::Cases;
 use super::confidence::{self, LEVELS, Tests};
-use super::evaluation::{Available, ClassCount, Copies, Evaluation, HardCase, Outside, Picture, Protocol};
+use super::evaluation::{
+    Available, ClassCount, Copies, Evaluation, Floor, HardCase, LearnedMetric, Outside, Picture, Protocol,
+};
 use super::figures::{Decided, retrieval};
 use super::floors::Floors;
+use super::learned::{Candidate, Learner, choices};
+use super::metric::FitSettings;
 use super::recall::recall;
 use super::separation::{auroc, false_positives_at};
 use super::shortcuts::Guards;
@@ -35,6 +40,8 @@ pub struct Settings {
     pub vote: VoteMethod,
     /// Resamples behind every interval.
     pub resamples: usize,
+    /// Learn a metric, for each test from other groups.
+    pub learn: bool,
 }
 
 /// What is evaluated.
@@ -53,26 +60,53 @@ pub struct Subject {
     pub pictures: Pictures,
     /// Images that are near duplicates of another one, where there are pictures to tell.
     pub near_duplicates: Available<Copies>,
+    /// The spaces that a metric may be learned in, the archive's own first.
+    pub candidates: Vec<Candidate>,
 }
 
 /// Steps of [`evaluate`], for a progress bar: `done` is called so many times.
-pub fn steps(subject: &Subject) -> usize {
-    subject.cases.items.len() * if subject.thumbnails.is_ok() { 2 } else { 1 }
+pub fn steps(subject: &Subject, settings: &Settings) -> usize {
+    let plan = |learning| plan(&subject.cases, settings.split, settings.seeds, learning);
+    let plain = plan(false);
+    let mut steps = asks(&plan(settings.learn), true);
+    if subject.thumbnails.is_ok() {
+        steps += asks(&plain, false);
+    }
+    if settings.learn {
+        let learned = plan(true);
+        let alone = if subject.candidates.len() > 1 {
+            subject.candidates.len()
+        } else {
+            0
+        };
+        steps += (1 + alone) * choices(&learned) + alone * asks(&learned, false);
+        steps += subject.candidates.len() * asks(&plain, false);
+    }
+    steps
 }
 
 /// Runs the whole protocol. `done` is called once for each of [`steps`].
 ///
 /// # Errors
-/// What building a graph or searching refuses.
+/// What learning, building a graph or searching refuses.
 pub fn evaluate(subject: &Subject, settings: &Settings, done: impl Fn() + Sync) -> Result<Evaluation> {
     let cases = &subject.cases;
-    let plan = plan(cases, settings.split, settings.seeds);
+    let plan_of = |learning| plan(cases, settings.split, settings.seeds, learning);
+    let (plain, plan) = (plan_of(false), plan_of(settings.learn));
     let asking = Asking {
         k: settings.k,
         method: settings.vote,
         extra: true,
     };
-    let asked = ask_all(cases, &plan, asking, |item| cases.ranked(cases.vector(item)), &done);
+    let learner = match settings.learn {
+        true => Some(Learner::choose(&subject.candidates, &plan, asking, &done)?),
+        false => None,
+    };
+    let space = |fit: usize| match &learner {
+        Some(learner) => learner.space(fit).map(Cow::Owned),
+        None => Ok(Cow::Borrowed(cases)),
+    };
+    let asked = ask_all(cases, &plan, asking, space, &done)?;
     let items: Vec<usize> = cases.asked().collect();
     let shares: Vec<Vec<f64>> = items
         .iter()
@@ -86,16 +120,20 @@ pub fn evaluate(subject: &Subject, settings: &Settings, done: impl Fn() + Sync) 
     };
     let floors = Floors {
         cases,
-        plan: &plan,
+        plan: &plain,
         items: &items,
         asking,
         ours: &shares,
         resamples: settings.resamples,
     };
     let thumbnail = match &subject.thumbnails {
-        Ok(thumbnails) => floors.thumbnail(thumbnails, &done),
+        Ok(thumbnails) => floors.thumbnail(thumbnails, &done)?,
         Err(why) => floors.no_thumbnail(why),
     };
+    let mut floors_of_all = vec![floors.majority(), floors.random(), thumbnail, floors.source_oracle()];
+    if settings.learn {
+        floors_of_all.extend(less_learned(subject, &floors, &plan, &done)?);
+    }
     let guards = Guards {
         cases,
         asked: &asked,
@@ -104,24 +142,43 @@ pub fn evaluate(subject: &Subject, settings: &Settings, done: impl Fn() + Sync) 
     };
     let tests = confidence::run(cases, &plan, &asked);
     Ok(Evaluation {
-        protocol: protocol(subject, settings),
+        protocol: protocol(subject, settings, learner.as_ref()),
         retrieval: retrieval(cases, &items, &asked.lists, settings.resamples),
         decisions: decided.all(),
-        floors: vec![floors.majority(), floors.random(), thumbnail, floors.source_oracle()],
+        floors: floors_of_all,
         confidence: Available::Yes(tests.confidence(cases)),
         prediction_sets: tests.sets(cases),
         selective: tests.selective(cases),
         precision_recall: tests.precision_recall(cases),
         shortcuts: guards.shortcuts(),
         leakage: guards.leakage(),
-        outside: outside(subject, &asked, &items, asking),
-        index: recall(cases, settings.vote)?,
+        outside: outside(subject, &asked, &items, asking, learner.as_ref())?,
+        index: recall(space(0)?.as_ref(), settings.vote)?,
         hardest: hardest(subject, &plan, &asked, &tests),
         notes: notes(subject, settings),
     })
 }
 
-fn protocol(subject: &Subject, settings: &Settings) -> Protocol {
+/// What each part of the learning brings: every space as it is, and with a metric of its own where there are several.
+fn less_learned(subject: &Subject, floors: &Floors<'_>, plan: &Plan, done: &(impl Fn() + Sync)) -> Result<Vec<Floor>> {
+    let mut less = Vec::new();
+    for candidate in &subject.candidates {
+        let name = format!("{}, nothing learned", candidate.name);
+        let sees = "the model's vectors, compared as they are";
+        less.push(floors.asked(&name, sees, floors.plan, |_| Ok(&candidate.cases), done)?);
+    }
+    if subject.candidates.len() > 1 {
+        for candidate in &subject.candidates {
+            let learner = Learner::choose(std::slice::from_ref(candidate), plan, floors.asking, done)?;
+            let name = format!("{}, metric learned", candidate.name);
+            let sees = "the vectors of this model alone, by a metric learned from other groups";
+            less.push(floors.asked(&name, sees, plan, |fit| learner.space(fit), done)?);
+        }
+    }
+    Ok(less)
+}
+
+fn protocol(subject: &Subject, settings: &Settings, learner: Option<&Learner<'_>>) -> Protocol {
     let cases = &subject.cases;
     let manifest = &subject.archive.version.state.manifest;
     let of = |class: usize| {
@@ -161,6 +218,14 @@ fn protocol(subject: &Subject, settings: &Settings) -> Protocol {
         sources,
         split: split_in_words(subject, settings),
         seeds: (0..settings.seeds as u64).collect(),
+        metric: learner.map(|learner| LearnedMetric {
+            method: format!(
+                "within-class whitening with shrinkage, at most {} directions, learned for each test from the other groups; shrinkage and space are \
+                 chosen within what is learned from",
+                FitSettings::default().components
+            ),
+            chosen: learner.chosen(),
+        }),
         k: settings.k,
         vote: match settings.vote {
             VoteMethod::Majority => "majority",
@@ -184,7 +249,13 @@ fn split_in_words(subject: &Subject, settings: &Settings) -> String {
 }
 
 /// How much at home an image is: its similarity to the last neighbor that votes, in the whole archive without its own group.
-fn outside(subject: &Subject, asked: &Asked, items: &[usize], asking: Asking) -> Vec<Outside> {
+fn outside(
+    subject: &Subject,
+    asked: &Asked,
+    items: &[usize],
+    asking: Asking,
+    learner: Option<&Learner<'_>>,
+) -> Result<Vec<Outside>> {
     let last = |answer: &Answer| {
         answer
             .neighbors
@@ -196,22 +267,32 @@ fn outside(subject: &Subject, asked: &Asked, items: &[usize], asking: Asking) ->
         .filter_map(|&item| asked.by_rule(item, Rule::Guarded))
         .map(last)
         .collect();
-    let voter = Voter {
-        cases: &subject.cases,
-        k: asking.k,
-        method: asking.method,
-    };
-    let family = |(family, vectors): (&ClassLabel, &Vec<Embedding>)| {
-        let away = |vector: &Embedding| last(&voter.answer(&subject.cases.ranked(vector.as_slice()), |_, _| true));
+    let mut families = Vec::new();
+    for (family, vectors) in &subject.outside {
+        let (space, vectors) = match learner.map(|learner| learner.with_others(vectors)).transpose()? {
+            Some(Some((space, vectors))) => (Cow::Owned(space), vectors),
+            // The other images are known in the archive's own space alone, where nothing was asked.
+            Some(None) => continue,
+            None => {
+                let vectors = vectors.iter().map(|vector| vector.as_slice().to_vec()).collect();
+                (Cow::Borrowed(&subject.cases), vectors)
+            }
+        };
+        let voter = Voter {
+            cases: &space,
+            k: asking.k,
+            method: asking.method,
+        };
+        let away = |vector: &Vec<f32>| last(&voter.answer(&space.ranked(vector), |_, _| true));
         let away: Vec<f64> = vectors.iter().map(away).collect();
-        Outside {
+        families.push(Outside {
             family: family.to_string(),
             images: vectors.len(),
             auroc: auroc(&home, &away),
             false_positives_at_95: false_positives_at(&home, &away, 0.95),
-        }
-    };
-    subject.outside.iter().map(family).collect()
+        });
+    }
+    Ok(families)
 }
 
 /// Wrong suggestions of the first seed, the most confident first; one per group.
@@ -250,7 +331,7 @@ fn hardest(subject: &Subject, plan: &Plan, asked: &Asked, tests: &Tests) -> Vec<
         .into_iter()
         .take(HARDEST_MAX)
         .filter_map(|(confidence, test)| {
-            let neighbors = &asked.answers[test.item][view_of(test.item)?].neighbors;
+            let neighbors = &asked.answers[test.item].get(&view_of(test.item)?)?.neighbors;
             Some(HardCase {
                 query: picture(test.item, 1.0),
                 suggested: test.suggested.map(|class| cases.classes[class].to_string()),

@@ -92,6 +92,8 @@ pub struct Protocol {
     pub split: String,
     /// Seeds of the splits.
     pub seeds: Vec<u64>,
+    /// The metric that was learned for each test from other groups; absent: the model's vectors were compared as they are.
+    pub metric: Option<LearnedMetric>,
     /// Neighbors that vote, one per patient.
     pub k: usize,
     /// How votes are weighed.
@@ -100,6 +102,26 @@ pub struct Protocol {
     pub resamples: usize,
     /// The day, RFC 3339.
     pub made_at: String,
+}
+
+/// How a metric was learned.
+#[derive(Debug, Clone, Serialize)]
+pub struct LearnedMetric {
+    /// In words.
+    pub method: String,
+    /// What was chosen within the training sets, most often first.
+    pub chosen: Vec<Chosen>,
+}
+
+/// One choice.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Chosen {
+    /// The space of the vectors that were learned from.
+    pub space: String,
+    /// The shrinkage of the scatter within classes, 0 to 1.
+    pub shrinkage: f64,
+    /// In how many training sets it was best.
+    pub training_sets: usize,
 }
 
 /// Near duplicates among the images.

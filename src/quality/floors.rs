@@ -1,5 +1,7 @@
 //! What methods reach that see no disease, or nothing at all: every figure has to be read beside them. Pure.
 
+use std::borrow::Borrow;
+
 use rayon::prelude::*;
 
 use super::ask::{Answer, Voter};
@@ -9,6 +11,7 @@ use super::evaluation::{Available, Floor};
 use super::figures::Decided;
 use super::random::Random;
 use super::views::Plan;
+use crate::error::Result;
 
 /// What a floor needs of the evaluation.
 pub struct Floors<'a> {
@@ -112,9 +115,11 @@ impl Floors<'_> {
     }
 
     /// The same lists and votes with every picture shrunk to 32×32 grey values. `done` is called after each query.
-    pub fn thumbnail(&self, thumbnails: &Cases, done: impl Fn() + Sync) -> Floor {
-        let ranked = |item: usize| thumbnails.ranked(thumbnails.vector(item));
-        self.asked(THUMBNAIL, THUMBNAIL_SEES, ranked, done)
+    ///
+    /// # Errors
+    /// Never: nothing is learned.
+    pub fn thumbnail(&self, thumbnails: &Cases, done: impl Fn() + Sync) -> Result<Floor> {
+        self.asked(THUMBNAIL, THUMBNAIL_SEES, self.plan, |_| Ok(thumbnails), done)
     }
 
     /// There are no pictures to shrink.
@@ -126,25 +131,30 @@ impl Floors<'_> {
         }
     }
 
-    fn asked(
+    /// The same lists and votes in another space, by a plan of the same rounds.
+    ///
+    /// # Errors
+    /// What `space` refuses.
+    pub fn asked<S: Borrow<Cases> + Sync>(
         &self,
         name: &str,
         sees: &str,
-        ranked: impl Fn(usize) -> Vec<(f32, u32)> + Sync,
+        plan: &Plan,
+        space: impl Fn(usize) -> Result<S> + Sync,
         done: impl Fn() + Sync,
-    ) -> Floor {
+    ) -> Result<Floor> {
         let asking = Asking {
             extra: false,
             ..self.asking
         };
-        let asked: Asked = ask_all(self.cases, self.plan, asking, ranked, done);
+        let asked: Asked = ask_all(self.cases, plan, asking, space, done)?;
         let lists: Vec<Option<f64>> = self.items.iter().map(|&item| asked.lists[item][P_AT_10]).collect();
         let shares: Vec<Vec<f64>> = self
             .items
             .iter()
             .map(|&item| asked.decided(item, self.cases.classes.len()))
             .collect();
-        self.figures(name, sees, &shares, Some(&lists))
+        Ok(self.figures(name, sees, &shares, Some(&lists)))
     }
 
     fn floor(&self, name: &str, sees: &str, guess: impl Fn(usize, usize) -> Option<usize>) -> Floor {

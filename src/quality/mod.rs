@@ -18,6 +18,8 @@ pub mod evaluate;
 pub mod evaluation;
 pub mod figures;
 pub mod floors;
+pub mod learned;
+pub mod metric;
 pub mod random;
 pub mod recall;
 pub mod report;

@@ -36,6 +36,22 @@ impl Opened {
         Ok(Self { archive, version })
     }
 
+    /// `cases` in this archive's space: it has the same images, by another model.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when one is missing.
+    pub fn as_space(&self, cases: &Cases) -> Result<Cases> {
+        let mut vectors = Vec::with_capacity(cases.items.len() * self.version.snapshot.dimension());
+        for case in &cases.items {
+            let (_, unit) = self.version.snapshot.get(case.record.id).ok_or_else(|| {
+                let message = "a space to choose from lacks some of the images: embed the same images by each model";
+                Error::new(ErrorKind::InvalidRequest, message)
+            })?;
+            vectors.extend_from_slice(unit.as_slice());
+        }
+        Ok(cases.in_space(self.version.snapshot.dimension(), vectors))
+    }
+
     /// Unit vectors by class: of images that do not belong into `like`, in whose space they must be.
     ///
     /// # Errors

@@ -20,12 +20,30 @@ pub const PARTS: usize = 5;
 pub struct View {
     /// Images that can't be found in it, item by item; empty: none.
     hidden: Vec<bool>,
+    /// Index into [`Plan::fits`]: what it is asked by.
+    pub fit: usize,
 }
 
 impl View {
     /// Whether an image can be found in it, by anyone.
     pub fn shows(&self, item: usize) -> bool {
         self.hidden.get(item).is_none_or(|hidden| !hidden)
+    }
+}
+
+/// What is learned before it is asked, if anything is: from these images and no others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fit {
+    /// Images that nothing is learned from, item by item; empty: none.
+    kept_out: Vec<bool>,
+    /// The fit whose training set decides between settings: itself, or for a part the one with the part.
+    pub chosen_by: usize,
+}
+
+impl Fit {
+    /// Whether it learns from an image, if that is in the archive at all.
+    pub fn learns_from(&self, item: usize) -> bool {
+        self.kept_out.get(item).is_none_or(|out| !out)
     }
 }
 
@@ -40,67 +58,120 @@ pub struct Round {
     pub test: Vec<usize>,
     /// Items that are calibrated with, each with its part of [`PARTS`], groups whole: what is fitted without a part is judged on it.
     pub calibration: Vec<(usize, usize)>,
+    /// Index of the view that each part is asked in, where something is learned: the same archive, by what is learned without the part.
+    part_views: Vec<usize>,
+}
+
+impl Round {
+    /// Index of the view that an item of a part is calibrated in.
+    pub fn calibration_view(&self, part: usize) -> usize {
+        self.part_views.get(part).copied().unwrap_or(self.view)
+    }
 }
 
 /// Views and rounds of all seeds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Every archive that is asked.
     pub views: Vec<View>,
     /// Every image that is asked about is tested in exactly one round of each seed.
     pub rounds: Vec<Round>,
+    /// What is learned for the views; a single one from everything where nothing is.
+    pub fits: Vec<Fit>,
 }
 
-/// The plan of a split, with seeds 0 to `seeds` - 1.
-pub fn plan(cases: &Cases, split: Split, seeds: usize) -> Plan {
+/// The plan of a split, with seeds 0 to `seeds` - 1. With `learning` each round has a fit of its own, that has seen neither its tests nor their groups.
+pub fn plan(cases: &Cases, split: Split, seeds: usize, learning: bool) -> Plan {
     let groups: Vec<usize> = cases.items.iter().map(|case| case.group).collect();
     let classes: Vec<usize> = cases.items.iter().map(|case| case.class).collect();
     let apart = cases.items.iter().any(|case| case.asked != case.indexed);
-    let everything = View { hidden: vec![] };
-    let mut plan = Plan {
-        views: vec![],
-        rounds: vec![],
-    };
+    let mut plan = Plan::default();
+    if !learning {
+        plan.learn(vec![], None);
+    }
     let parts = match split {
         Split::LeaveGroupOut => PARTS,
         Split::Folds(parts) => parts,
     };
-    if apart || split == Split::LeaveGroupOut {
-        plan.views.push(everything);
-    }
+    // Where nothing is learned all rounds ask the whole archive alike.
+    let whole = (!learning && (apart || split == Split::LeaveGroupOut)).then(|| plan.view(vec![], 0));
     for seed in 0..seeds.max(1) {
-        let fold_of = folds(&groups, &classes, parts, seed as u64);
         if apart {
             // The queries are a set of their own: what calibrates is the archive, but for the groups of the queries.
             let asked: std::collections::BTreeSet<usize> = cases.asked().map(|item| groups[item]).collect();
-            let calibration = |item: &usize| cases.items[*item].indexed && !asked.contains(&groups[*item]);
-            plan.rounds.push(Round {
-                seed,
-                view: 0,
-                test: cases.asked().collect(),
-                calibration: in_parts(cases, (0..groups.len()).filter(calibration).collect(), seed),
-            });
+            let tested: Vec<bool> = groups.iter().map(|group| asked.contains(group)).collect();
+            let calibration = |item: &usize| cases.items[*item].indexed && !tested[*item];
+            let calibration = in_parts(cases, (0..groups.len()).filter(calibration).collect(), seed);
+            plan.round(seed, cases.asked().collect(), calibration, whole, vec![], tested);
             continue;
         }
+        let fold_of = folds(&groups, &classes, parts, seed as u64);
         for fold in 0..parts {
-            let view = match split {
-                Split::LeaveGroupOut => 0,
-                Split::Folds(_) => {
-                    let hidden = fold_of.iter().map(|&of| of == fold).collect();
-                    plan.views.push(View { hidden });
-                    plan.views.len() - 1
-                }
+            let tested: Vec<bool> = fold_of.iter().map(|&of| of == fold).collect();
+            let (test, others): (Vec<usize>, Vec<usize>) = (0..groups.len()).partition(|&item| tested[item]);
+            let hidden = match split {
+                Split::LeaveGroupOut => vec![],
+                Split::Folds(_) => tested.clone(),
             };
-            let (test, others): (Vec<usize>, Vec<usize>) = (0..groups.len()).partition(|&item| fold_of[item] == fold);
-            plan.rounds.push(Round {
-                seed,
-                view,
-                test,
-                calibration: in_parts(cases, others, seed),
-            });
+            plan.round(seed, test, in_parts(cases, others, seed), whole, hidden, tested);
         }
     }
     plan
+}
+
+impl Plan {
+    /// Adds a round over the archive without `hidden`, in the view `whole` if that is there; if nothing has been learned from everything, then by
+    /// what is learned without `tested`.
+    fn round(
+        &mut self,
+        seed: usize,
+        test: Vec<usize>,
+        calibration: Vec<(usize, usize)>,
+        whole: Option<usize>,
+        hidden: Vec<bool>,
+        tested: Vec<bool>,
+    ) {
+        let mut part_views = Vec::new();
+        let view = match whole {
+            Some(whole) => whole,
+            None if self.learns_nothing() => self.view(hidden, 0),
+            None => {
+                let fit = self.learn(tested.clone(), None);
+                for part in 0..PARTS {
+                    let mut kept_out = tested.clone();
+                    (calibration.iter().filter(|&&(_, of)| of == part)).for_each(|&(item, _)| kept_out[item] = true);
+                    let without = self.learn(kept_out, Some(fit));
+                    part_views.push(self.view(hidden.clone(), without));
+                }
+                self.view(hidden, fit)
+            }
+        };
+        self.rounds.push(Round {
+            seed,
+            view,
+            test,
+            calibration,
+            part_views,
+        });
+    }
+
+    fn view(&mut self, hidden: Vec<bool>, fit: usize) -> usize {
+        self.views.push(View { hidden, fit });
+        self.views.len() - 1
+    }
+
+    fn learn(&mut self, kept_out: Vec<bool>, chosen_by: Option<usize>) -> usize {
+        let own = self.fits.len();
+        self.fits.push(Fit {
+            kept_out,
+            chosen_by: chosen_by.unwrap_or(own),
+        });
+        own
+    }
+
+    fn learns_nothing(&self) -> bool {
+        matches!(&self.fits[..], [all] if all.kept_out.is_empty())
+    }
 }
 
 /// Items with their parts, groups whole.
@@ -120,12 +191,12 @@ mod tests {
     proptest! {
         #[test]
         fn every_image_is_tested_once_a_seed_and_never_calibrated_with_its_group(
-            items in prop::collection::vec((0usize..3, 0u8..8), 12..60), parts in 2usize..6, seeds in 1usize..3, folded in any::<bool>()
+            items in prop::collection::vec((0usize..3, 0u8..8), 12..60), parts in 2usize..6, seeds in 1usize..3, folded in any::<bool>(), learning in any::<bool>()
         ) {
             let items: Vec<_> = items.into_iter().map(|(class, patient)| (class, patient, 0, vec![1.0, 0.0])).collect();
             let cases = cases(&items);
             let split = if folded { Split::Folds(parts) } else { Split::LeaveGroupOut };
-            let plan = plan(&cases, split, seeds);
+            let plan = plan(&cases, split, seeds, learning);
             for seed in 0..seeds {
                 let mut tested = vec![0; items.len()];
                 for round in plan.rounds.iter().filter(|round| round.seed == seed) {
@@ -133,10 +204,21 @@ mod tests {
                         tested[item] += 1;
                         let group = cases.items[item].group;
                         prop_assert!(round.calibration.iter().all(|&(other, _)| cases.items[other].group != group));
+                        let members = || (0..items.len()).filter(|&other| cases.items[other].group == group);
+                        let fit = &plan.fits[plan.views[round.view].fit];
+                        prop_assert!(members().all(|other| fit.learns_from(other) != learning));
                         if folded {
-                            let own = (0..items.len()).filter(|&other| cases.items[other].group == group);
-                            prop_assert!(own.into_iter().all(|other| !plan.views[round.view].shows(other)));
+                            prop_assert!(members().all(|other| !plan.views[round.view].shows(other)));
                         }
+                    }
+                    for &(item, part) in &round.calibration {
+                        let view = &plan.views[round.calibration_view(part)];
+                        prop_assert_eq!(&view.hidden, &plan.views[round.view].hidden);
+                        let fit = &plan.fits[view.fit];
+                        let group = cases.items[item].group;
+                        let mut members = (0..items.len()).filter(|&other| cases.items[other].group == group);
+                        prop_assert!(members.all(|other| fit.learns_from(other) != learning));
+                        prop_assert!(!learning || fit.chosen_by == plan.views[round.view].fit);
                     }
                 }
                 prop_assert!(tested.iter().all(|&times| times == 1));

@@ -128,6 +128,50 @@ def test_patients_are_kept_apart(shared, model, tmp_path):
     assert "no pictures" in next(f for f in folds["floors"] if f["name"].startswith("32"))["figures"]["not_available"]
 
 
+def test_a_metric_learned_from_others_is_better_than_none(three_class, tmp_path):
+    _, embeddings, _ = three_class
+    arguments = (
+        "--embeddings",
+        embeddings,
+        "--folds",
+        5,
+        "--seeds",
+        2,
+        "--resamples",
+        100,
+        "-k",
+        15,
+        "--vote",
+        "prior",
+    )
+    evaluation, page, text = evaluate(tmp_path, *arguments, "--learn")
+    print(text)
+    raw, _, _ = evaluate(tmp_path, *arguments)
+    name = f"{embeddings.name}, nothing learned"
+    beside = next(floor["figures"] for floor in evaluation["floors"] if floor["name"] == name)
+    assert beside["balanced_accuracy"] == raw["decisions"]["balanced_accuracy"]
+    gain = evaluation["decisions"]["balanced_accuracy"]["value"] - beside["balanced_accuracy"]["value"]
+    assert 0.02 < gain < 0.12, gain
+    chosen = evaluation["protocol"]["metric"]["chosen"]
+    assert sum(choice["training_sets"] for choice in chosen) == 10
+    assert {choice["space"] for choice in chosen} == {embeddings.name}
+    assert "within-class whitening" in page
+
+    # The same vectors again can't be better, and other images are no space of these.
+    twice, _, _ = evaluate(tmp_path, *arguments, "--learn", "--candidate", embeddings)
+    assert twice["decisions"]["balanced_accuracy"] == evaluation["decisions"]["balanced_accuracy"]
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    for description in sorted(embeddings.glob("[!_]*.json")):
+        whole = json.loads(description.read_text())
+        whole["records"] = whole["records"][1:]
+        whole.pop("vectors_sha256", None)
+        (fewer / description.name).write_text(json.dumps(whole))
+        np.save(fewer / f"{description.stem}.npy", np.load(embeddings / f"{description.stem}.npy")[1:])
+    run = medsearch("evaluate", *arguments, "--learn", "--candidate", fewer, check=False)
+    assert run.returncode == 1 and "lacks some of the images" in run.stderr
+
+
 def test_queries_and_strangers_of_their_own(three_class, synthetic, model, tmp_path):
     _, embeddings, archive = three_class
     queries, strangers = tmp_path / "queries", tmp_path / "strangers"

@@ -3,7 +3,7 @@
 use super::marks::Marks;
 use super::page::{Section, or_absent, table};
 use super::text::{count, escape, interval, name, plural};
-use crate::quality::evaluation::{Available, Evaluation};
+use crate::quality::evaluation::{Available, Evaluation, Protocol};
 
 /// How good the lists are.
 pub fn retrieval(evaluation: &Evaluation) -> Section {
@@ -49,6 +49,23 @@ pub fn notes(evaluation: &Evaluation) -> Section {
     }
 }
 
+/// What was learned, and how often which way of learning was best.
+fn metric(protocol: &Protocol) -> String {
+    let Some(metric) = &protocol.metric else {
+        return "none: the model's vectors are compared as they are".to_owned();
+    };
+    let chosen = metric.chosen.iter().map(|chosen| {
+        format!(
+            "{} at shrinkage {} ({})",
+            escape(&chosen.space),
+            chosen.shrinkage,
+            plural(chosen.training_sets, "training set")
+        )
+    });
+    let chosen: Vec<String> = chosen.collect();
+    format!("{}. Chosen: {}", escape(&metric.method), chosen.join(", "))
+}
+
 /// Enough to do it again.
 pub fn protocol(evaluation: &Evaluation, marks: &Marks) -> Section {
     let protocol = &evaluation.protocol;
@@ -60,6 +77,7 @@ pub fn protocol(evaluation: &Evaluation, marks: &Marks) -> Section {
         ("Model", escape(&protocol.model)),
         ("Space", format!("<code>{}</code>", escape(&protocol.space))),
         ("Split", escape(&protocol.split)),
+        ("Metric", metric(protocol)),
         (
             "Vote",
             format!(

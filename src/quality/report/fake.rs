@@ -253,6 +253,14 @@ fn protocol(mark: &str) -> Protocol {
                   both. Five such splits, so that every image asks once.",
         ),
         seeds: vec![1, 2, 3, 4, 5],
+        metric: Some(LearnedMetric {
+            method: t("within-class whitening"),
+            chosen: vec![Chosen {
+                space: t("densenet121"),
+                shrinkage: 0.8,
+                training_sets: 25,
+            }],
+        }),
         k: 10,
         vote: t("weighed by similarity"),
         resamples: 1000,

@@ -86,11 +86,12 @@ function limits({ classes, sources, exclude_source: without }) {
 
 /** The vote: what it came to, how each class fared, and who voted for what. */
 export function verdict(body) {
-  const { suggestion, neighbors, coverage, query } = body;
+  const { suggestion, neighbors, coverage, query, warnings = [] } = body;
   const title = headline(body);
   const found = neighbors.length > 0;
   const remarks = [
     found && REMARKS[suggestion.status],
+    ...warnings.map(({ message }) => message),
     ...limits(query),
     coverage.missing.length > 0 && `Incomplete: ${coverage.answered} of ${coverage.shards} parts of the archive answered. Cases may be missing.`,
   ];

@@ -24,7 +24,7 @@ impl Secret {
         Ok(Self(bytes))
     }
 
-    /// One from given bytes, for tests.
+    /// One from given bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }

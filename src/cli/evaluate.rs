@@ -128,7 +128,7 @@ impl Evaluate {
     async fn subject(&self, decoder: &Decoder, folders: &mut Vec<TempDir>) -> Result<Subject> {
         let (archive, secret) = match &self.embeddings {
             Some(folder) => {
-                let secret = Secret::random()?;
+                let secret = secret_of(folder)?;
                 let opened = opened(folder, self.data.as_deref(), &secret, decoder, folders).await?;
                 (opened, secret)
             }
@@ -164,9 +164,15 @@ impl Evaluate {
             cases: cases.clone(),
         }];
         for folder in &self.candidate {
+            let name = folder_name(folder);
+            if candidates.iter().any(|other| other.name == name) {
+                let message =
+                    format!("two spaces to choose from are called `{name}`: the report could not tell them apart");
+                return Err(Error::new(ErrorKind::InvalidRequest, message));
+            }
             let opened = opened(folder, self.data.as_deref(), &secret, decoder, folders).await?;
             candidates.push(Candidate {
-                name: folder_name(folder),
+                name,
                 cases: opened.as_space(&cases)?,
             });
         }
@@ -181,6 +187,25 @@ impl Evaluate {
             pictures,
         })
     }
+}
+
+/// The key of the archive that a folder becomes: from what the folder says of its images, so that they have the same ids and stand in the same folds
+/// whenever it is evaluated, and nobody who lacks the folder has the key.
+fn secret_of(folder: &Path) -> Result<Secret> {
+    let unreadable = |error| {
+        let message = format!("`{}` can't be read", folder.display());
+        Error::with_source(ErrorKind::NotFound, message, error)
+    };
+    let entries: std::io::Result<Vec<_>> = std::fs::read_dir(folder).map_err(unreadable)?.collect();
+    let mut files: Vec<PathBuf> = (entries.map_err(unreadable)?.iter().map(std::fs::DirEntry::path))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .collect();
+    files.sort();
+    let mut hasher = blake3::Hasher::new_derive_key("medsearch evaluate, the key of a folder's archive, 1");
+    for file in files {
+        hasher.update(&std::fs::read(file).map_err(unreadable)?);
+    }
+    Ok(Secret::from_bytes(*hasher.finalize().as_bytes()))
 }
 
 /// A folder's own name.
@@ -251,7 +276,7 @@ fn summary(evaluation: &Evaluation) -> String {
         "neighbors and their vote",
         [decisions.balanced_accuracy, decisions.accuracy, precision],
     ));
-    for floor in &evaluation.floors {
+    for floor in evaluation.floors.iter().chain(&evaluation.less_learned) {
         lines.push(match &floor.figures {
             Available::Yes(of) => row(&floor.name, [of.balanced_accuracy, of.accuracy, of.precision_at_10]),
             Available::No { not_available } => format!("{:<26} not available: {not_available}", floor.name),

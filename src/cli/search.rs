@@ -134,6 +134,9 @@ fn print_table(answer: &Answer) {
     for hit in &answer.ranking.nearest_per_class {
         print_hit("", hit);
     }
+    for warning in &answer.warnings {
+        println!("\nwarning: {}", warning.message());
+    }
     println!("\n{}. Research use only, not for diagnosis.", answer.verdict.reason);
 }
 

@@ -130,10 +130,10 @@ pub fn evaluate(subject: &Subject, settings: &Settings, done: impl Fn() + Sync) 
         Ok(thumbnails) => floors.thumbnail(thumbnails, &done)?,
         Err(why) => floors.no_thumbnail(why),
     };
-    let mut floors_of_all = vec![floors.majority(), floors.random(), thumbnail, floors.source_oracle()];
-    if settings.learn {
-        floors_of_all.extend(less_learned(subject, &floors, &plan, &done)?);
-    }
+    let less_learned = match settings.learn {
+        true => less_learned(subject, &floors, &plan, &done)?,
+        false => vec![],
+    };
     let guards = Guards {
         cases,
         asked: &asked,
@@ -145,15 +145,16 @@ pub fn evaluate(subject: &Subject, settings: &Settings, done: impl Fn() + Sync) 
         protocol: protocol(subject, settings, learner.as_ref()),
         retrieval: retrieval(cases, &items, &asked.lists, settings.resamples),
         decisions: decided.all(),
-        floors: floors_of_all,
+        floors: vec![floors.majority(), floors.random(), thumbnail, floors.source_oracle()],
+        less_learned,
         confidence: Available::Yes(tests.confidence(cases)),
         prediction_sets: tests.sets(cases),
         selective: tests.selective(cases),
         precision_recall: tests.precision_recall(cases),
         shortcuts: guards.shortcuts(),
         leakage: guards.leakage(),
-        outside: outside(subject, &asked, &items, asking, learner.as_ref())?,
-        index: recall(space(0)?.as_ref(), settings.vote)?,
+        outside: outside(subject, &plan, &asked, &items, asking, learner.as_ref())?,
+        index: recall(cases, settings.vote)?,
         hardest: hardest(subject, &plan, &asked, &tests),
         notes: notes(subject, settings),
     })
@@ -248,9 +249,11 @@ fn split_in_words(subject: &Subject, settings: &Settings) -> String {
     }
 }
 
-/// How much at home an image is: its similarity to the last neighbor that votes, in the whole archive without its own group.
+/// How much at home an image is: its similarity to the last neighbor that votes, in the whole archive without its own group. Similarities of two
+/// learned spaces can't be compared: where a metric is learned, both sides are asked by the first fit, which has learned from neither.
 fn outside(
     subject: &Subject,
+    plan: &Plan,
     asked: &Asked,
     items: &[usize],
     asking: Asking,
@@ -264,6 +267,11 @@ fn outside(
     };
     let home: Vec<f64> = items
         .iter()
+        .filter(|&&item| {
+            asked.test_views[item]
+                .first()
+                .is_some_and(|&view| plan.views[view].fit == 0)
+        })
         .filter_map(|&item| asked.by_rule(item, Rule::Guarded))
         .map(last)
         .collect();
@@ -402,6 +410,12 @@ fn notes(subject: &Subject, settings: &Settings) -> Vec<String> {
             "The smallest class has {smallest} groups: read the intervals, not the values. At {:.0} % a class needs 19 groups to be calibrated on.",
             LEVELS[1] * 100.0
         ));
+    }
+    if settings.learn && !subject.outside.is_empty() {
+        notes.push(
+            "Images that do not belong are told apart by the metric of one fold alone, if it was learned in the archive's own space; else they are left out."
+                .to_owned(),
+        );
     }
     if settings.resamples < 1000 {
         notes.push(format!("Intervals are of {} resamples only.", settings.resamples));

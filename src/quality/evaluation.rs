@@ -17,6 +17,8 @@ pub struct Evaluation {
     pub decisions: Decisions,
     /// The same by methods that see no disease, or nothing: what every figure has to beat.
     pub floors: Vec<Floor>,
+    /// The same with less learned: every space as it is and, of several, each with a metric of its own. Empty where nothing is learned.
+    pub less_learned: Vec<Floor>,
     /// Whether a confidence of 0.8 is right eight times of ten.
     pub confidence: Available<ConfidenceReport>,
     /// Sets of classes that can't be ruled out, at each level.

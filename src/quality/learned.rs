@@ -1,5 +1,6 @@
-//! Learned spaces that are judged fairly: what is fitted, and every choice between settings, has seen neither the images it is asked about nor
-//! their groups (nested cross-validation: Varma and Simon, BMC Bioinformatics 7, 2006).
+//! Learned spaces that are judged fairly: what is fitted, and every choice between settings, has seen neither the images that are tested nor their
+//! groups (nested cross-validation: Varma and Simon, BMC Bioinformatics 7, 2006). The parts that calibrate are asked by what is fitted without them,
+//! too, but share their round's choice of space and shrinkage.
 
 use std::collections::BTreeMap;
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::Warning;
 use crate::domain::{Ask, ClassLabel, Coverage, ImageId, Ranking, Region, Space, SpaceId, Verdict, Window};
 
 /// An image as it came, with whose it is if the client says so. `Debug` shows sizes only: bytes and identities are never logged.
@@ -79,6 +80,8 @@ pub struct Answer {
     pub ranking: Ranking,
     /// What they suggest.
     pub verdict: Verdict,
+    /// What else may have made them similar.
+    pub warnings: Vec<Warning>,
     /// Which shards answered.
     pub coverage: Coverage,
     /// The archive version that answered.

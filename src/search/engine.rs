@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::answer::{Answer, AskedQuery, EmbeddedImage, Overview, Saturation, Timings, Upload};
 use super::prepare::{InModel, PreparedImage, Preparer};
 use super::served::{Served, Version};
-use super::{local, merge, vote};
+use super::{local, merge, vote, warn};
 use crate::archive::{Archive, Identity};
 use crate::domain::{Ask, Coverage, Embedding, ImageId, Key, PatientKeys, Query, Record, Region, SpaceId};
 use crate::embed::{Embedded, Embedder};
@@ -236,12 +236,14 @@ impl Engine {
             // One machine holds every shard, so that one leg is the whole plan; merge is what will join several.
             let ranking = merge::merge(vec![local::search(&version.snapshot, &query, &ask)?], ask.k);
             let verdict = vote::vote(&ranking, ask.vote, ask.k);
+            let warnings = warn::warnings(&ranking.hits, &ask, version.snapshot.sources());
             let elapsed = ms(started.elapsed());
             let shards = version.state.manifest.shards.len();
             Ok(Answer {
                 query: AskedQuery::default(),
                 ranking,
                 verdict,
+                warnings,
                 coverage: Coverage {
                     shards,
                     answered: shards,

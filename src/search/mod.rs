@@ -1,4 +1,4 @@
-//! From an image to an answer. `engine` is the tour; `plan`, `merge` and `vote` are pure.
+//! From an image to an answer. `engine` is the tour; `plan`, `merge`, `vote` and `warn` are pure.
 
 mod answer;
 mod engine;
@@ -9,9 +9,11 @@ pub mod plan;
 mod prepare;
 mod served;
 pub mod vote;
+mod warn;
 
 pub use answer::{Answer, AskedQuery, EmbeddedImage, ImageFacts, Overview, Saturation, Timings, Upload};
 pub(crate) use engine::Whose;
 pub use engine::{Engine, Parts, QUERY_IDS_MAX};
 pub use prepare::{Picture, Prepared, PreparedImage, Preparer, prepare};
 pub use served::{Served, Version};
+pub use warn::Warning;

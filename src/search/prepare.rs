@@ -169,7 +169,7 @@ impl Preparer {
                 preprocess,
             } = prepare(&decoder, &input, &bytes, region)?;
             let pending = coming.send(input, deadline)?;
-            // The model has it: what only the search needs is computed beside it, not before it where both share a processor.
+            // The model has it and goes first where both share a processor: what only the search needs is computed beside it.
             std::thread::yield_now();
             let mut image = picture.digest(&bytes);
             image._memory = Some(memory);

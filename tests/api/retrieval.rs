@@ -164,6 +164,36 @@ async fn a_write_is_answered_once_and_found_at_its_version() {
 }
 
 #[actix_web::test]
+async fn neighbors_of_one_source_alone_are_warned_of() {
+    let app = spawn_app().await;
+    let mut version = String::new();
+    // Three of nine: one of 27 triples by chance.
+    let there = (303..309).map(|number| (2, number, "there"));
+    for (class, number, source) in (300..303).map(|number| (0, number, "here")).chain(there) {
+        let (status, receipt) = app.add(&image(class, number), &[("source", source)]).await;
+        assert_eq!(status, 201, "{receipt}");
+        version = receipt["version"].to_string();
+    }
+    let both = [
+        ("sources", "here"),
+        ("sources", "there"),
+        ("min_version", version.as_str()),
+    ];
+    let file = image(0, 310);
+    let near = app.search(&file, &[&both[..], &[("k", "3")]].concat()).await;
+    assert_eq!(near["warnings"][0]["type"], "one-source", "{near:#}");
+    let message = near["warnings"][0]["message"].as_str().unwrap();
+    assert!(
+        message.contains("one source, here, of 2") && message.contains("33 %"),
+        "{message}"
+    );
+    let all = app.search(&file, &[&both[..], &[("k", "4")]].concat()).await;
+    assert_eq!(all["warnings"], json!([]));
+    let without = [("exclude_source", "there"), ("sources", "here"), ("k", "3")];
+    assert_eq!(app.search(&file, &without).await["warnings"], json!([]));
+}
+
+#[actix_web::test]
 async fn one_patient_has_one_vote() {
     let app = spawn_app().await;
     let mut version = String::new();

@@ -194,6 +194,13 @@ def test_what_was_not_searched_is_said_beside_the_vote(page, case, archive):
     assert page.locator(".verdict .bars li").count() == 2, "a class that was not searched has no count"
 
 
+def test_warnings_stand_beside_the_vote(page, case):
+    message = "All 10 neighbors come from one source, Ward 7, of 3 in the archive."
+    change_answer(page, lambda answer: answer.update({"warnings": [{"type": "one-source", "message": message}]}))
+    search_case(page, case)
+    assert message in page.inner_text(".verdict")
+
+
 def test_one_class_alone_is_no_vote(page, case, archive):
     a = archive["classes"][0]["name"]
     assert let_vote(page, case, {a: 10}, classes=[a]) == f"Only {a} was searched: no vote"

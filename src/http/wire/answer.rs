@@ -30,6 +30,8 @@ pub struct SearchResponse {
     pub nearest_per_class: Vec<Neighbor>,
     /// What the neighbors' labels suggest.
     pub suggestion: Suggestion,
+    /// What else than the disease may have made the neighbors similar.
+    pub warnings: Vec<Warning>,
     /// Which parts of the archive answered.
     pub coverage: Coverage,
     /// How each class was searched.
@@ -171,6 +173,17 @@ pub struct Suggestion {
     pub calibration: Calibration,
 }
 
+/// What a reader should know before believing the neighbors.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Warning {
+    /// A stable name: `one-source`, all neighbors come from one of several sources.
+    #[serde(rename = "type")]
+    #[schema(example = "one-source")]
+    pub kind: &'static str,
+    /// In words.
+    pub message: String,
+}
+
 /// Whether a class is suggested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -261,6 +274,12 @@ impl SearchResponse {
                 .map(|hit| Neighbor::new(hit, None, names))
                 .collect(),
             suggestion: Suggestion::new(&answer.verdict),
+            warnings: (answer.warnings.iter())
+                .map(|warning| Warning {
+                    kind: warning.kind(),
+                    message: warning.message(),
+                })
+                .collect(),
             coverage: Coverage {
                 shards: answer.coverage.shards,
                 answered: answer.coverage.answered,
@@ -450,7 +469,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::domain::{Ask, CalibrationNote, PackRef, Ranking, Slot, Verdict, VoteMethod};
-    use crate::search::{AskedQuery, ImageFacts};
+    use crate::search::{self, AskedQuery, ImageFacts};
 
     pub fn record(byte: u8, class: Option<&str>) -> Record {
         Record {
@@ -518,6 +537,12 @@ pub(super) mod tests {
                     why_not: Some("this archive has no calibration".into()),
                 },
             },
+            warnings: vec![search::Warning::OneSource {
+                source: "here".into(),
+                neighbors: 3,
+                share: 0.25,
+                sources: 2,
+            }],
             coverage: domain::Coverage {
                 shards: 1,
                 answered: 1,
@@ -557,6 +582,11 @@ pub(super) mod tests {
                 "prediction_set": null,
                 "calibration": {"id": null, "valid": false, "why_not": "this archive has no calibration"}
             },
+            "warnings": [{
+                "type": "one-source",
+                "message": "All 3 neighbors come from one source, here, of 2 searched (it has 25 % of their images). They may be similar by how the images \
+                            were made, not by what they show: search again without this source."
+            }],
             "coverage": {"shards": 1, "answered": 1, "missing": []},
             "path": {"COVID": "hnsw"},
             "archive": {"version": 7, "images": 251},

@@ -34,6 +34,7 @@ pub fn evaluation(mark: &str) -> Evaluation {
         .collect(),
         decisions: decisions(mark),
         floors: floors(mark),
+        less_learned: floors(mark).into_iter().take(1).collect(),
         confidence: Available::Yes(ConfidenceReport {
             raw: Reliability {
                 ece: 0.061,

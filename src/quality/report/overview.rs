@@ -175,7 +175,7 @@ pub fn floors(evaluation: &Evaluation) -> Section {
     let ours = std::iter::once("<strong>This evaluation</strong>".to_owned())
         .chain(ours.map(interval))
         .collect();
-    let floors = evaluation.floors.iter().map(|floor| {
+    let floors = evaluation.floors.iter().chain(&evaluation.less_learned).map(|floor| {
         let figures = match &floor.figures {
             Available::Yes(of) => [of.accuracy, of.balanced_accuracy, of.macro_f1, of.precision_at_10].map(interval),
             Available::No { .. } => [NONE; 4].map(str::to_owned),
@@ -203,7 +203,7 @@ pub fn floors(evaluation: &Evaluation) -> Section {
         how: "What methods that know less reach on the same split. Where a floor comes close, the task is easy, or something other than disease tells the \
               classes apart.",
         body: table(
-            "All figures of this evaluation and of the floors, with 95 % intervals",
+            "All figures of this evaluation, of the floors, and with less learned, with 95 % intervals",
             &heads,
             std::iter::once(ours).chain(floors),
         ) + &undecided,

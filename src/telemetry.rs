@@ -66,6 +66,15 @@ where
         .map_err(|error| Error::with_source(ErrorKind::Internal, "background work panicked", error))?
 }
 
+/// Runs work of a few milliseconds at most where it is asked for: what else waits on this thread waits for it.
+///
+/// # Errors
+/// Those of `work`; `Internal` when it panicked, as on a thread of its own.
+pub fn run_here<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::internal("work panicked")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +83,9 @@ mod tests {
     async fn blocking_work_gives_its_result_and_a_panic_is_internal() {
         assert_eq!(run_blocking(|| Ok(7)).await.unwrap(), 7);
         let error = run_blocking::<(), _>(|| panic!("on purpose")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert_eq!(run_here(|| Ok(7)).unwrap(), 7);
+        let error = run_here::<()>(|| panic!("on purpose")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal);
     }
 

@@ -116,6 +116,11 @@ pub struct Decoder {
     workers: Pool,
 }
 
+/// Largest file that [`Decoder::is_quick`], in bytes: what an X-ray of 700 x 700 pixels takes as JPEG, or one of 299 x 299 as PNG.
+const QUICK_BYTES_MAX: usize = 128 << 10;
+/// Most pixels of it.
+const QUICK_PIXELS_MAX: u64 = 600_000;
+
 impl Decoder {
     /// Nothing is started before the first DICOM file.
     pub fn new(settings: DecoderSettings) -> Self {
@@ -140,6 +145,12 @@ impl Decoder {
         };
         let pixels = size.map_or(0, |(width, height)| u64::from(width) * u64::from(height));
         pixels.min(self.limits.pixels_max)
+    }
+
+    /// Whether a file is decoded here, without a worker, in a few milliseconds: a PNG or JPEG of few bytes and pixels.
+    pub fn is_quick(&self, bytes: &[u8]) -> bool {
+        let here = matches!(sniff(bytes), Ok(Format::Png | Format::Jpeg));
+        here && bytes.len() <= QUICK_BYTES_MAX && self.announced_pixels(bytes) <= QUICK_PIXELS_MAX
     }
 
     /// Steps 1 and 2 of the pipeline: PNG and JPEG here, DICOM checked here and decoded in a worker.
@@ -213,6 +224,22 @@ mod tests {
         let mut bomb = png;
         bomb[16..24].fill(0xff);
         assert_eq!(decoder.announced_pixels(&bomb), Limits::default().pixels_max);
+    }
+
+    #[test]
+    fn only_small_pictures_are_quick() {
+        let decoder = decoder(1 << 20);
+        let png = |side: u32| {
+            let levels = vec![1; (side * side) as usize];
+            crate::imaging::png::encode(side, side, &crate::imaging::Samples::Gray8(levels)).unwrap()
+        };
+        assert!(decoder.is_quick(GRAY_JPEG) && decoder.is_quick(&png(700)));
+        assert!(!decoder.is_quick(&png(800)));
+        let mut long = png(8);
+        long.resize(QUICK_BYTES_MAX + 1, 0);
+        assert!(!decoder.is_quick(&long));
+        let dicom = crate::imaging::dicom::testing::Dicom::gray16(2, 1, &[1, 2]).file();
+        assert!(!decoder.is_quick(&dicom) && !decoder.is_quick(b"text"));
     }
 
     #[test]

@@ -14,8 +14,9 @@ fn main() {
     // First a `lib` folder beside the program's own, as in a container; then the place of this build.
     link_arg("-Wl,-rpath,$ORIGIN/../lib");
     link_arg(&format!("-Wl,-rpath,{}", lib.display()));
+    // The folder, not a file that may not be there: what is missing would be built again and again.
+    println!("cargo:rerun-if-changed={}", lib.display());
     let cuda: PathBuf = lib.join("libtorch_cuda.so");
-    println!("cargo:rerun-if-changed={}", cuda.display());
     if cuda.exists() {
         // The CUDA kernels register themselves when loaded; no symbol of theirs is named here, so the linker would leave them out.
         link_arg(&format!("-L{}", lib.display()));

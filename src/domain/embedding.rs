@@ -86,7 +86,12 @@ pub fn similarity(a: &[f32], b: &[f32]) -> f32 {
     for (lane, (x, y)) in a_tail.iter().zip(b_tail).enumerate() {
         sums[lane] += x * y;
     }
-    // A balanced tree of additions: fixed order, small rounding error.
+    sum(sums)
+}
+
+/// The sum of partial sums, a power of two of them, by a balanced tree of additions: fixed order, small rounding error.
+#[inline(always)]
+pub(crate) fn sum<const LANES: usize>(mut sums: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {

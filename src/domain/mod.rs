@@ -9,6 +9,7 @@ mod space;
 mod verdict;
 
 pub use ask::{Ask, Exclude, K_MAX, Query, Region, VoteMethod};
+pub(crate) use embedding::sum;
 pub use embedding::{Embedding, similarity};
 pub use ids::{ClassLabel, ImageId, Key, LabelSource, Slot, UNLABELLED};
 pub use ranking::{Coverage, Group, Hit, PathTaken, Ranking};

@@ -116,7 +116,7 @@ pub struct Decoder {
     workers: Pool,
 }
 
-/// Largest file that [`Decoder::is_quick`], in bytes: what an X-ray of 700 x 700 pixels takes as JPEG, or one of 299 x 299 as PNG.
+/// Largest file that [`Decoder::is_quick`], in bytes.
 const QUICK_BYTES_MAX: usize = 128 << 10;
 /// Most pixels of it.
 const QUICK_PIXELS_MAX: u64 = 600_000;

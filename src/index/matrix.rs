@@ -4,6 +4,8 @@
 //! tell that most rows are too far away to matter, by a bound that is certain; only the few that are left are read whole. Nothing is rounded
 //! away: both halves together are the number as it came.
 
+use crate::domain::sum;
+
 /// Partial sums of a rough product: four vector registers of the widest unit, so that none waits for the sum before.
 const LANES: usize = 64;
 
@@ -100,14 +102,7 @@ impl Matrix {
         for (lane, (x, y)) in query_tail.iter().zip(row_tail).enumerate() {
             sums[lane] += x * rounded(*y);
         }
-        let mut width = LANES / 2;
-        while width > 0 {
-            for lane in 0..width {
-                sums[lane] += sums[lane + width];
-            }
-            width /= 2;
-        }
-        sums[0]
+        sum(sums)
     }
 
     fn range(&self, row: u32) -> std::ops::Range<usize> {

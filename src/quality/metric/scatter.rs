@@ -212,7 +212,6 @@ impl Scatter {
             components: transposed.ncols(),
             mean: self.mean.iter().map(|&x| x as f32).collect(),
             projection,
-            shrinkage,
         })
     }
 }

@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
 
     {
-        let segment = Segment::new(&rows_input)?;
+        let segment = Segment::new(&rows_input, None)?;
         let matrix: Vec<f32> = (0..rows as u32).flat_map(|row| segment.vector(row)).collect();
         report("read, one thread", &mut || {
             black_box(read(&matrix));
@@ -75,6 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let input = SnapshotInput {
             version: 1,
             dimension: mixture.dimension,
+            metric: None,
             classes: Vec::new(),
             segments: vec![(rows_input.clone(), Vec::new())],
             graphs: Vec::new(),

@@ -93,7 +93,7 @@ impl Built {
     fn of(mixture: &Mixture, rows: usize, settings: &IndexSettings) -> Result<Self> {
         let rows = Arc::new(mixture.segment(rows));
         let start = Instant::now();
-        let graphs = Segment::new(&rows)?.build_graphs(settings)?;
+        let graphs = Segment::new(&rows, None)?.build_graphs(settings)?;
         let graphs = graphs.into_iter().map(|(class, bytes)| (class, bytes.into())).collect();
         Ok(Self {
             rows,
@@ -130,6 +130,7 @@ impl Built {
         SnapshotInput {
             version: 1,
             dimension: self.rows.dimension,
+            metric: None,
             classes: Vec::new(),
             segments: vec![(self.rows.clone(), tombstones)],
             graphs: graphs.collect(),

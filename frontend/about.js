@@ -28,6 +28,7 @@ export function openAbout(archive) {
       row("Scope", scope),
       row("Keeps", retention(archive.retention)),
       row("Patients", archive.identity === "linked" ? "pseudonyms, linked for those allowed to see" : "pseudonyms only"),
+      archive.metric && row("Similar by", learned(archive.metric)),
       row("Version", number(archive.version)),
       row("Made", archive.created_at && new Date(archive.created_at).toLocaleString()),
       el("div", {}, el("dt", {}, "Model"), model)),
@@ -37,6 +38,14 @@ export function openAbout(archive) {
   getModel().then(
     (card) => { model.textContent = [card.architecture ?? card.name, card.dimension && `${card.dimension} dimensions`, card.weights?.licence && `weights ${card.weights.licence}`, card.device].filter(Boolean).join(", "); },
     () => { model.textContent = "could not be asked"; });
+}
+
+/** What the learned metric is, and what it brought on patients that it had not seen. */
+function learned({ images, groups, held_out, fitted_on }) {
+  const all = images.reduce((sum, each) => sum + each.images, 0);
+  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  return `a metric learned from ${plural(all, "image")} of ${plural(groups, "group")} (version ${number(fitted_on)}): the class was found for ${percent(held_out.with)} ` +
+    `of those left out, a mean over classes, and for ${percent(held_out.without)} without it`;
 }
 
 function bars(archive) {

@@ -10,6 +10,7 @@ export function explain({ body, requestId }, archive) {
     el("div", { class: "explain-body" },
       el("section", {}, el("h3", {}, "What was searched"), facts([
         ["Archive", `${archive.name}, version ${body.archive.version}, ${plural(body.archive.images, "image")}`],
+        ["Similar by", body.metric ? "what tells this archive's classes apart, learned from its labels" : "the network's own features"],
         ["Its parts (shards)", `${coverage.answered} of ${coverage.shards} answered${coverage.missing.length ? `; missing: ${coverage.missing.join(", ")}` : ""}`],
         ["Only classes", query.classes?.join(", ") ?? "all"],
         query.sources?.length > 0 && ["Only sources", query.sources.join(", ")],
@@ -27,6 +28,7 @@ export function explain({ body, requestId }, archive) {
       el("section", {}, el("h3", {}, "Time by stage"), timings(body.timings_ms)),
       el("section", { class: "wide" }, el("h3", {}, "To repeat it"), facts([
         ["Embedding space", el("code", {}, body.space)],
+        body.metric && ["Learned metric", el("code", {}, body.metric)],
         requestId && ["Request", el("code", {}, requestId)],
         ["Use", body.intended_use],
       ]))));

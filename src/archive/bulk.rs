@@ -4,44 +4,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-
 use super::commit::{Propose, Proposed, base, commit};
 use super::draft::{Draft, Meeting, admit, alias_of, check_image, encode, keep_vector};
+use super::graphs::Graphs;
 use super::merge::ROWS_BYTES_MAX;
 use super::pack::{Kind, PackBuilder, Slice};
 use super::rows::Rows;
-use super::store::{blocking, object_name};
 use super::{
-    Archive, GraphEntry, GraphParameters, Identity, Moment, NewImage, NewPixels, Outcome, PackEntry, Retention,
-    RowsEntry, RowsObject, RowsProvenance, State,
+    Archive, GraphBuilder, GraphEntry, Identity, MetricEntry, Moment, NewImage, NewPixels, Outcome, PackEntry,
+    Retention, RowsEntry, RowsObject, RowsProvenance, State,
 };
-use crate::domain::{Alias, ClassLabel, Key, Record, Unknown};
+use crate::domain::{Alias, ClassLabel, Key, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Packs that are not named yet are safe from collection for 13 hours at least; the last of them is left for the commit.
 pub(super) const AGE_MAX: Duration = Duration::from_secs(12 * 3600);
-
-const GRAPH_MAGIC: &[u8; 8] = b"MSGRAPH1";
-const GRAPH_FORMAT: u32 = 1;
-
-/// Builds the graphs of a rows object that is about to be named. Runs on a thread where it may compute.
-pub type GraphBuilder = Arc<dyn Fn(&RowsObject) -> Result<Vec<NewGraph>> + Send + Sync>;
-
-/// A graph over the rows of one class of a rows object, all of which are in one shard.
-pub struct NewGraph {
-    /// The class; none: the rows without one.
-    pub class: Option<ClassLabel>,
-    /// Rows in the graph; its keys are row numbers in the object.
-    pub rows: u64,
-    /// The learned metric it was built for; none: cosine.
-    pub metric: Option<String>,
-    /// How it was built.
-    pub parameters: GraphParameters,
-    /// As the index wrote it.
-    pub bytes: Vec<u8>,
-}
 
 /// What adding many images did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -280,6 +257,8 @@ struct Written {
     fresh: Vec<usize>,
     rows: Vec<(RowsEntry, Arc<RowsObject>)>,
     graphs: Vec<GraphEntry>,
+    /// The metric that they are for.
+    metric: Option<MetricEntry>,
 }
 
 impl Propose for Append {
@@ -317,7 +296,8 @@ impl Propose for Append {
             return Ok(None);
         }
         // Another writer seldom adds one of these images: then what was written on the older base is still right.
-        if self.written.as_ref().is_none_or(|written| written.fresh != fresh) {
+        let fits = |written: &Written| written.fresh == fresh && written.metric == base.manifest.metric;
+        if !self.written.as_ref().is_some_and(fits) {
             self.written = Some(self.write(archive, base, fresh, commit).await?);
         }
         let mut manifest = base.manifest.as_ref().clone();
@@ -346,6 +326,10 @@ impl Append {
         }
         let mut rows = Vec::new();
         let mut graphs = Vec::new();
+        let builder = match &self.graphs {
+            Some(build) => Some(Graphs::of(archive, build, manifest).await?),
+            None => None,
+        };
         let chunk = (ROWS_BYTES_MAX / (manifest.space.dimension * 4)).max(1);
         for ((_, provenance), indexes) in groups {
             for indexes in indexes.chunks(chunk) {
@@ -360,124 +344,17 @@ impl Append {
                 };
                 let (entry, object, bytes) = encode(content, manifest, false).await?;
                 archive.store().put_object(&entry.object, bytes).await?;
-                if let Some(build) = &self.graphs {
-                    graphs.extend(write_graphs(archive, build, &object, &entry).await?);
+                if let Some(builder) = &builder {
+                    graphs.extend(builder.write(&object, &entry).await?);
                 }
                 rows.push((entry, object));
             }
         }
-        Ok(Written { fresh, rows, graphs })
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct GraphHeader {
-    format: u32,
-    rows_object: String,
-    shard: u32,
-    class: Option<ClassLabel>,
-    rows: u64,
-    metric: Option<String>,
-    parameters: GraphParameters,
-}
-
-/// Builds and writes the graphs of one rows object. The file says what it is a graph of: `MSGRAPH1`, u32 LE length of the header, JSON
-/// header filled up with spaces to a multiple of 64 from the start, then the index's own bytes.
-pub(super) async fn write_graphs(
-    archive: &Archive,
-    build: &GraphBuilder,
-    object: &Arc<RowsObject>,
-    entry: &RowsEntry,
-) -> Result<Vec<GraphEntry>> {
-    let build = Arc::clone(build);
-    let of = Arc::clone(object);
-    let mut entries = Vec::new();
-    for graph in blocking(move || build(&of)).await?? {
-        let &[shard] = entry.shards.as_slice() else {
-            return Err(Error::internal("a graph needs rows of one shard"));
-        };
-        let NewGraph {
-            class,
+        Ok(Written {
+            fresh,
             rows,
-            metric,
-            parameters,
-            bytes: payload,
-        } = graph;
-        let header = GraphHeader {
-            format: GRAPH_FORMAT,
-            rows_object: object.name.clone(),
-            shard,
-            class,
-            rows,
-            metric,
-            parameters,
-        };
-        let text = serde_json::to_vec(&header).map_err(|error| {
-            Error::with_source(ErrorKind::Internal, "a graph's header can't be written as JSON", error)
-        })?;
-        let start = (12 + text.len()).next_multiple_of(64);
-        let mut bytes = Vec::with_capacity(start + payload.len());
-        bytes.extend(GRAPH_MAGIC);
-        bytes.extend(((start - 12) as u32).to_le_bytes());
-        bytes.extend(text);
-        bytes.resize(start, b' ');
-        bytes.extend(payload);
-        let (name, bytes) = object_name("graphs", bytes.into()).await?;
-        let size = bytes.len() as u64;
-        archive.store().put_object(&name, bytes).await?;
-        let GraphHeader {
-            rows_object,
-            shard,
-            class,
-            rows,
-            metric,
-            parameters,
-            ..
-        } = header;
-        entries.push(GraphEntry {
-            object: name,
-            bytes: size,
-            rows_object,
-            shard,
-            class,
-            rows,
-            metric,
-            parameters,
-            other: Unknown::new(),
-        });
+            graphs,
+            metric: manifest.metric.clone(),
+        })
     }
-    Ok(entries)
-}
-
-/// The index's own bytes of a graph object.
-///
-/// # Errors
-/// `Damaged` when it is not the graph that the manifest means; `Unavailable` for the format of a later program.
-pub(super) fn graph_payload(entry: &GraphEntry, bytes: Bytes) -> Result<Bytes> {
-    let damaged = || {
-        Error::new(
-            ErrorKind::Damaged,
-            format!("`{}` is not the graph that it should be", entry.object),
-        )
-    };
-    let rest = bytes.strip_prefix(GRAPH_MAGIC).ok_or_else(damaged)?;
-    let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
-    let length = u32::from_le_bytes(*length) as usize;
-    let header: GraphHeader = rest
-        .get(..length)
-        .and_then(|header| serde_json::from_slice(header).ok())
-        .ok_or_else(damaged)?;
-    if header.format != GRAPH_FORMAT {
-        return Err(Error::new(
-            ErrorKind::Unavailable,
-            format!(
-                "`{}` has format {}, this program reads format {GRAPH_FORMAT}: use a newer medsearch",
-                entry.object, header.format
-            ),
-        ));
-    }
-    if header.rows_object != entry.rows_object || header.class != entry.class {
-        return Err(damaged());
-    }
-    Ok(bytes.slice(12 + length..))
 }

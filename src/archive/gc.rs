@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Manifests read at a time.
 const READS_MAX: usize = 8;
-const FOLDERS: [&str; 4] = ["rows", "graphs", "thumbnails", "pixels"];
+const FOLDERS: [&str; 5] = ["rows", "graphs", "metrics", "thumbnails", "pixels"];
 /// Below this age of manifests a writer could take a number again that was collected while it held the version before: twice the age of a
 /// base, and time for a commit that is being tried.
 const MANIFEST_AGE_MIN: Duration = Duration::from_secs(2 * BASE_AGE_MAX.as_secs() + 60);

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::IdentityMode;
 use super::store::is_object_name;
+use super::{IdentityMode, MetricEntry};
 use crate::domain::{ClassLabel, Slot, Space, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -44,8 +44,8 @@ pub struct Manifest {
     pub precisions: Vec<String>,
     /// Classes with at least one image, sorted.
     pub classes: Vec<ClassLabel>,
-    /// A learned metric.
-    pub metric: Option<Value>,
+    /// The learned metric by which it is searched; absent: cosine.
+    pub metric: Option<MetricEntry>,
     /// A calibration of votes.
     pub calibration: Option<Value>,
     /// Which slots each shard owns: sorted, disjoint, all of them.
@@ -482,7 +482,8 @@ impl Manifest {
         let rows = self.rows.iter().map(|entry| (entry.object.as_str(), entry.bytes));
         let graphs = self.graphs.iter().map(|entry| (entry.object.as_str(), entry.bytes));
         let packs = self.packs.iter().map(|entry| (entry.object.as_str(), entry.bytes));
-        rows.chain(graphs).chain(packs)
+        let metric = self.metric.iter().map(|entry| (entry.object.as_str(), entry.bytes));
+        rows.chain(graphs).chain(packs).chain(metric)
     }
 
     /// What contradicts itself, in words.
@@ -537,8 +538,17 @@ impl Manifest {
                 .all(|pack| packs.contains(pack)),
             "a pack is missing",
         )?;
+        if let Some(metric) = &self.metric {
+            ensure(is_object_name(&metric.object, "metrics"), "a metric has an odd name")?;
+            ensure(
+                (1..=self.space.dimension).contains(&metric.components),
+                "a metric has more components than the vectors",
+            )?;
+        }
+        let metric = self.metric.as_ref().map(|metric| &metric.object);
         let mut graphs = BTreeSet::new();
         for graph in &self.graphs {
+            ensure(graph.metric.as_ref() == metric, "a graph is of another metric")?;
             ensure(is_object_name(&graph.object, "graphs"), "a graph has an odd name")?;
             ensure(graphs.insert(&graph.object), "a graph is named twice")?;
             let of = rows.get(graph.rows_object.as_str());

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::bulk::{AGE_MAX, GraphBuilder, write_graphs};
+use super::bulk::AGE_MAX;
 use super::commit::{Propose, Proposed};
 use super::draft::encode;
 use super::gc::ERASE_WITHIN;
+use super::graphs::Graphs;
 use super::pack::{self, Kind, PackBuilder};
 use super::rows::Rows;
 use super::store::blocking;
 use super::{
-    Archive, GraphEntry, Manifest, Moment, PackEntry, RowsEntry, RowsObject, RowsProvenance, State, Tombstones,
+    Archive, GraphBuilder, GraphEntry, Manifest, MetricEntry, Moment, PackEntry, RowsEntry, RowsObject, RowsProvenance,
+    State, Tombstones,
 };
 use crate::domain::{PackRef, Record};
 use crate::error::{ErrorKind, Result};
@@ -53,6 +55,8 @@ struct Written {
     sources: BTreeSet<String>,
     rows: Vec<(RowsEntry, Arc<RowsObject>)>,
     graphs: Vec<GraphEntry>,
+    /// The metric that they are for.
+    metric: Option<MetricEntry>,
     packs: Vec<PackEntry>,
     /// Packs that could not be read.
     damaged: BTreeSet<String>,
@@ -77,7 +81,10 @@ impl Propose for Merge {
                 .iter()
                 .all(|name| base.manifest.rows.iter().any(|entry| entry.object == *name))
         };
-        let safe = |written: &Written| written.began.age(archive.moment()) <= AGE_MAX && named(&written.sources);
+        let safe = |written: &Written| {
+            let young = written.began.age(archive.moment()) <= AGE_MAX;
+            young && named(&written.sources) && written.metric == base.manifest.metric
+        };
         if !self.written.as_ref().is_some_and(safe) {
             let sources = sources(base, self.scale, archive.now());
             self.written = match sources.rows.is_empty() {
@@ -338,9 +345,14 @@ async fn write(
         sources: sources.rows.clone(),
         rows: vec![],
         graphs: vec![],
+        metric: manifest.metric.clone(),
         packs: packs.clone(),
         damaged,
         moved: HashMap::new(),
+    };
+    let builder = match graphs {
+        Some(build) => Some(Graphs::of(archive, build, manifest).await?),
+        None => None,
     };
     let chunk = rows_max(manifest.space.dimension);
     for ((shard, provenance), rows) in groups {
@@ -371,10 +383,8 @@ async fn write(
             let delta = shard.is_none() && (rows.len() as u64) < DELTA_ROWS_MAX;
             let (entry, object, bytes) = encode(content, manifest, delta).await?;
             archive.store().put_object(&entry.object, bytes).await?;
-            if let Some(build) = graphs.filter(|_| shard.is_some()) {
-                written
-                    .graphs
-                    .extend(write_graphs(archive, build, &object, &entry).await?);
+            if let Some(builder) = builder.as_ref().filter(|_| shard.is_some()) {
+                written.graphs.extend(builder.write(&object, &entry).await?);
             }
             let index = written.rows.len();
             let from = |&(object, row): &(usize, u32)| (base.rows[object].name.clone(), row);

@@ -1,27 +1,32 @@
 //! The durable truth: immutable objects named by content, numbered manifests that name them, and one way to write: create manifest n+1.
 //!
 //! # Layout
-//! - `store` the place (put-if-absent, verified reads), `manifest`, `rows`, `pack` the formats.
+//! - `store` the place (put-if-absent, verified reads), `manifest`, `rows`, `pack`, `graphs`, `metric` the formats, `frame` how some of them begin.
 //! - `secret`, `identity` pseudonyms in place of ids.
 //! - `state` one version in memory; `draft` what a change does to it (pure); `commit` how it becomes the next version.
-//! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects; `gc` deletes what nothing names.
+//! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects; `switch` another
+//!   metric; `gc` deletes what nothing names.
 //! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything.
 
 mod bulk;
 mod commit;
 mod draft;
 mod export;
+mod frame;
 mod gc;
+mod graphs;
 mod identity;
 mod interchange;
 mod manifest;
 mod merge;
+mod metric;
 mod npy;
 mod pack;
 mod rows;
 mod secret;
 mod state;
 mod store;
+mod switch;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -39,16 +44,18 @@ use jiff::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub use bulk::{Appended, Bulk, GraphBuilder, NewGraph};
+pub use bulk::{Appended, Bulk};
 pub use draft::{Change, NewImage, NewPixels, Outcome};
 pub use export::{Exported, export};
 pub use gc::{Collected, CompactSettings, OBJECT_AGE, compact, maintain};
+pub use graphs::{GraphBuilder, NewGraph};
 pub use identity::{Identity, IdentityMode};
 pub use interchange::{CLASS_FORMAT, ClassData, ClassFile, Described, VectorProvenance, load_folder, open_age};
 pub use manifest::{
     ArchiveInfo, GraphEntry, GraphParameters, Manifest, ModelRef, PackEntry, Retention, RowsEntry, Scope, Shard, Shown,
     Tombstones,
 };
+pub use metric::{Fitted, HeldOut, MetricEntry};
 pub use npy::{Matrix, NpyWriter, read_npy};
 pub use rows::{RowsHeader, RowsObject, RowsProvenance};
 pub use secret::Secret;
@@ -56,7 +63,7 @@ pub use state::State;
 pub use verify::{Verified, verify};
 pub use writer::{Committed, Writer, WriterSettings};
 
-use crate::domain::{PackRef, Space, Unknown};
+use crate::domain::{Metric, PackRef, Space, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 use manifest::{FORMAT, MANIFESTS};
 pub use store::local_folder;
@@ -106,6 +113,8 @@ struct Inner {
     known: Mutex<Known>,
     /// Rows objects that someone holds, so that a writer and a server in one process share them.
     rows: Mutex<HashMap<String, Weak<RowsObject>>>,
+    /// The metric that was read last, by name, for as long as someone holds it.
+    metric: Mutex<Option<(String, Weak<Metric>)>>,
 }
 
 /// The newest manifest, and when that was certain.
@@ -271,6 +280,7 @@ impl Archive {
             tuning,
             known,
             rows: Mutex::default(),
+            metric: Mutex::default(),
         }))
     }
 
@@ -323,7 +333,7 @@ impl Archive {
     /// # Errors
     /// `Unavailable`, `Damaged`.
     pub async fn read_graph(&self, entry: &GraphEntry) -> Result<Bytes> {
-        bulk::graph_payload(entry, self.0.store.get_object(&entry.object).await?)
+        graphs::payload(entry, self.0.store.get_object(&entry.object).await?)
     }
 
     /// Reads one picture.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use super::{Archive, pack, rows};
+use super::{Archive, metric, pack, rows};
 use crate::domain::{ClassLabel, PackRef};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -60,6 +60,16 @@ pub async fn verify(archive: &Archive) -> Result<Verified> {
                 && classes == entry.classes
                 && object.header.space == manifest.space.id()
                 && object.header.dimension == manifest.space.dimension;
+            fits(as_listed, &entry.object, bytes.len() as u64, entry.bytes)
+        };
+        let read = read.await;
+        verified.note(entry.bytes, read);
+    }
+    if let Some(entry) = &manifest.metric {
+        let read = async {
+            let bytes = store.get_object(&entry.object).await?;
+            let metric = metric::decode(&entry.object, &manifest.space.id(), &bytes)?;
+            let as_listed = metric.components() == entry.components;
             fits(as_listed, &entry.object, bytes.len() as u64, entry.bytes)
         };
         let read = read.await;

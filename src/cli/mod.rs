@@ -5,6 +5,7 @@ mod duplicates;
 mod embed;
 mod evaluate;
 mod export;
+mod fit;
 mod index;
 mod maintain;
 mod openapi;
@@ -69,6 +70,8 @@ enum Command {
     Export(export::Export),
     /// Measure how good an archive's answers are, beside what a shortcut would reach: figures as JSON and as a page
     Evaluate(evaluate::Evaluate),
+    /// Learn from an archive's labels what counts as similar, and search by it
+    Fit(fit::Fit),
     /// Find pictures that are in an archive twice
     Duplicates(duplicates::Duplicates),
     /// Read everything in an archive and name what is damaged
@@ -116,6 +119,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Search(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Evaluate(command) => command.run(),
+        Command::Fit(command) => command.run(),
         Command::Duplicates(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Compact(command) => command.run(),

@@ -21,6 +21,14 @@ pub use scope::{Leg, Scope, Step};
 pub use segment::{Segment, SegmentInput};
 pub use snapshot::{GraphInput, Snapshot, SnapshotInput};
 
+use crate::error::{Error, ErrorKind};
+
+/// What is refused because it has not as many components as the vectors.
+fn wrong_dimension(is: usize, wanted: usize) -> Error {
+    let message = format!("the vector has {is} components, this space has {wanted}");
+    Error::new(ErrorKind::WrongDimension, message)
+}
+
 /// Where a scan and a walk through a graph (ef 128) cost the same: `cargo bench --bench hnsw -- --sweep`. At 1280 dimensions the scan of
 /// 2,000 rows took 0.30 ms of one core and a walk 0.20 ms on clustered data, where the two meet at 1,000 rows; the rest is room for data that
 /// clusters less.

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::{IndexSettings, Matrix, build_graph};
-use crate::domain::{ClassLabel, Embedding, ImageId, Key, PatientKeys, Record};
+use crate::domain::{ClassLabel, Embedding, ImageId, Key, Metric, PatientKeys, Record};
 use crate::error::{Error, ErrorKind, Result};
+
+/// Rows that are normalised and mapped side by side: few enough that their copies don't count.
+const MAPPED_TOGETHER: usize = 1024;
 
 /// What a segment is built from.
 #[derive(Debug)]
@@ -52,11 +55,14 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Normalises the vectors and sorts out who is where.
+    /// Normalises the vectors, maps them by the metric if there is one, and sorts out who is where.
     ///
     /// # Errors
-    /// `Damaged` when there are not as many vectors as records, or one is not finite or zero.
-    pub fn new(input: &SegmentInput) -> Result<Self> {
+    /// `Damaged` when there are not as many vectors as records, or one is not finite or zero; `WrongDimension` for a metric of other vectors.
+    pub fn new(input: &SegmentInput, metric: Option<&Metric>) -> Result<Self> {
+        if let Some(metric) = metric.filter(|metric| metric.dimension() != input.dimension) {
+            return Err(super::wrong_dimension(input.dimension, metric.dimension()));
+        }
         let rows = input.records.len();
         let damaged = |why: String| Error::new(ErrorKind::Damaged, format!("rows object `{}`: {why}", input.name));
         if input.dimension == 0 || u32::try_from(rows).is_err() || input.vectors.len() != rows * input.dimension {
@@ -88,13 +94,19 @@ impl Segment {
             .for_each(|(row, &list)| lists[list as usize].rows.push(row as u32));
         let row_at: Vec<u32> = lists.iter().flat_map(|list| list.rows.iter().copied()).collect();
         let mut slot_of = vec![0; rows];
-        let mut matrix = Matrix::with_capacity(rows, input.dimension);
-        for (slot, &row) in (0..).zip(&row_at) {
-            slot_of[row as usize] = slot;
+        let unit = |row: u32| {
             let start = row as usize * input.dimension;
             let unit = Embedding::from_raw(&input.vectors[start..start + input.dimension], input.dimension)
                 .map_err(|error| damaged(format!("row `{row}`: {error}")))?;
-            matrix.push(unit.as_slice());
+            Ok(metric.map_or_else(|| unit.as_slice().to_vec(), |metric| metric.of_row(unit.as_slice())))
+        };
+        let mut matrix = Matrix::with_capacity(rows, metric.map_or(input.dimension, Metric::components));
+        for (block, rows) in row_at.chunks(MAPPED_TOGETHER).enumerate() {
+            let units = rows.par_iter().map(|&row| unit(row)).collect::<Result<Vec<_>>>()?;
+            for (at, (&row, unit)) in rows.iter().zip(units).enumerate() {
+                slot_of[row as usize] = (block * MAPPED_TOGETHER + at) as u32;
+                matrix.push(&unit);
+            }
         }
         Ok(Self {
             name: input.name.clone(),
@@ -129,7 +141,7 @@ impl Segment {
         &self.name
     }
 
-    /// Components of a vector.
+    /// Components of a vector as it is compared.
     pub fn dimension(&self) -> usize {
         self.matrix.dimension()
     }
@@ -316,7 +328,7 @@ pub(crate) mod tests {
 
     #[test]
     fn knows_who_is_where() {
-        let segment = Segment::new(&input(vec![3.0, 4.0, 1.0, 0.0, 0.0, 2.0, 1.0, 1.0])).unwrap();
+        let segment = Segment::new(&input(vec![3.0, 4.0, 1.0, 0.0, 0.0, 2.0, 1.0, 1.0]), None).unwrap();
         assert_eq!(segment.vector(0), [0.6, 0.8]);
         let lists: Vec<_> = segment
             .lists()
@@ -340,7 +352,7 @@ pub(crate) mod tests {
             vec![f32::NAN; 8],
             vec![f32::INFINITY; 8],
         ] {
-            let error = Segment::new(&input(vectors)).unwrap_err();
+            let error = Segment::new(&input(vectors), None).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Damaged);
         }
     }

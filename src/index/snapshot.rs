@@ -8,8 +8,12 @@ use rayon::prelude::*;
 
 use super::hnsw::Graph;
 use super::top::TopGroups;
-use super::{Bitmap, GraphParameters, IndexSettings, Leg, Scope, Segment, SegmentInput, Sieve, Step, exact};
-use crate::domain::{Ask, ClassLabel, Embedding, Hit, ImageId, Key, PathTaken, PatientKeys, Query, Ranking, Record};
+use super::{
+    Bitmap, GraphParameters, IndexSettings, Leg, Scope, Segment, SegmentInput, Sieve, Step, exact, wrong_dimension,
+};
+use crate::domain::{
+    Ask, ClassLabel, Embedding, Hit, ImageId, Key, Metric, PathTaken, PatientKeys, Query, Ranking, Record,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a snapshot is built from.
@@ -19,6 +23,8 @@ pub struct SnapshotInput {
     pub version: u64,
     /// Components of a vector.
     pub dimension: usize,
+    /// What vectors are compared by; none: their cosine.
+    pub metric: Option<Arc<Metric>>,
     /// Classes the archive knows, also those without an image at the moment.
     pub classes: Vec<ClassLabel>,
     /// Rows objects with their deleted rows. One that the previous snapshot holds may come without its vectors.
@@ -47,6 +53,7 @@ pub struct GraphInput {
 pub struct Snapshot {
     version: u64,
     dimension: usize,
+    metric: Option<Arc<Metric>>,
     settings: IndexSettings,
     known_classes: BTreeSet<ClassLabel>,
     segments: Vec<LiveSegment>,
@@ -73,18 +80,24 @@ struct LiveSegment {
 }
 
 impl Snapshot {
-    /// Builds a version. Segments and graphs that `previous` has under the same names are shared with it. A graph that is not what it should be
+    /// Builds a version. Segments and graphs that `previous` has under the same names are shared with it, if it is by the same metric. A graph that is not what it should be
     /// is left out.
     ///
     /// # Errors
     /// `Damaged` when a rows object is not what it should be or a deleted row doesn't exist; `WrongDimension`.
     pub fn build(input: &SnapshotInput, previous: Option<&Self>, settings: &IndexSettings) -> Result<Self> {
+        let previous = previous.filter(|previous| previous.is_by(input.metric.as_ref()));
+        let metric = input.metric.as_deref();
+        let dimension = metric.map_or(input.dimension, Metric::components);
         let mut segments = Vec::with_capacity(input.segments.len());
         for (rows, tombstones) in &input.segments {
             let held = previous.and_then(|snapshot| snapshot.segment(&rows.name));
-            let segment = held.map_or_else(|| Segment::new(rows).map(Arc::new), |held| Ok(held.segment.clone()))?;
-            if segment.dimension() != input.dimension {
-                return Err(wrong_dimension(segment.dimension(), input.dimension));
+            let segment = held.map_or_else(
+                || Segment::new(rows, metric).map(Arc::new),
+                |held| Ok(held.segment.clone()),
+            )?;
+            if segment.dimension() != dimension {
+                return Err(wrong_dimension(segment.dimension(), dimension));
             }
             segments.push(LiveSegment::new(segment, tombstones)?);
         }
@@ -93,7 +106,7 @@ impl Snapshot {
             let held = previous.and_then(|snapshot| snapshot.graphs.get(&graph.name));
             let loaded = match (held, &graph.bytes) {
                 (Some(held), _) => Ok(held.clone()),
-                (None, Some(bytes)) => load_graph(graph, bytes, input.dimension, settings).map(Arc::new),
+                (None, Some(bytes)) => load_graph(graph, bytes, dimension, settings).map(Arc::new),
                 (None, None) => {
                     lost_graphs.insert(graph.name.clone());
                     continue;
@@ -113,7 +126,8 @@ impl Snapshot {
         let conflicts = conflicts(&segments, previous);
         let mut snapshot = Self {
             version: input.version,
-            dimension: input.dimension,
+            dimension,
+            metric: input.metric.clone(),
             settings: settings.clone(),
             known_classes: input.classes.iter().cloned().collect(),
             segments,
@@ -134,9 +148,29 @@ impl Snapshot {
         self.version
     }
 
-    /// Components of a vector.
+    /// Components of a vector as it is compared.
     pub fn dimension(&self) -> usize {
         self.dimension
+    }
+
+    /// Whether it compares by this metric.
+    pub fn is_by(&self, metric: Option<&Arc<Metric>>) -> bool {
+        match (&self.metric, metric) {
+            (None, None) => true,
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other) || own == other,
+            _ => false,
+        }
+    }
+
+    /// A query's vector as this version compares it.
+    ///
+    /// # Errors
+    /// `WrongDimension`; `InvalidRequest` for a vector of which the metric leaves nothing.
+    pub fn compared(&self, query: Embedding) -> Result<Embedding> {
+        match &self.metric {
+            Some(metric) => metric.of_query(&query),
+            None => Ok(query),
+        }
     }
 
     /// The settings it was built with.
@@ -164,7 +198,7 @@ impl Snapshot {
         self.conflicting
     }
 
-    /// The image and its unit vector.
+    /// The image and its unit vector, as it is compared.
     pub fn get(&self, id: ImageId) -> Option<(Arc<Record>, Embedding)> {
         self.segments.iter().rev().find_map(|live| {
             let row = live.segment.ids().rows(id).find(|&row| live.live.contains(row))?;
@@ -588,11 +622,4 @@ fn conflicts(segments: &[LiveSegment], previous: Option<&Snapshot>) -> HashSet<K
         }
     }
     conflicts
-}
-
-fn wrong_dimension(is: usize, wanted: usize) -> Error {
-    Error::new(
-        ErrorKind::WrongDimension,
-        format!("the vector has {is} components, this space has {wanted}"),
-    )
 }

@@ -16,7 +16,7 @@ use crate::archive::{
     Archive, ArchiveInfo, ClassData, GraphBuilder, GraphParameters, IdentityMode, Manifest, NewArchive, NewGraph,
     NewImage, NewModel, Retention, RowsObject, Scope, Secret, Shown, load_folder,
 };
-use crate::domain::{ClassLabel, Embedding};
+use crate::domain::{ClassLabel, Embedding, Metric};
 use crate::embed::{ModelCard, Network};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::Decoder;
@@ -357,7 +357,7 @@ fn read_model(dir: &Path) -> Result<(ModelCard, NewModel)> {
 
 /// A graph for each class with more rows than the threshold, built in parallel, one thread each.
 pub fn graph_builder(settings: IndexSettings) -> GraphBuilder {
-    Arc::new(move |rows: &RowsObject| {
+    Arc::new(move |rows: &RowsObject, metric: Option<&Metric>| {
         let mut by_class: BTreeMap<&ClassLabel, Vec<u32>> = BTreeMap::new();
         for (row, record) in (0..rows.rows()).zip(&rows.records) {
             if let Some(class) = &record.class {
@@ -370,22 +370,30 @@ pub fn graph_builder(settings: IndexSettings) -> GraphBuilder {
             .collect();
         large
             .into_par_iter()
-            .map(|(class, keys)| graph(rows, class, &keys, &settings.graph))
+            .map(|(class, keys)| graph(rows, metric, class, &keys, &settings.graph))
             .collect()
     })
 }
 
-fn graph(rows: &RowsObject, class: &ClassLabel, keys: &[u32], parameters: &index::GraphParameters) -> Result<NewGraph> {
+fn graph(
+    rows: &RowsObject,
+    metric: Option<&Metric>,
+    class: &ClassLabel,
+    keys: &[u32],
+    parameters: &index::GraphParameters,
+) -> Result<NewGraph> {
     let dimension = rows.header.dimension;
     let units = keys
         .iter()
-        .map(|&row| Embedding::from_raw(rows.vector(row), dimension))
+        .map(|&row| {
+            let unit = Embedding::from_raw(rows.vector(row), dimension)?;
+            Ok(metric.map_or_else(|| unit.as_slice().to_vec(), |metric| metric.of_row(unit.as_slice())))
+        })
         .collect::<Result<Vec<_>>>()?;
-    let vectors: Vec<&[f32]> = units.iter().map(Embedding::as_slice).collect();
+    let vectors: Vec<&[f32]> = units.iter().map(Vec::as_slice).collect();
     Ok(NewGraph {
         class: Some(class.clone()),
         rows: keys.len() as u64,
-        metric: None,
         parameters: GraphParameters {
             connectivity: parameters.connectivity,
             expansion_add: parameters.expansion_add,

@@ -30,7 +30,8 @@ pub struct Case {
     pub asked: bool,
 }
 
-/// Labelled images in the order of their ids, with their unit vectors.
+/// Labelled images in the order of their ids, with their unit vectors as the model gives them: a learned metric has seen the images that it was
+/// fitted on, and would flatter.
 #[derive(Debug, Clone)]
 pub struct Cases {
     /// Classes by name.
@@ -71,11 +72,7 @@ impl Cases {
                     without_label += 1;
                     continue;
                 }
-                let (_, unit) = version
-                    .snapshot
-                    .get(record.id)
-                    .ok_or_else(|| Error::internal("a live image is not in the index"))?;
-                found.push((Arc::clone(record), unit.as_slice().to_vec(), indexed));
+                found.push((Arc::clone(record), version.unit_at(spot)?.as_slice().to_vec(), indexed));
             }
         }
         // So that an item's number stands for the bytes of its id in the order of hits.

@@ -411,6 +411,13 @@ fn notes(subject: &Subject, settings: &Settings) -> Vec<String> {
             LEVELS[1] * 100.0
         ));
     }
+    if subject.archive.version.state.manifest.metric.is_some() {
+        notes.push(
+            "The archive is searched by a learned metric, which has seen these images and would flatter: the figures are of the model's vectors. \
+             `--learn` says what such a metric brings where it was not learned."
+                .to_owned(),
+        );
+    }
     if settings.learn && !subject.outside.is_empty() {
         notes.push(
             "Images that do not belong are told apart by the metric of one fold alone, if it was learned in the archive's own space; else they are left out."

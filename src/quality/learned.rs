@@ -10,10 +10,10 @@ use super::ask::Voter;
 use super::asked::Asking;
 use super::cases::Cases;
 use super::evaluation::Chosen;
-use super::metric::{FitError, FitSettings, Metric, Scatter};
+use super::metric::{FitError, FitSettings, Scatter};
 use super::split::folds;
 use super::views::Plan;
-use crate::domain::Embedding;
+use crate::domain::{Embedding, Metric};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Shrinkages that are tried, and the one for a training set on which they do alike, first.
@@ -92,7 +92,7 @@ impl<'a> Learner<'a> {
             return Ok(None);
         }
         let (candidate, metric) = self.metric(0)?;
-        let others = others.iter().map(|other| apply(&metric, other.as_slice())).collect();
+        let others = others.iter().map(|other| metric.of_row(other.as_slice())).collect();
         Ok(Some((mapped(&candidate.cases, &metric), others)))
     }
 
@@ -138,47 +138,71 @@ fn training(cases: &Cases, plan: &Plan, fit: usize) -> Vec<usize> {
         .collect()
 }
 
+/// A metric learned from all images that can be found, and what it brought on those that it had not seen.
+#[derive(Debug)]
+pub struct Learned {
+    /// Fitted on all of them.
+    pub metric: Metric,
+    /// The one that was best, or that was asked for.
+    pub shrinkage: f64,
+    /// Mean sensitivity of the classes over parts of whole groups, each asked about among the others: with the vectors as they are.
+    pub without: f64,
+    /// The same by metrics fitted without the part. The shrinkage was chosen by it, which flatters a little.
+    pub with: f64,
+    /// Images that were judged.
+    pub judged: usize,
+}
+
+/// Parts by which [`learn`] judges.
+pub const PARTS: usize = INNER_PARTS;
+/// Most images that [`learn`] judges by: beyond, every second, third … one.
+const JUDGED_MAX: usize = 5_000;
+
+/// How often [`learn`] will call `done`.
+pub const LEARN_STEPS: usize = PARTS * 2 + 1;
+
+/// Learns one metric for all searches. `shrinkages` are compared, at least one; `components` as in [`FitSettings`].
+///
+/// # Errors
+/// `InvalidRequest` where there is too little to learn from.
+pub fn learn(
+    cases: &Cases,
+    asking: Asking,
+    shrinkages: &[f64],
+    components: usize,
+    done: impl Fn() + Sync,
+) -> Result<Learned> {
+    let items: Vec<usize> = (0..cases.items.len())
+        .filter(|&item| cases.items[item].indexed)
+        .collect();
+    let judged = Judged::new(cases, &items, 0, JUDGED_MAX);
+    let with = judged.with(cases, asking, shrinkages, components, &done)?;
+    let without = judged.without(cases, asking, &done);
+    let mut best: Option<(f64, f64)> = None;
+    for (&shrinkage, score) in shrinkages.iter().zip(with) {
+        if best.is_none_or(|(best, _)| score > best) {
+            best = Some((score, shrinkage));
+        }
+    }
+    let (with, shrinkage) = best.ok_or_else(|| Error::internal("no shrinkage to learn with"))?;
+    let metric = scatter(cases, &items)?.metric(shrinkage, components).map_err(refused)?;
+    done();
+    Ok(Learned {
+        metric,
+        shrinkage,
+        without,
+        with,
+        judged: judged.asked.iter().filter(|&&asked| asked).count(),
+    })
+}
+
 /// The best way to learn from `items`, judged among them.
 fn best(candidates: &[Candidate], items: &[usize], asking: Asking, seed: usize) -> Result<Choice> {
-    let of = |what: fn(&super::cases::Case) -> usize| -> Vec<usize> {
-        items
-            .iter()
-            .map(|&item| what(&candidates[0].cases.items[item]))
-            .collect()
-    };
-    let classes = of(|case| case.class);
-    let part_of = folds(&of(|case| case.group), &classes, INNER_PARTS, seed as u64);
+    let judged = Judged::new(&candidates[0].cases, items, seed as u64, usize::MAX);
     let mut best: Option<(f64, Choice)> = None;
     for (candidate, Candidate { cases, .. }) in candidates.iter().enumerate() {
-        let mut right = vec![vec![0usize; cases.classes.len()]; SHRINKAGES.len()];
-        for part in 0..INNER_PARTS {
-            let (judged, learned): (Vec<usize>, Vec<usize>) = (0..items.len()).partition(|&at| part_of[at] == part);
-            let learned: Vec<usize> = learned.into_iter().map(|at| items[at]).collect();
-            let mut found = vec![false; cases.items.len()];
-            learned.iter().for_each(|&item| found[item] = true);
-            let scatter = scatter(cases, &learned)?;
-            for (right, shrinkage) in right.iter_mut().zip(SHRINKAGES) {
-                let metric = scatter
-                    .metric(shrinkage, FitSettings::default().components)
-                    .map_err(refused)?;
-                let space = mapped(cases, &metric);
-                let voter = Voter {
-                    cases: &space,
-                    k: asking.k,
-                    method: asking.method,
-                };
-                for &at in &judged {
-                    let answer = voter.answer(&space.ranked(space.vector(items[at])), |_, other| found[other]);
-                    right[classes[at]] += usize::from(answer.class == Some(classes[at]));
-                }
-            }
-        }
-        let mut of_class = vec![0usize; cases.classes.len()];
-        classes.iter().for_each(|&class| of_class[class] += 1);
-        for (right, shrinkage) in right.iter().zip(SHRINKAGES) {
-            let seen = right.iter().zip(&of_class).filter(|&(_, &of)| of > 0);
-            let sensitivities: Vec<f64> = seen.map(|(&right, &of)| right as f64 / of as f64).collect();
-            let score = sensitivities.iter().sum::<f64>() / sensitivities.len().max(1) as f64;
+        let scores = judged.with(cases, asking, &SHRINKAGES, FitSettings::default().components, &|| {})?;
+        for (score, shrinkage) in scores.into_iter().zip(SHRINKAGES) {
             if best.is_none_or(|(best, _)| score > best) {
                 best = Some((score, Choice { candidate, shrinkage }));
             }
@@ -186,6 +210,101 @@ fn best(candidates: &[Candidate], items: &[usize], asking: Asking, seed: usize) 
     }
     let (_, choice) = best.ok_or_else(|| Error::internal("no candidate to learn from"))?;
     Ok(choice)
+}
+
+/// Images in parts of whole groups: each part is asked about among the others.
+struct Judged<'a> {
+    items: &'a [usize],
+    classes: Vec<usize>,
+    part_of: Vec<usize>,
+    asked: Vec<bool>,
+}
+
+impl<'a> Judged<'a> {
+    fn new(cases: &Cases, items: &'a [usize], seed: u64, asked_max: usize) -> Self {
+        let of = |what: fn(&super::cases::Case) -> usize| -> Vec<usize> {
+            items.iter().map(|&item| what(&cases.items[item])).collect()
+        };
+        let classes = of(|case| case.class);
+        let part_of = folds(&of(|case| case.group), &classes, INNER_PARTS, seed);
+        let step = items.len().div_ceil(asked_max).max(1);
+        let asked = (0..items.len()).map(|at| at % step == 0).collect();
+        Self {
+            items,
+            classes,
+            part_of,
+            asked,
+        }
+    }
+
+    /// The mean sensitivity of the classes by a metric of each shrinkage, fitted without the part that is asked about.
+    fn with(
+        &self,
+        cases: &Cases,
+        asking: Asking,
+        shrinkages: &[f64],
+        components: usize,
+        done: &(impl Fn() + Sync),
+    ) -> Result<Vec<f64>> {
+        let mut right = vec![vec![0usize; cases.classes.len()]; shrinkages.len()];
+        for part in 0..INNER_PARTS {
+            let learned: Vec<usize> = self.others(part).collect();
+            let scatter = scatter(cases, &learned)?;
+            for (right, &shrinkage) in right.iter_mut().zip(shrinkages) {
+                let metric = scatter.metric(shrinkage, components).map_err(refused)?;
+                self.ask(&mapped(cases, &metric), part, asking, right);
+            }
+            done();
+        }
+        Ok(right.iter().map(|right| self.score(right)).collect())
+    }
+
+    /// The same with the vectors as they are.
+    fn without(&self, cases: &Cases, asking: Asking, done: &(impl Fn() + Sync)) -> f64 {
+        let mut right = vec![0usize; cases.classes.len()];
+        for part in 0..INNER_PARTS {
+            self.ask(cases, part, asking, &mut right);
+            done();
+        }
+        self.score(&right)
+    }
+
+    fn others(&self, part: usize) -> impl Iterator<Item = usize> {
+        (0..self.items.len())
+            .filter(move |&at| self.part_of[at] != part)
+            .map(|at| self.items[at])
+    }
+
+    /// Adds to `right`, by class, how many images of a part are given their class by the others.
+    fn ask(&self, space: &Cases, part: usize, asking: Asking, right: &mut [usize]) {
+        let mut found = vec![false; space.items.len()];
+        self.others(part).for_each(|item| found[item] = true);
+        let voter = Voter {
+            cases: space,
+            k: asking.k,
+            method: asking.method,
+        };
+        let asked: Vec<usize> = (0..self.items.len())
+            .filter(|&at| self.part_of[at] == part && self.asked[at])
+            .collect();
+        let is_right = |&at: &usize| {
+            let ranked = space.ranked(space.vector(self.items[at]));
+            voter.answer(&ranked, |_, other| found[other]).class == Some(self.classes[at])
+        };
+        let are_right: Vec<bool> = asked.par_iter().map(is_right).collect();
+        for (&at, is_right) in asked.iter().zip(are_right) {
+            right[self.classes[at]] += usize::from(is_right);
+        }
+    }
+
+    fn score(&self, right: &[usize]) -> f64 {
+        let mut of_class = vec![0usize; right.len()];
+        let asked = self.classes.iter().zip(&self.asked).filter(|&(_, &asked)| asked);
+        asked.for_each(|(&class, _)| of_class[class] += 1);
+        let seen = right.iter().zip(&of_class).filter(|&(_, &of)| of > 0);
+        let sensitivities: Vec<f64> = seen.map(|(&right, &of)| right as f64 / of as f64).collect();
+        sensitivities.iter().sum::<f64>() / sensitivities.len().max(1) as f64
+    }
 }
 
 fn scatter(cases: &Cases, items: &[usize]) -> Result<Scatter> {
@@ -202,14 +321,9 @@ fn mapped(cases: &Cases, metric: &Metric) -> Cases {
     let items: Vec<usize> = (0..cases.items.len()).collect();
     let vectors: Vec<Vec<f32>> = items
         .par_iter()
-        .map(|&item| apply(metric, cases.vector(item)))
+        .map(|&item| metric.of_row(cases.vector(item)))
         .collect();
     cases.in_space(metric.components(), vectors.concat())
-}
-
-/// What has no direction left is as near to everything as to anything.
-fn apply(metric: &Metric, unit: &[f32]) -> Vec<f32> {
-    metric.apply(unit).unwrap_or_else(|| vec![0.0; metric.components()])
 }
 
 #[cfg(test)]
@@ -284,6 +398,21 @@ mod tests {
             .collect();
         let mean = shares.iter().sum::<f64>() / shares.len() as f64;
         assert!((mean - 1.0 / 3.0).abs() < 0.08, "{shares:?}");
+    }
+
+    #[test]
+    fn says_what_a_metric_brings_where_it_was_not_fitted() {
+        let of = |cases: &Cases| learn(cases, ASKING, &SHRINKAGES, 8, || {}).unwrap();
+        let telling = of(&images(1, true));
+        assert!(
+            telling.with > telling.without + 0.2 && telling.judged == 90,
+            "{telling:?}"
+        );
+        assert_eq!((telling.metric.dimension(), telling.metric.components()), (30, 8));
+        let lots: Vec<f64> = (2..8).map(|seed| of(&images(seed, false)).with).collect();
+        let mean = lots.iter().sum::<f64>() / lots.len() as f64;
+        // The best of three by chance, not more.
+        assert!((mean - 1.0 / 3.0).abs() < 0.1, "{lots:?}");
     }
 
     #[test]

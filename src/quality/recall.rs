@@ -55,6 +55,7 @@ pub fn recall(cases: &Cases, method: VoteMethod) -> Result<Available<IndexReport
     let input = SnapshotInput {
         version: 1,
         dimension: cases.dimension(),
+        metric: None,
         classes: cases.classes.clone(),
         segments: vec![(Arc::new(segment), vec![])],
         graphs,

@@ -41,15 +41,16 @@ impl Opened {
     /// # Errors
     /// `InvalidRequest` when one is missing.
     pub fn as_space(&self, cases: &Cases) -> Result<Cases> {
-        let mut vectors = Vec::with_capacity(cases.items.len() * self.version.snapshot.dimension());
+        let dimension = self.version.state.manifest.space.dimension;
+        let mut vectors = Vec::with_capacity(cases.items.len() * dimension);
         for case in &cases.items {
-            let (_, unit) = self.version.snapshot.get(case.record.id).ok_or_else(|| {
+            let spot = self.version.state.find(case.record.id).ok_or_else(|| {
                 let message = "a space to choose from lacks some of the images: embed the same images by each model";
                 Error::new(ErrorKind::InvalidRequest, message)
             })?;
-            vectors.extend_from_slice(unit.as_slice());
+            vectors.extend_from_slice(self.version.unit_at(spot)?.as_slice());
         }
-        Ok(cases.in_space(self.version.snapshot.dimension(), vectors))
+        Ok(cases.in_space(dimension, vectors))
     }
 
     /// Unit vectors by class: of images that do not belong into `like`, in whose space they must be.
@@ -66,10 +67,9 @@ impl Opened {
         let mut families: BTreeMap<ClassLabel, Vec<Embedding>> = BTreeMap::new();
         for spot in self.version.state.live() {
             let record = self.version.state.at(spot);
-            if let Some(class) = &record.class
-                && let Some((_, unit)) = self.version.snapshot.get(record.id)
-            {
-                families.entry(class.clone()).or_default().push(unit);
+            if let Some(class) = &record.class {
+                let family = families.entry(class.clone()).or_default();
+                family.push(self.version.unit_at(spot)?);
             }
         }
         Ok(families)
@@ -162,20 +162,19 @@ pub async fn duplicates(
     done: impl Fn() + Sync,
 ) -> Result<Duplicates> {
     let version = &opened.version;
-    let mut records: Vec<&Arc<Record>> = version.state.live().map(|spot| version.state.at(spot)).collect();
-    records.sort_by_key(|record| record.id);
+    let mut spots: Vec<(usize, u32)> = version.state.live().collect();
+    spots.sort_by_key(|&spot| version.state.at(spot).id);
+    let records: Vec<&Arc<Record>> = spots.iter().map(|&spot| version.state.at(spot)).collect();
     let pictures = Pictures::read(records.iter().copied(), &[opened]).await?;
     let compared: Vec<Option<Compared>> = records
         .par_iter()
         .map(|record| pictures.compared(record.id, decoder))
         .collect();
     let mut vectors = Vec::new();
-    for record in &records {
-        let found = version.snapshot.get(record.id);
-        let (_, unit) = found.ok_or_else(|| Error::internal("a live image is not in the index"))?;
-        vectors.extend_from_slice(unit.as_slice());
+    for &spot in &spots {
+        vectors.extend_from_slice(version.unit_at(spot)?.as_slice());
     }
-    let dimension = version.snapshot.dimension();
+    let dimension = version.state.manifest.space.dimension;
     let mut pairs = near(&compared, &vectors, dimension, similarity_min, done);
     let known: BTreeSet<(usize, usize)> = pairs.iter().map(|pair| (pair.a, pair.b)).collect();
     let mut by_pixels = BTreeMap::new();

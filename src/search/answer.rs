@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::Warning;
+use crate::archive::MetricEntry;
 use crate::domain::{Ask, ClassLabel, Coverage, ImageId, Ranking, Region, Space, SpaceId, Verdict, Window};
 
 /// An image as it came, with whose it is if the client says so. `Debug` shows sizes only: bytes and identities are never logged.
@@ -90,6 +91,8 @@ pub struct Answer {
     pub images: usize,
     /// The space that was searched.
     pub space: SpaceId,
+    /// The learned metric that it was searched by; absent: cosine.
+    pub metric: Option<String>,
     /// Where the time went.
     pub timings: Timings,
 }
@@ -124,6 +127,8 @@ pub struct Overview {
     pub sources: Vec<String>,
     /// The space of its vectors.
     pub space: Space,
+    /// The learned metric that it is searched by; absent: cosine.
+    pub metric: Option<MetricEntry>,
     /// Made for showing the product.
     pub demo: bool,
     /// Its images were made by a program.

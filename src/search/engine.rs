@@ -111,7 +111,7 @@ impl Engine {
         };
         let embedded = pending.wait().await?;
         let query = Query {
-            embedding: Embedding::from_raw(&embedded.raw, version.state.manifest.space.dimension)?,
+            embedding: version.compared(&embedded.raw)?,
             patients: whose.patient.into_iter().collect(),
             studies: whose.study.into_iter().collect(),
             same_pixels: vec![whose.file_key, whose.pixel_key],
@@ -180,7 +180,7 @@ impl Engine {
                 ),
             ));
         }
-        let embedding = Embedding::from_raw(&raw, version.state.manifest.space.dimension)?;
+        let embedding = version.compared(&raw)?;
         self.search(version, Query::of(embedding), ask, deadline).await
     }
 
@@ -252,6 +252,12 @@ impl Engine {
                 version: version.state.manifest.version,
                 images: version.snapshot.images(),
                 space: version.state.manifest.space.id(),
+                metric: version
+                    .state
+                    .manifest
+                    .metric
+                    .as_ref()
+                    .map(|metric| metric.id().to_owned()),
                 timings: Timings {
                     search_ms: elapsed,
                     total_ms: elapsed,

@@ -106,6 +106,7 @@ mod tests {
         SnapshotInput {
             version,
             dimension: DIMENSION,
+            metric: None,
             classes,
             segments: rows.collect(),
             graphs: Vec::new(),
@@ -329,6 +330,7 @@ mod tests {
             segments: apart,
             graphs: Vec::new(),
             classes: Vec::new(),
+            metric: None,
             ..*input
         };
         let all = oracle(
@@ -441,6 +443,7 @@ mod tests {
         SnapshotInput {
             version: 1,
             dimension,
+            metric: None,
             classes: Vec::new(),
             segments: vec![(Arc::new(segment), Vec::new())],
             graphs: Vec::new(),

@@ -6,15 +6,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::archive::{GraphEntry, State};
+use crate::domain::Metric;
 use crate::index::{GraphInput, GraphParameters, SegmentInput, Snapshot, SnapshotInput};
 
 /// The input of a snapshot of `state`. Rows that `previous` has are only named, not copied; a graph without bytes is one that it has.
 pub fn snapshot_input(
     state: &State,
+    metric: Option<Arc<Metric>>,
     graphs: Vec<(GraphEntry, Option<Bytes>)>,
     previous: Option<&Snapshot>,
 ) -> SnapshotInput {
     let manifest = &state.manifest;
+    // By another metric its rows are other rows.
+    let previous = previous.filter(|snapshot| snapshot.is_by(metric.as_ref()));
     let segments = state.rows.iter().enumerate().map(|(at, rows)| {
         let held = previous.is_some_and(|snapshot| snapshot.has_segment(&rows.name));
         let segment = SegmentInput {
@@ -36,6 +40,7 @@ pub fn snapshot_input(
     SnapshotInput {
         version: manifest.version,
         dimension: manifest.space.dimension,
+        metric,
         classes: manifest.classes.clone(),
         segments: segments.collect(),
         graphs: graphs.filter_map(|(entry, bytes)| graph_input(entry, bytes)).collect(),

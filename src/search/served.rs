@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::Overview;
 use super::mapping::snapshot_input;
 use crate::archive::{Archive, GraphEntry, Manifest, State};
-use crate::domain::{ClassLabel, ImageId, Record};
+use crate::domain::{ClassLabel, Embedding, ImageId, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{IndexSettings, Snapshot};
 use crate::telemetry::run_blocking;
@@ -34,6 +34,26 @@ impl Version {
     /// Whether an image has a class that does not vote, since the same pixels stand under another one.
     pub fn label_conflict(&self, record: &Record) -> bool {
         record.class.is_some() && !self.snapshot.votes(record)
+    }
+
+    /// What a model gave, as this version compares it.
+    ///
+    /// # Errors
+    /// As [`Embedding::from_raw`] and [`Snapshot::compared`].
+    pub fn compared(&self, raw: &[f32]) -> Result<Embedding> {
+        self.snapshot.compared(self.unit(raw)?)
+    }
+
+    /// The unit vector of a row, whatever it is compared by.
+    ///
+    /// # Errors
+    /// As [`Embedding::from_raw`].
+    pub fn unit_at(&self, (object, row): (usize, u32)) -> Result<Embedding> {
+        self.unit(self.state.rows[object].vector(row))
+    }
+
+    fn unit(&self, raw: &[f32]) -> Result<Embedding> {
+        Embedding::from_raw(raw, self.state.manifest.space.dimension)
     }
 }
 
@@ -122,14 +142,12 @@ async fn index(
     previous: Option<Arc<Version>>,
     settings: &IndexSettings,
 ) -> Result<Version> {
-    if state.manifest.metric.is_some() {
-        return Err(Error::new(
-            ErrorKind::Unavailable,
-            "this archive is searched by a learned metric, which this program does not know: use a newer medsearch",
-        ));
-    }
+    let metric = match &state.manifest.metric {
+        Some(entry) => Some(archive.read_metric(entry).await?),
+        None => None,
+    };
     let mut graphs = Vec::new();
-    for entry in state.manifest.graphs.iter().filter(|entry| entry.metric.is_none()) {
+    for entry in &state.manifest.graphs {
         let tried = previous.as_ref().is_some_and(|version| {
             version.snapshot.has_graph(&entry.object) || version.snapshot.lost_graphs().contains(&entry.object)
         });
@@ -139,7 +157,7 @@ async fn index(
     let settings = settings.clone();
     run_blocking(move || {
         let previous = previous.as_ref().map(|version| &version.snapshot);
-        let input = snapshot_input(&state, graphs, previous);
+        let input = snapshot_input(&state, metric, graphs, previous);
         let snapshot = Snapshot::build(&input, previous, &settings)?;
         let overview = overview(&state, &snapshot);
         Ok(Version {
@@ -179,6 +197,7 @@ fn overview(state: &State, snapshot: &Snapshot) -> Overview {
         lost_graphs: snapshot.lost_graphs().len(),
         sources: snapshot.sources().keys().cloned().collect(),
         space: manifest.space.clone(),
+        metric: manifest.metric.clone(),
         demo: manifest.archive.demo,
         synthetic: manifest.archive.synthetic,
         licence: manifest.archive.licence.clone(),

@@ -315,6 +315,36 @@ def test_scope_names_only_what_is_there(page):
     assert "body" not in page.inner_text("#about")
 
 
+def test_what_similar_means_is_said(page, case):
+    """The network's own features, or what was learned from labels: with the answer, and about the archive."""
+    search_case(page, case)
+    page.click("details.explain summary")
+    assert "the network's own features" in page.inner_text("details.explain")
+    page.click("#about-open")
+    assert "Similar by" not in page.inner_text("#about")
+    page.keyboard.press("Escape")
+
+    metric = {
+        "id": "fe" * 16, "method": "within-class whitening", "components": 64, "shrinkage": 0.8, "groups": 1200,
+        "fitted_at": "2026-11-23T19:00:00Z", "fitted_on": 7,
+        "images": [{"name": "A", "images": 1000}, {"name": "B", "images": 251}],
+        "held_out": {"without": 0.8761, "with": 0.9189, "parts": 4},
+    }  # fmt: skip
+    page.route("**/v1/archive", lambda route: route.fulfill(json={**route.fetch().json(), "metric": metric}))
+    page.reload()
+    page.wait_for_selector("#archive-line span", state="attached")
+    page.click("#about-open")
+    text = page.inner_text("#about")
+    assert "a metric learned from 1,251 images of 1,200 groups (version 7)" in text
+    assert "91.9 % of those left out" in text and "87.6 % without it" in text
+    page.keyboard.press("Escape")
+    change_answer(page, lambda answer: answer.update(metric=metric["id"]))
+    search_case(page, case)
+    page.click("details.explain summary")
+    text = page.inner_text("details.explain")
+    assert "learned from its labels" in text and metric["id"] in text
+
+
 def test_nearly_identical_cases_are_called_so(page, case):
     change_answer(page, lambda answer: answer["neighbors"][0].update(similarity=0.9951))
     search_case(page, case)

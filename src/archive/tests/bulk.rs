@@ -33,7 +33,7 @@ async fn many_at_once_with_duplicates_and_conflicts() {
     let built = Arc::new(AtomicUsize::new(0));
     let graphs: GraphBuilder = {
         let built = Arc::clone(&built);
-        Arc::new(move |rows| {
+        Arc::new(move |rows: &_, _: Option<&_>| {
             built.fetch_add(rows.rows() as usize, Ordering::SeqCst);
             let parameters = GraphParameters {
                 connectivity: 16,
@@ -46,7 +46,6 @@ async fn many_at_once_with_duplicates_and_conflicts() {
             Ok(vec![NewGraph {
                 class,
                 rows: 1,
-                metric: None,
                 parameters,
                 bytes: b"graph".to_vec(),
             }])

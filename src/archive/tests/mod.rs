@@ -6,6 +6,7 @@ mod faults;
 mod labels;
 mod measure;
 mod patients;
+mod switch;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -41,6 +41,9 @@ pub struct SearchResponse {
     /// The space in which similarity was measured.
     #[schema(example = "0123456789abcdef0123456789abcdef")]
     pub space: String,
+    /// The learned metric by which similarity was measured, as `/v1/archive` describes it; null: cosine.
+    #[schema(required, example = "fedcba9876543210fedcba9876543210")]
+    pub metric: Option<String>,
     /// Where the time went.
     pub timings_ms: Timings,
     /// What this answer may be used for.
@@ -296,6 +299,7 @@ impl SearchResponse {
                 images: answer.images,
             },
             space: answer.space.to_string(),
+            metric: answer.metric.clone(),
             timings_ms: Timings::new(&answer.timings),
             intended_use: INTENDED_USE,
         }
@@ -551,6 +555,7 @@ pub(super) mod tests {
             version: 7,
             images: 251,
             space: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+            metric: Some("fedcba9876543210fedcba9876543210".into()),
             timings: crate::search::Timings {
                 decode_ms: 1.23456,
                 ..Default::default()
@@ -591,6 +596,7 @@ pub(super) mod tests {
             "path": {"COVID": "hnsw"},
             "archive": {"version": 7, "images": 251},
             "space": "0123456789abcdef0123456789abcdef",
+            "metric": "fedcba9876543210fedcba9876543210",
             "timings_ms": {"decode": 1.235, "preprocess": 0.0, "queue": 0.0, "model": 0.0, "search": 0.0, "total": 0.0},
             "intended_use": "research use only, not for diagnosis"
         });

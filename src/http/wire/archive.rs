@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::answer::RecordFacts;
 use super::{ImageFile, LabelSource, Names, Window, rendered_path, thumbnail_path};
-use crate::archive::Outcome;
+use crate::archive::{MetricEntry, Outcome};
 use crate::domain::{self, ClassLabel, K_MAX, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpSettings;
@@ -32,6 +32,9 @@ pub struct ArchiveInfo {
     pub sources: Vec<String>,
     /// The space of its vectors.
     pub space: SpaceInfo,
+    /// The learned metric by which it is searched; null: cosine.
+    #[schema(required)]
+    pub metric: Option<MetricInfo>,
     /// It is here to be tried out.
     pub demo: bool,
     /// Its images were made by a program.
@@ -95,6 +98,68 @@ pub struct SpaceInfo {
     pub pixel_pipeline: String,
 }
 
+/// A learned metric: what varies within a class counts less.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MetricInfo {
+    /// Its short name.
+    #[schema(example = "fedcba9876543210fedcba9876543210")]
+    pub id: String,
+    /// How it was learned.
+    #[schema(example = "within-class whitening")]
+    pub method: String,
+    /// Components of the vectors that are compared.
+    pub components: usize,
+    /// The share of the identity in the scatter, 0 to 1.
+    pub shrinkage: f64,
+    /// RFC 3339 time at which it was learned.
+    pub fitted_at: String,
+    /// The archive's version that it was learned from.
+    pub fitted_on: u64,
+    /// Images of each class that it was learned from.
+    pub images: Vec<ClassCount>,
+    /// Groups (patients, copies of a picture) that they are of.
+    pub groups: u64,
+    /// What it brought on images that it had not seen.
+    pub held_out: HeldOut,
+}
+
+/// Balanced accuracy on groups that were left out when learning. What was chosen was chosen by it, which flatters a little.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HeldOut {
+    /// With the vectors as they are, 0 to 1.
+    pub without: f64,
+    /// With the metric, 0 to 1.
+    pub with: f64,
+    /// Parts of whole groups, each left out once.
+    pub parts: u64,
+}
+
+impl MetricInfo {
+    fn new(metric: &MetricEntry) -> Self {
+        let fitted = &metric.fitted;
+        Self {
+            id: metric.id().to_owned(),
+            method: fitted.method.clone(),
+            components: metric.components,
+            shrinkage: fitted.shrinkage,
+            fitted_at: fitted.fitted_at.to_string(),
+            fitted_on: fitted.fitted_on,
+            images: (fitted.images.iter())
+                .map(|(class, &images)| ClassCount {
+                    name: class.to_string(),
+                    images: images as usize,
+                })
+                .collect(),
+            groups: fitted.groups,
+            held_out: HeldOut {
+                without: fitted.held_out.without,
+                with: fitted.held_out.with,
+                parts: fitted.held_out.parts,
+            },
+        }
+    }
+}
+
 /// An image to try.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Sample {
@@ -150,6 +215,7 @@ impl ArchiveInfo {
                 dimension: space.dimension,
                 pixel_pipeline: space.pixel_pipeline,
             },
+            metric: archive.metric.as_ref().map(MetricInfo::new),
             demo: archive.demo,
             synthetic: archive.synthetic,
             licence: archive.licence,

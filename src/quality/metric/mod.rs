@@ -19,7 +19,7 @@ use std::fmt;
 
 pub use scatter::Scatter;
 
-use crate::domain::similarity;
+use crate::domain::Metric;
 
 /// The fewest vectors from which a scatter is estimated.
 pub const MIN_VECTORS: usize = 20;
@@ -97,50 +97,11 @@ impl fmt::Display for FitError {
 
 impl std::error::Error for FitError {}
 
-/// A learned metric: `P (z - mean)` at unit length, see the module. Two mapped vectors are compared by their inner product.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Metric {
-    dimension: usize,
-    components: usize,
-    /// D.
-    mean: Vec<f32>,
-    /// P, row by row: components x D.
-    projection: Vec<f32>,
-}
-
-impl Metric {
-    /// Learns from `vectors` (unit vectors of one dimension) and their `classes` (any numbers that tell them apart). Take a [`Scatter`] to fit
-    /// several settings to the same vectors.
-    ///
-    /// # Errors
-    /// All of [`FitError`].
-    pub fn fit(vectors: &[&[f32]], classes: &[usize], settings: &FitSettings) -> Result<Self, FitError> {
-        Scatter::new(vectors, classes)?.metric(settings.shrinkage, settings.components)
-    }
-
-    /// `unit` as this metric sees it: a unit vector of [`Metric::components`]. `None` where nothing is left of it (it is the mean, or has nothing
-    /// along the directions that stay), where that is not finite, and for a vector of another dimension.
-    pub fn apply(&self, unit: &[f32]) -> Option<Vec<f32>> {
-        if unit.len() != self.dimension {
-            return None;
-        }
-        let centred: Vec<f32> = unit.iter().zip(&self.mean).map(|(x, mean)| x - mean).collect();
-        let mut mapped: Vec<f32> = self
-            .projection
-            .chunks_exact(self.dimension)
-            .map(|row| similarity(row, &centred))
-            .collect();
-        // In f64, so that large values neither overflow nor lose the small ones.
-        let norm = mapped.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-        if !norm.is_finite() || norm <= f64::from(f32::MIN_POSITIVE) {
-            return None;
-        }
-        mapped.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
-        Some(mapped)
-    }
-
-    /// Components of the vectors that come out.
-    pub fn components(&self) -> usize {
-        self.components
-    }
+/// Learns from `vectors` (unit vectors of one dimension) and their `classes` (any numbers that tell them apart). Take a [`Scatter`] to fit several
+/// settings to the same vectors.
+///
+/// # Errors
+/// All of [`FitError`].
+pub fn fit(vectors: &[&[f32]], classes: &[usize], settings: &FitSettings) -> Result<Metric, FitError> {
+    Scatter::new(vectors, classes)?.metric(settings.shrinkage, settings.components)
 }

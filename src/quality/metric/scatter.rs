@@ -6,7 +6,8 @@ use std::fmt;
 use faer::Mat;
 
 use super::matrices::{add_lower, add_outer, blocks, centre_classes, columns, eigen, mirror, product};
-use super::{FitError, MAX_DIMENSION, MIN_SHRINKAGE, MIN_VECTORS, Metric};
+use super::{FitError, MAX_DIMENSION, MIN_SHRINKAGE, MIN_VECTORS};
+use crate::domain::Metric;
 
 /// What share of the greatest eigenvalue is rounding: beneath it an eigenvector can't be told from noise.
 const RANK_TOLERANCE: f64 = 1e-10;
@@ -204,15 +205,8 @@ impl Scatter {
                 .fold(0.0f64, |largest, &x| if x.abs() > largest.abs() { x } else { largest });
             projection.extend(row.iter().map(|x| (x * largest.signum()) as f32));
         }
-        if projection.is_empty() || projection.iter().any(|x| !x.is_finite()) {
-            return Err(FitError::NoConvergence);
-        }
-        Ok(Metric {
-            dimension: self.dimension,
-            components: transposed.ncols(),
-            mean: self.mean.iter().map(|&x| x as f32).collect(),
-            projection,
-        })
+        let mean = self.mean.iter().map(|&x| x as f32).collect();
+        Metric::new(mean, projection).ok_or(FitError::NoConvergence)
     }
 }
 

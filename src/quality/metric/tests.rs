@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::super::random::Random;
 use super::matrices::BLOCK;
 use super::*;
+use crate::domain::similarity;
 
 /// Unit vectors of `classes` classes whose directions vary by 0.9 to the power of their number, so that none varies as much as another.
 fn sample(seed: u64, count: usize, dimension: usize, classes: usize) -> (Vec<Vec<f32>>, Vec<usize>) {
@@ -98,16 +99,16 @@ proptest! {
     ) {
         let (vectors, labels) = sample(seed, count, dimension, classes);
         let settings = FitSettings { shrinkage, components: 5 };
-        let one = Metric::fit(&refs(&vectors), &labels, &settings).unwrap();
+        let one = fit(&refs(&vectors), &labels, &settings).unwrap();
 
         let named: Vec<usize> = labels.iter().map(|label| usize::MAX - 17 * label).collect();
-        prop_assert_eq!(&Metric::fit(&refs(&vectors), &named, &settings).unwrap(), &one);
+        prop_assert_eq!(&fit(&refs(&vectors), &named, &settings).unwrap(), &one);
 
         let mut order: Vec<usize> = (0..count).collect();
         Random::new(!seed).shuffle(&mut order);
         let shuffled: Vec<Vec<f32>> = order.iter().map(|&at| vectors[at].clone()).collect();
         let labels: Vec<usize> = order.iter().map(|&at| labels[at]).collect();
-        let other = Metric::fit(&refs(&shuffled), &labels, &settings).unwrap();
+        let other = fit(&refs(&shuffled), &labels, &settings).unwrap();
         prop_assert!(greatest_difference(&similarities(&one, &vectors), &similarities(&other, &vectors)) < 1e-4);
     }
 
@@ -120,7 +121,7 @@ proptest! {
         let (vectors, labels) = sample(seed, 80, dimension, classes);
         let metric = Scatter::new(&refs(&vectors), &labels).unwrap().metric(shrinkage, dimension).unwrap();
         prop_assert_eq!(metric.components(), dimension);
-        let p = Mat::from_fn(dimension, dimension, |i, j| f64::from(metric.projection[i * dimension + j]));
+        let p = Mat::from_fn(dimension, dimension, |i, j| f64::from(metric.projection()[i * dimension + j]));
         let (scatter, shrunk) = dense(&vectors, &labels, shrinkage);
         let identity = Mat::from_fn(dimension, dimension, |i, j| if i == j { 1.0 } else { 0.0 });
         let squared: Mat<f64> = p.transpose() * &p;
@@ -129,8 +130,8 @@ proptest! {
         let mapped: Vec<Vec<f32>> = vectors
             .iter()
             .map(|z| {
-                let centred: Vec<f32> = z.iter().zip(&metric.mean).map(|(x, mean)| x - mean).collect();
-                metric.projection.chunks_exact(dimension).map(|row| similarity(row, &centred)).collect()
+                let centred: Vec<f32> = z.iter().zip(metric.mean()).map(|(x, mean)| x - mean).collect();
+                metric.projection().chunks_exact(dimension).map(|row| similarity(row, &centred)).collect()
             })
             .collect();
         let (covariance, _) = dense(&mapped, &labels, shrinkage);
@@ -186,7 +187,7 @@ proptest! {
     #[test]
     fn what_is_applied_is_a_unit_vector(seed in any::<u64>(), dimension in 2usize..40, components in 1usize..50) {
         let (vectors, labels) = sample(seed, 40, dimension, 2);
-        let metric = Metric::fit(&refs(&vectors), &labels, &FitSettings { shrinkage: 0.8, components }).unwrap();
+        let metric = fit(&refs(&vectors), &labels, &FitSettings { shrinkage: 0.8, components }).unwrap();
         for vector in &vectors {
             let mapped = metric.apply(vector).unwrap();
             prop_assert_eq!(mapped.len(), metric.components());
@@ -218,10 +219,10 @@ fn solve(matrix: &Mat<f64>, right: &[f64]) -> Vec<f64> {
 fn the_same_input_gives_the_same_bits_and_signs_are_fixed() {
     for (count, dimension) in [(60, 300), (400, 80)] {
         let (vectors, classes) = sample(3, count, dimension, 3);
-        let fit = || Metric::fit(&refs(&vectors), &classes, &FitSettings::default()).unwrap();
-        let metric = fit();
-        assert_eq!(fit(), metric);
-        for row in metric.projection.chunks_exact(dimension) {
+        let once = || fit(&refs(&vectors), &classes, &FitSettings::default()).unwrap();
+        let metric = once();
+        assert_eq!(once(), metric);
+        for row in metric.projection().chunks_exact(dimension) {
             let largest = row
                 .iter()
                 .fold(0f32, |largest, &x| if x.abs() > largest.abs() { x } else { largest });
@@ -277,8 +278,8 @@ fn all_blocks_count() {
 #[test]
 fn the_mean_has_no_direction() {
     let (vectors, classes) = sample(2, 30, 8, 2);
-    let metric = Metric::fit(&refs(&vectors), &classes, &FitSettings::default()).unwrap();
-    assert_eq!(metric.apply(&metric.mean.clone()), None);
+    let metric = fit(&refs(&vectors), &classes, &FitSettings::default()).unwrap();
+    assert_eq!(metric.apply(metric.mean()), None);
     assert_eq!(metric.apply(&[f32::NAN; 8]), None);
     assert_eq!(metric.apply(&[f32::MAX; 8]), None);
     assert_eq!(metric.apply(&vectors[0][1..]), None);
@@ -288,7 +289,7 @@ fn the_mean_has_no_direction() {
 fn classes_of_one_image_change_the_mean_alone() {
     let (vectors, mut classes) = sample(5, 40, 6, 2);
     classes[39] = 7;
-    let metric = Metric::fit(&refs(&vectors), &classes, &FitSettings::default()).unwrap();
+    let metric = fit(&refs(&vectors), &classes, &FitSettings::default()).unwrap();
     assert_eq!(metric.components(), 6);
     assert!(metric.apply(&vectors[39]).is_some());
 }

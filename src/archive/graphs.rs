@@ -1,0 +1,117 @@
+//! Graph objects: an HNSW graph over the rows of one class of one rows object, as the index wrote it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::store::{blocking, object_name};
+use super::{Archive, GraphEntry, GraphParameters, Manifest, RowsEntry, RowsObject, frame};
+use crate::domain::{ClassLabel, Metric, Unknown};
+use crate::error::{Error, ErrorKind, Result};
+
+const MAGIC: &[u8; 8] = b"MSGRAPH1";
+const FORMAT: u32 = 1;
+
+/// Builds the graphs of a rows object, as the metric sees its rows if there is one. Runs on a thread where it may compute.
+pub type GraphBuilder = Arc<dyn Fn(&RowsObject, Option<&Metric>) -> Result<Vec<NewGraph>> + Send + Sync>;
+
+/// A graph over the rows of one class of a rows object, all of which are in one shard.
+pub struct NewGraph {
+    /// The class; none: the rows without one.
+    pub class: Option<ClassLabel>,
+    /// Rows in the graph; its keys are row numbers in the object.
+    pub rows: u64,
+    /// How it was built.
+    pub parameters: GraphParameters,
+    /// As the index wrote it.
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    rows_object: String,
+    shard: u32,
+    class: Option<ClassLabel>,
+    rows: u64,
+    metric: Option<String>,
+    parameters: GraphParameters,
+}
+
+/// Builds graphs for one version's metric, and writes them.
+pub(super) struct Graphs<'a> {
+    archive: &'a Archive,
+    build: &'a GraphBuilder,
+    metric: Option<(String, Arc<Metric>)>,
+}
+
+impl<'a> Graphs<'a> {
+    /// For the metric that `manifest` names.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Damaged` when it can't be read.
+    pub async fn of(archive: &'a Archive, build: &'a GraphBuilder, manifest: &Manifest) -> Result<Self> {
+        let metric = match &manifest.metric {
+            Some(entry) => Some((entry.object.clone(), archive.read_metric(entry).await?)),
+            None => None,
+        };
+        Ok(Self { archive, build, metric })
+    }
+
+    /// The graphs of one rows object, written.
+    ///
+    /// # Errors
+    /// What building fails with; `StorageFull`, `Unavailable`.
+    pub async fn write(&self, object: &Arc<RowsObject>, entry: &RowsEntry) -> Result<Vec<GraphEntry>> {
+        let (build, of) = (Arc::clone(self.build), Arc::clone(object));
+        let (metric, map) = self.metric.clone().unzip();
+        let mut entries = Vec::new();
+        for graph in blocking(move || build(&of, map.as_deref())).await?? {
+            let &[shard] = entry.shards.as_slice() else {
+                return Err(Error::internal("a graph needs rows of one shard"));
+            };
+            let header = Header {
+                format: FORMAT,
+                rows_object: object.name.clone(),
+                shard,
+                class: graph.class,
+                rows: graph.rows,
+                metric: metric.clone(),
+                parameters: graph.parameters,
+            };
+            let mut bytes = frame::begin(MAGIC, &header, graph.bytes.len())?;
+            bytes.extend(graph.bytes);
+            let (name, bytes) = object_name("graphs", bytes.into()).await?;
+            let size = bytes.len() as u64;
+            self.archive.store().put_object(&name, bytes).await?;
+            entries.push(GraphEntry {
+                object: name,
+                bytes: size,
+                rows_object: header.rows_object,
+                shard,
+                class: header.class,
+                rows: header.rows,
+                metric: header.metric,
+                parameters: header.parameters,
+                other: Unknown::new(),
+            });
+        }
+        Ok(entries)
+    }
+}
+
+/// The index's own bytes of a graph object.
+///
+/// # Errors
+/// `Damaged` when it is not the graph that the manifest means; `Unavailable` for the format of a later program.
+pub(super) fn payload(entry: &GraphEntry, bytes: Bytes) -> Result<Bytes> {
+    let (header, start): (Header, usize) = frame::read(&entry.object, MAGIC, FORMAT, &bytes)?;
+    if header.rows_object != entry.rows_object || header.class != entry.class || header.metric != entry.metric {
+        return Err(Error::new(
+            ErrorKind::Damaged,
+            format!("`{}` is not the graph that it should be", entry.object),
+        ));
+    }
+    Ok(bytes.slice(start..))
+}

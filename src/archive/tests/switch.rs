@@ -1,0 +1,187 @@
+//! A learned metric comes, goes, and stands beside other writers.
+
+use super::*;
+use crate::domain::Metric;
+
+fn fitted() -> Fitted {
+    Fitted {
+        method: "by hand".into(),
+        shrinkage: 0.5,
+        fitted_at: Timestamp::UNIX_EPOCH,
+        fitted_on: 1,
+        images: BTreeMap::from([(class("COVID"), 2)]),
+        groups: 2,
+        held_out: HeldOut {
+            without: 0.5,
+            with: 0.75,
+            parts: 4,
+        },
+    }
+}
+
+/// Two directions of the test's vectors.
+fn metric(dimension: usize) -> (Arc<Metric>, Fitted) {
+    let projection = (0..2 * dimension).map(|at| 1.0 / (at + 1) as f32).collect();
+    (
+        Arc::new(Metric::new(vec![0.25; dimension], projection).unwrap()),
+        fitted(),
+    )
+}
+
+/// A graph of each rows object whose bytes say by what it was built.
+fn graphs() -> GraphBuilder {
+    Arc::new(|rows: &RowsObject, metric: Option<&Metric>| {
+        Ok(vec![NewGraph {
+            class: rows.records[0].class.clone(),
+            rows: 1,
+            parameters: GraphParameters {
+                connectivity: 16,
+                expansion_add: 128,
+                expansion_search: 128,
+                scalar: "f16".into(),
+                other: Default::default(),
+            },
+            bytes: format!("{:?}", metric.map(Metric::components)).into_bytes(),
+        }])
+    })
+}
+
+async fn bytes_of_graphs(archive: &Archive) -> Vec<Bytes> {
+    let manifest = archive.latest().await.unwrap();
+    let mut bytes = Vec::new();
+    for entry in &manifest.graphs {
+        bytes.push(archive.read_graph(entry).await.unwrap());
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_metric_and_its_graphs_come_and_go_in_one_version() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let archive = &place.archive;
+    let images = (0..4).map(|number| image(archive, number, Some("COVID"))).collect();
+    archive.append(images, Some(graphs())).await.unwrap();
+    assert_eq!(bytes_of_graphs(archive).await, ["None"]);
+    let before = archive.latest().await.unwrap();
+    let dimension = before.space.dimension;
+
+    let (new, fitted) = metric(dimension);
+    let version = archive
+        .switch_metric(Some((Arc::clone(&new), fitted.clone())), Some(graphs()))
+        .await
+        .unwrap();
+    let after = archive.latest().await.unwrap();
+    assert_eq!((after.version, version), (before.version + 1, before.version + 1));
+    let entry = after.metric.clone().unwrap();
+    assert_eq!((entry.components, &entry.fitted), (2, &fitted));
+    assert_eq!(bytes_of_graphs(archive).await, ["Some(2)"]);
+    assert_eq!(after.superseded, [before.graphs[0].object.clone()]);
+    // Another program reads it from the storage.
+    let other = place.again().await;
+    assert_eq!(*other.read_metric(&entry).await.unwrap(), *new);
+    assert!(verify(&other).await.unwrap().damaged.is_empty());
+
+    // New rows get graphs by it.
+    let images = (4..6).map(|number| image(archive, number, Some("COVID"))).collect();
+    archive.append(images, Some(graphs())).await.unwrap();
+    assert_eq!(bytes_of_graphs(archive).await, ["Some(2)", "Some(2)"]);
+    let settings = CompactSettings {
+        manifest_age_min: Duration::ZERO,
+        object_age_min: Duration::ZERO,
+        graphs: Some(graphs()),
+        offline: true,
+    };
+    compact(archive, settings.clone()).await.unwrap();
+    assert_eq!(bytes_of_graphs(archive).await, ["Some(2)"]);
+    assert_eq!(
+        *place.again().await.read_metric(&entry).await.unwrap(),
+        *new,
+        "collection leaves it"
+    );
+
+    // The same numbers once more are another object: the first may be collected.
+    archive
+        .switch_metric(Some((new, fitted)), Some(graphs()))
+        .await
+        .unwrap();
+    let again = archive.latest().await.unwrap().metric.clone().unwrap();
+    assert_ne!(again.object, entry.object);
+    let version = archive.switch_metric(None, Some(graphs())).await.unwrap();
+    assert_eq!(bytes_of_graphs(archive).await, ["None"]);
+    assert_eq!(
+        archive.switch_metric(None, Some(graphs())).await.unwrap(),
+        version,
+        "nothing to change"
+    );
+    compact(archive, settings).await.unwrap();
+    let left = std::fs::read_dir(place.path().join("metrics")).unwrap().count();
+    assert_eq!(left, 0, "no version needs them");
+}
+
+#[tokio::test]
+async fn a_metric_of_other_vectors_is_refused_and_a_damaged_one_is_found() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let archive = &place.archive;
+    archive
+        .append(vec![image(archive, 1, Some("COVID"))], None)
+        .await
+        .unwrap();
+    let dimension = archive.latest().await.unwrap().space.dimension;
+    let error = archive
+        .switch_metric(Some(metric(dimension + 1)), None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongDimension);
+    assert!(archive.latest().await.unwrap().metric.is_none());
+
+    archive.switch_metric(Some(metric(dimension)), None).await.unwrap();
+    let entry = archive.latest().await.unwrap().metric.clone().unwrap();
+    let file = place.path().join(&entry.object);
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let other = place.again().await;
+    assert_eq!(other.read_metric(&entry).await.unwrap_err().kind(), ErrorKind::Damaged);
+    let damaged = verify(&other).await.unwrap().damaged;
+    assert!(damaged.len() == 1 && damaged[0].contains(&entry.object), "{damaged:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn switching_beside_writers_loses_nothing_and_mixes_nothing() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let dimension = place.archive.latest().await.unwrap().space.dimension;
+    let mut tasks = Vec::new();
+    for number in 0..6u32 {
+        let archive = place.again().await;
+        tasks.push(tokio::spawn(async move {
+            let images = vec![image(&archive, number, Some("COVID"))];
+            archive.append(images, Some(graphs())).await.map(|done| done.version)
+        }));
+    }
+    for turn in 0..4 {
+        let archive = place.again().await;
+        tasks.push(tokio::spawn(async move {
+            let new = (turn % 2 == 0).then(|| metric(dimension));
+            archive.switch_metric(new, Some(graphs())).await
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    let archive = place.again().await;
+    assert_eq!(contents(&archive).await.len(), 6);
+    // `Manifest::check` refuses graphs of another metric; none is missing either.
+    assert_eq!(archive.latest().await.unwrap().graphs.len(), 6);
+    let expected = format!(
+        "{:?}",
+        archive
+            .latest()
+            .await
+            .unwrap()
+            .metric
+            .as_ref()
+            .map(|entry| entry.components)
+    );
+    assert!(bytes_of_graphs(&archive).await.iter().all(|bytes| *bytes == expected));
+    assert!(verify(&archive).await.unwrap().damaged.is_empty());
+}

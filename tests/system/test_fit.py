@@ -1,0 +1,116 @@
+"""`medsearch fit`: searches by a learned metric, held against the same metric fitted by numpy."""
+
+import json
+import shutil
+import time
+
+import pytest
+
+from conftest import medsearch, png, script
+
+
+def figures(server, data, embeddings, tmp_path):
+    run = script(
+        "leave_one_out.py", "--url", server.url, "--data", data, "--embeddings", embeddings, "--json", tmp_path / "f"
+    )
+    found = json.loads((tmp_path / "f").read_text())["figures"]
+    print(found)
+    assert found["lists_that_differ"] == found["votes_that_differ"] == 0, run.stderr
+    return found
+
+
+def metric_of(server, wanted: bool):
+    """What /v1/archive says of the metric, once the server has taken it over or dropped it: within 2 seconds."""
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        metric = server.get("/v1/archive")["metric"]
+        if (metric is not None) == wanted:
+            return metric
+        time.sleep(0.05)
+    raise AssertionError("the server did not take the change over in time")
+
+
+@pytest.fixture
+def drawn(synthetic, tmp_path):
+    """(data, embeddings, archive) of synthetic radiographs, in the space of 32x32 grey values."""
+    medsearch("embed", "--data", synthetic, "--out", tmp_path / "e", "--model", "thumbnail")
+    where = ("--embeddings", tmp_path / "e", "--data", synthetic, "--model", "thumbnail")
+    medsearch("index", *where, "--archive", tmp_path / "archive", "--show-file-names")
+    return synthetic, tmp_path / "e", tmp_path / "archive"
+
+
+def test_a_server_takes_the_metric_over_and_gives_it_up(drawn, serve, tmp_path):
+    data, embeddings, archive = drawn
+    server = serve(archive)
+    raw = figures(server, data, embeddings, tmp_path)
+    assert raw["metric"] is None
+
+    run = medsearch("fit", "--archive", archive, "--components", 16, "--force")
+    print(run.stdout)
+    assert "balanced accuracy on groups that were left out" in run.stdout
+    metric = metric_of(server, wanted=True)
+    assert metric["components"] == 16 and metric["method"] == "within-class whitening"
+    assert 0 < metric["held_out"]["without"] <= 1 and 0 < metric["held_out"]["with"] <= 1
+    learned = figures(server, data, embeddings, tmp_path)
+    assert learned["metric"]["components"] == 16
+
+    # Written, found, deleted as before.
+    status, added = server.post_image("/v1/images", png(1), **{"class": "Normal"})
+    assert status == 201
+    _, answer = server.post_image("/v1/search", png(1), exclude="none", min_version=added["version"])
+    assert answer["neighbors"][0]["id"] == added["id"] and answer["neighbors"][0]["similarity"] > 0.9999
+    assert answer["metric"] == metric["id"]
+    _, embedded = server.post_image("/v1/embeddings", png(1))
+    assert len(embedded["embeddings"][0]["vector"]) == answer_dimension(server)
+
+    text = medsearch("evaluate", "--archive", archive, "--resamples", 50).stdout
+    assert "searched by a learned metric" in text
+    assert "0 damaged" in medsearch("verify", "--archive", archive).stdout
+
+    assert "as they are" in medsearch("fit", "--archive", archive, "--remove").stdout
+    metric_of(server, wanted=False)
+    again = medsearch("fit", "--archive", archive, "--remove").stdout
+    assert "nothing was changed" in again
+
+
+def answer_dimension(server):
+    return server.get("/v1/archive")["space"]["dimension"]
+
+
+def test_what_can_not_be_learned_is_refused_in_words(drawn, tmp_path):
+    _, _, archive = drawn
+    for arguments, words in (
+        (("--shrinkage", "0"), "--shrinkage needs a number"),
+        (("--shrinkage", "1.5"), "--shrinkage needs a number"),
+        (("--components", "0"), "--components needs at least 1"),
+        (("--archive", tmp_path / "nowhere"), "no archive"),
+    ):
+        given = arguments if arguments[0] == "--archive" else ("--archive", archive, *arguments)
+        run = medsearch("fit", *given, check=False)
+        assert run.returncode == 1 and words in run.stderr, run.stderr
+    assert medsearch("fit", "--archive", archive, "--remove", "--force", check=False).returncode == 2
+
+
+def test_real_images_by_graph_and_scan(three_class, serve, tmp_path):
+    """On real X-rays, other patients' classes are found more often; every search equals numpy, by scan and by graph."""
+    data, embeddings, _ = three_class
+    _, _, original = three_class
+    archive = tmp_path / "archive"
+    shutil.copytree(original, archive)
+    shutil.copy(f"{original}.secret", f"{archive}.secret")
+    print(medsearch("fit", "--archive", archive).stdout)
+    server = serve(archive)
+    held_out = metric_of(server, wanted=True)["held_out"]
+    assert held_out["with"] > held_out["without"] > 0.8
+    by_scan = figures(server, data, embeddings, tmp_path)
+
+    medsearch("fit", "--archive", archive, "--exact-rows-max", 0)
+    server = serve(archive, "--exact-rows-max", 0)
+    image = next((data / "COVID").iterdir()).read_bytes()
+    _, answer = server.post_image("/v1/search", image)
+    assert set(answer["path"].values()) == {"hnsw"}
+    by_graph = figures(server, data, embeddings, tmp_path)
+    assert by_graph["balanced_accuracy"] == by_scan["balanced_accuracy"]
+    # Merging builds them again, by the metric.
+    medsearch("compact", "--archive", archive, "--exact-rows-max", 0)
+    assert "0 damaged" in medsearch("verify", "--archive", archive).stdout

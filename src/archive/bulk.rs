@@ -326,10 +326,7 @@ impl Append {
         }
         let mut rows = Vec::new();
         let mut graphs = Vec::new();
-        let builder = match &self.graphs {
-            Some(build) => Some(Graphs::of(archive, build, manifest).await?),
-            None => None,
-        };
+        let builder = Graphs::of(archive, self.graphs.as_ref(), manifest, commit).await?;
         let chunk = (ROWS_BYTES_MAX / (manifest.space.dimension * 4)).max(1);
         for ((_, provenance), indexes) in groups {
             for indexes in indexes.chunks(chunk) {

@@ -126,6 +126,7 @@ fn complete(
     // What was written for this version and has died before it is named, in a race that was lost, is listed too.
     manifest.superseded = known.difference(&manifest.names()).cloned().collect();
     manifest.classes = living_classes(&manifest, &objects);
+    manifest.format = manifest.least_format();
     manifest.version = base.manifest.version + 1;
     manifest.parent = Some(base.manifest.commit.clone());
     manifest.commit = commit;

@@ -48,6 +48,9 @@ pub(super) fn read<H: DeserializeOwned>(name: &str, magic: &[u8; 8], format: u32
         .filter(|_| length <= HEADER_BYTES_MAX)
         .ok_or_else(damaged)?;
     let found: Format = serde_json::from_slice(header).map_err(|_| damaged())?;
+    if found.format == 0 {
+        return Err(damaged());
+    }
     if found.format > format {
         let message = format!(
             "`{name}` has format {}, this program reads format {format}: use a newer medsearch",

@@ -37,6 +37,9 @@ struct Header {
     rows: u64,
     metric: Option<String>,
     parameters: GraphParameters,
+    /// The commit that wrote it. Makes every object new: the same graph may be built again after it was collected.
+    #[serde(default)]
+    commit: String,
 }
 
 /// Builds graphs for one version's metric, and writes them.
@@ -44,19 +47,39 @@ pub(super) struct Graphs<'a> {
     archive: &'a Archive,
     build: &'a GraphBuilder,
     metric: Option<(String, Arc<Metric>)>,
+    commit: &'a str,
 }
 
 impl<'a> Graphs<'a> {
-    /// For the metric that `manifest` names.
+    /// For the metric that `manifest` names. None when nobody builds, and when the metric is damaged: graphs are a cache, and without them rows must
+    /// still be merged and erased.
     ///
     /// # Errors
-    /// `Unavailable`, `Damaged` when it can't be read.
-    pub async fn of(archive: &'a Archive, build: &'a GraphBuilder, manifest: &Manifest) -> Result<Self> {
+    /// `Unavailable` when it can't be read at the moment.
+    pub async fn of(
+        archive: &'a Archive,
+        build: Option<&'a GraphBuilder>,
+        manifest: &Manifest,
+        commit: &'a str,
+    ) -> Result<Option<Self>> {
+        let Some(build) = build else { return Ok(None) };
         let metric = match &manifest.metric {
-            Some(entry) => Some((entry.object.clone(), archive.read_metric(entry).await?)),
             None => None,
+            Some(entry) => match archive.read_metric(entry).await {
+                Ok(metric) => Some((entry.object.clone(), metric)),
+                Err(error) if error.kind() == ErrorKind::Damaged || archive.store().is_missing(&entry.object).await => {
+                    tracing::error!(error = %error, "no graphs are built: `medsearch fit` makes another metric");
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            },
         };
-        Ok(Self { archive, build, metric })
+        Ok(Some(Self {
+            archive,
+            build,
+            metric,
+            commit,
+        }))
     }
 
     /// The graphs of one rows object, written.
@@ -79,6 +102,7 @@ impl<'a> Graphs<'a> {
                 rows: graph.rows,
                 metric: metric.clone(),
                 parameters: graph.parameters,
+                commit: self.commit.to_owned(),
             };
             let mut bytes = frame::begin(MAGIC, &header, graph.bytes.len())?;
             bytes.extend(graph.bytes);

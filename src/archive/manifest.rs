@@ -14,8 +14,11 @@ use super::{IdentityMode, MetricEntry};
 use crate::domain::{ClassLabel, Slot, Space, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The manifest format that is written; the only one so far.
-pub(super) const FORMAT: u32 = 1;
+/// The latest manifest format. 2 has a learned metric, without which neither answers nor graphs are right; manifests without one are still written
+/// as 1.
+pub(super) const FORMAT: u32 = 2;
+/// The format of a manifest without a learned metric.
+pub(super) const FORMAT_PLAIN: u32 = 1;
 /// The folder of manifests.
 pub(super) const MANIFESTS: &str = "manifest";
 
@@ -370,6 +373,11 @@ impl Manifest {
             .map_err(|error| Error::with_source(ErrorKind::Internal, "the manifest can't be written as JSON", error))
     }
 
+    /// The format that a reader has to know.
+    pub(super) fn least_format(&self) -> u32 {
+        if self.metric.is_some() { FORMAT } else { FORMAT_PLAIN }
+    }
+
     /// Images: rows that are not dead.
     pub fn images(&self) -> u64 {
         let rows: u64 = self.rows.iter().map(|entry| entry.rows).sum();
@@ -538,6 +546,7 @@ impl Manifest {
                 .all(|pack| packs.contains(pack)),
             "a pack is missing",
         )?;
+        ensure(self.format >= self.least_format(), "its format has no metric")?;
         if let Some(metric) = &self.metric {
             ensure(is_object_name(&metric.object, "metrics"), "a metric has an odd name")?;
             ensure(
@@ -657,7 +666,7 @@ pub(super) mod tests {
 
     fn manifest() -> Manifest {
         Manifest {
-            format: FORMAT,
+            format: FORMAT_PLAIN,
             version: 1,
             parent: None,
             commit: "c".into(),
@@ -726,9 +735,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_later_format_is_refused_in_words() {
-        let error = Manifest::decode("m", br#"{"format":2,"anything":[]}"#).unwrap_err();
+        let error = Manifest::decode("m", br#"{"format":3,"anything":[]}"#).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(error.message().contains("format 2"), "{error}");
+        assert!(error.message().contains("format 3"), "{error}");
         for broken in ["", "{}", "[]", "{\"format\":1}", "{\"format\":-1}"] {
             assert_eq!(
                 Manifest::decode("m", broken.as_bytes()).unwrap_err().kind(),

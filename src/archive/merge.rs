@@ -350,10 +350,7 @@ async fn write(
         damaged,
         moved: HashMap::new(),
     };
-    let builder = match graphs {
-        Some(build) => Some(Graphs::of(archive, build, manifest).await?),
-        None => None,
-    };
+    let builder = Graphs::of(archive, graphs, manifest, commit).await?;
     let chunk = rows_max(manifest.space.dimension);
     for ((shard, provenance), rows) in groups {
         for rows in rows.chunks(chunk) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::store::object_name;
+use super::store::{Store, object_name};
 use super::{Archive, Manifest, frame, lock};
 use crate::domain::{ClassLabel, Metric, SpaceId, Unknown};
 use crate::error::{Error, ErrorKind, Result};
@@ -86,7 +86,7 @@ struct Header {
 ///
 /// # Errors
 /// `Internal` when its header can't be written.
-pub(super) fn encode(metric: &Metric, space: SpaceId, commit: &str) -> Result<Vec<u8>> {
+fn encode(metric: &Metric, space: SpaceId, commit: &str) -> Result<Vec<u8>> {
     let header = Header {
         format: FORMAT,
         space,
@@ -100,11 +100,28 @@ pub(super) fn encode(metric: &Metric, space: SpaceId, commit: &str) -> Result<Ve
     Ok(bytes)
 }
 
+/// Reads the metric that `manifest` names from its storage.
+///
+/// # Errors
+/// `Unavailable`, `Damaged`, also when it is not the one that the manifest means.
+pub(super) async fn fetch(store: &Store, manifest: &Manifest, entry: &MetricEntry) -> Result<Metric> {
+    let bytes = store.get_object(&entry.object).await?;
+    let metric = decode(&entry.object, &manifest.space.id(), &bytes)?;
+    let as_listed = metric.components() == entry.components
+        && metric.dimension() == manifest.space.dimension
+        && bytes.len() as u64 == entry.bytes;
+    if as_listed {
+        return Ok(metric);
+    }
+    let message = format!("`{}` is not what the manifest says", entry.object);
+    Err(Error::new(ErrorKind::Damaged, message))
+}
+
 /// Reads a metric object of `space`. Never panics, never allocates more than the bytes can hold.
 ///
 /// # Errors
 /// `Damaged`; `Unavailable` for the format of a later program.
-pub(super) fn decode(name: &str, space: &SpaceId, bytes: &[u8]) -> Result<Metric> {
+fn decode(name: &str, space: &SpaceId, bytes: &[u8]) -> Result<Metric> {
     let damaged = |what: &str| Error::new(ErrorKind::Damaged, format!("`{name}` is damaged: {what}"));
     let (header, start): (Header, usize) = frame::read(name, MAGIC, FORMAT, bytes)?;
     if header.space != *space {
@@ -160,9 +177,8 @@ impl Archive {
         {
             return Ok(held);
         }
-        let bytes = self.store().get_object(&entry.object).await?;
-        let space = lock(&self.0.known).manifest.space.id();
-        let metric = Arc::new(decode(&entry.object, &space, &bytes)?);
+        let manifest = Arc::clone(&lock(&self.0.known).manifest);
+        let metric = Arc::new(fetch(self.store(), &manifest, entry).await?);
         self.hold_metric(&entry.object, &metric);
         Ok(metric)
     }

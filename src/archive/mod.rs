@@ -65,7 +65,7 @@ pub use writer::{Committed, Writer, WriterSettings};
 
 use crate::domain::{Metric, PackRef, Space, Unknown};
 use crate::error::{Error, ErrorKind, Result};
-use manifest::{FORMAT, MANIFESTS};
+use manifest::{FORMAT_PLAIN, MANIFESTS};
 pub use store::local_folder;
 use store::{Put, Store, blocking};
 
@@ -205,7 +205,7 @@ impl Archive {
         let at = tuning.moment();
         let now = at.wall;
         let manifest = Manifest {
-            format: FORMAT,
+            format: FORMAT_PLAIN,
             version: 1,
             parent: None,
             commit: uuid::Uuid::new_v4().to_string(),

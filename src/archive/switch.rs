@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::bulk::AGE_MAX;
 use super::commit::{Propose, Proposed, base, commit};
 use super::graphs::Graphs;
-use super::{Archive, Fitted, GraphBuilder, GraphEntry, MetricEntry, State, metric};
+use super::{Archive, Fitted, GraphBuilder, GraphEntry, MetricEntry, Moment, State, metric};
 use crate::domain::Metric;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -34,6 +35,7 @@ impl Archive {
         let mut work = Switch {
             metric,
             graphs,
+            began: self.moment(),
             entry: None,
             built: BTreeMap::new(),
         };
@@ -44,6 +46,7 @@ impl Archive {
 struct Switch {
     metric: Option<(Arc<Metric>, Fitted)>,
     graphs: Option<GraphBuilder>,
+    began: Moment,
     entry: Option<MetricEntry>,
     /// Graphs by rows object: a newer base asks only for those of its new rows.
     built: BTreeMap<String, Vec<GraphEntry>>,
@@ -54,14 +57,19 @@ impl Propose for Switch {
         if self.metric.is_none() && base.manifest.metric.is_none() {
             return Ok(None);
         }
+        if self.began.age(archive.moment()) > AGE_MAX {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "building the graphs took so long that the metric may be gone",
+            ));
+        }
         let mut manifest = base.manifest.as_ref().clone();
         if let (Some((metric, fitted)), None) = (&self.metric, &self.entry) {
             self.entry = Some(metric::put(archive, &manifest, metric, fitted, commit).await?);
         }
         manifest.metric.clone_from(&self.entry);
         manifest.graphs.clear();
-        if let Some(build) = &self.graphs {
-            let graphs = Graphs::of(archive, build, &manifest).await?;
+        if let Some(graphs) = Graphs::of(archive, self.graphs.as_ref(), &manifest, commit).await? {
             for (entry, object) in manifest.rows.iter().zip(&base.rows) {
                 // Deltas are scanned; what is of several shards is on its way to be merged.
                 if entry.delta || entry.shards.len() != 1 {

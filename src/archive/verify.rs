@@ -66,14 +66,8 @@ pub async fn verify(archive: &Archive) -> Result<Verified> {
         verified.note(entry.bytes, read);
     }
     if let Some(entry) = &manifest.metric {
-        let read = async {
-            let bytes = store.get_object(&entry.object).await?;
-            let metric = metric::decode(&entry.object, &manifest.space.id(), &bytes)?;
-            let as_listed = metric.components() == entry.components;
-            fits(as_listed, &entry.object, bytes.len() as u64, entry.bytes)
-        };
-        let read = read.await;
-        verified.note(entry.bytes, read);
+        let read = metric::fetch(store, &manifest, entry).await;
+        verified.note(entry.bytes, read.map(drop));
     }
     for entry in &manifest.graphs {
         let read = archive.read_graph(entry).await;

@@ -109,7 +109,7 @@ impl Evaluate {
             resamples: self.resamples as usize,
             learn: self.learn,
         };
-        let progress = Mutex::new(Progress::new(steps(&subject, &settings), PROGRESS_EVERY));
+        let progress = Mutex::new(Progress::of("steps", steps(&subject, &settings), PROGRESS_EVERY));
         let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
         let evaluation = evaluate(&subject, &settings, || locked().done(1))?;
         locked().finish();

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::search::Vote;
 use super::settings::ArchiveArgs;
 use crate::archive::{Archive, Fitted, HeldOut};
+use crate::domain::Metric;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::IndexSettings;
 use crate::ingest::build::graph_builder;
@@ -27,7 +28,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// Learn from an archive's labels what counts as similar, and search by it from now on.
 ///
 /// The metric (within-class whitening) makes count less what varies within a class. It is learned from all labelled images and judged on patients that
-/// were left out; one that finds the class less often there than the vectors as they are is refused. Servers take it over within seconds. Nothing is
+/// were left out; one that does not find the class more often there than the vectors as they are is refused. Servers take it over within seconds. Nothing is
 /// lost: `--remove` goes back. `evaluate --learn` gives the honest figures, with intervals.
 #[derive(Args)]
 pub struct Fit {
@@ -66,8 +67,9 @@ impl Fit {
             let message = format!("--shrinkage needs a number from {MIN_SHRINKAGE} to 1");
             return Err(Error::new(ErrorKind::InvalidRequest, message));
         }
-        if self.components == 0 {
-            return Err(Error::new(ErrorKind::InvalidRequest, "--components needs at least 1"));
+        // Along a single direction everything is equal or opposite.
+        if self.components < 2 {
+            return Err(Error::new(ErrorKind::InvalidRequest, "--components needs at least 2"));
         }
         let secret = self.archive.secret()?;
         super::block_on(async {
@@ -96,7 +98,7 @@ impl Fit {
         let mut cases = Cases::of(&opened.version, None)?;
         let pictures = Pictures::read(cases.items.iter().map(|case| &case.record), &[&opened]).await?;
         pictures.join_copies(&mut cases, &super::index::decoder(super::processors()), || {});
-        let progress = Mutex::new(Progress::new(LEARN_STEPS, PROGRESS_EVERY));
+        let progress = Mutex::new(Progress::of("steps", LEARN_STEPS, PROGRESS_EVERY));
         let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
         let asking = Asking {
             k: self.k.into(),
@@ -125,10 +127,15 @@ impl Fit {
             learned.metric.dimension(),
             learned.judged
         );
-        if learned.with < learned.without && !self.force {
+        if shrinkages.len() > 1 {
+            println!(
+                "note: the shrinkage was chosen by those figures, which flatters a little; `medsearch evaluate --learn` does not"
+            );
+        }
+        if learned.with <= learned.without && !self.force {
             return Err(Error::new(
                 ErrorKind::Conflict,
-                "the metric finds the class less often than the vectors as they are: nothing was changed (--force takes it all the same)",
+                "the metric finds the class no more often than the vectors as they are: nothing was changed (--force takes it all the same)",
             ));
         }
         let version = self
@@ -136,15 +143,10 @@ impl Fit {
             .await?;
         let graphs = opened.archive.latest().await?.graphs.len();
         println!("version {version} is searched by it, with {graphs} graphs");
-        if shrinkages.len() > 1 {
-            println!(
-                "note: the shrinkage was chosen by those figures, which flatters a little; `medsearch evaluate --learn` does not"
-            );
-        }
         Ok(())
     }
 
-    async fn switch(&self, archive: &Archive, metric: Option<(Arc<crate::domain::Metric>, Fitted)>) -> Result<u64> {
+    async fn switch(&self, archive: &Archive, metric: Option<(Arc<Metric>, Fitted)>) -> Result<u64> {
         let settings = IndexSettings::default().with_exact_rows_max(self.exact_rows_max);
         archive.switch_metric(metric, Some(graph_builder(settings))).await
     }

@@ -18,7 +18,7 @@ pub use exact::{Sieve, scan, similarities};
 pub use hnsw::{GraphParameters, build_graph};
 pub use matrix::Matrix;
 pub use scope::{Leg, Scope, Step};
-pub use segment::{Segment, SegmentInput};
+pub use segment::{Segment, SegmentInput, compared_row};
 pub use snapshot::{GraphInput, Snapshot, SnapshotInput};
 
 use crate::error::{Error, ErrorKind};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::{IndexSettings, Matrix, build_graph};
-use crate::domain::{ClassLabel, Embedding, ImageId, Key, Metric, PatientKeys, Record};
+use crate::domain::{ClassLabel, Embedding, Key, Metric, PatientKeys, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows that are normalised and mapped side by side: few enough that their copies don't count.
@@ -46,7 +46,6 @@ pub struct Segment {
     list_of: Vec<u32>,
     sources: Vec<Option<String>>,
     source_of: Vec<u32>,
-    ids: Postings<ImageId>,
     patients: Postings<Key>,
     studies: Postings<Key>,
     files: Postings<Key>,
@@ -96,9 +95,8 @@ impl Segment {
         let mut slot_of = vec![0; rows];
         let unit = |row: u32| {
             let start = row as usize * input.dimension;
-            let unit = Embedding::from_raw(&input.vectors[start..start + input.dimension], input.dimension)
-                .map_err(|error| damaged(format!("row `{row}`: {error}")))?;
-            Ok(metric.map_or_else(|| unit.as_slice().to_vec(), |metric| metric.of_row(unit.as_slice())))
+            let raw = &input.vectors[start..start + input.dimension];
+            compared_row(raw, input.dimension, metric).map_err(|error| damaged(format!("row `{row}`: {error}")))
         };
         let mut matrix = Matrix::with_capacity(rows, metric.map_or(input.dimension, Metric::components));
         for (block, rows) in row_at.chunks(MAPPED_TOGETHER).enumerate() {
@@ -118,7 +116,6 @@ impl Segment {
             list_of,
             sources,
             source_of,
-            ids: Postings::new(each().map(|(row, record)| (record.id, row))),
             patients: Postings::new(each().filter_map(|(row, record)| Some((PatientKeys::of(record)?.id, row)))),
             studies: Postings::new(each().flat_map(|(row, record)| {
                 let aliases = record.aliases.iter().filter_map(|alias| alias.study);
@@ -198,11 +195,6 @@ impl Segment {
         self.source_of[row as usize] as usize
     }
 
-    /// Rows by image.
-    pub fn ids(&self) -> &Postings<ImageId> {
-        &self.ids
-    }
-
     /// Rows by patient id, whoever issued it.
     pub fn patients(&self) -> &Postings<Key> {
         &self.patients
@@ -258,6 +250,15 @@ impl Segment {
     }
 }
 
+/// A row as it is compared: of length 1, by the metric if there is one. A graph and the scan beside it need the same numbers to the bit.
+///
+/// # Errors
+/// As [`Embedding::from_raw`].
+pub fn compared_row(raw: &[f32], dimension: usize, metric: Option<&Metric>) -> Result<Vec<f32>> {
+    let unit = Embedding::from_raw(raw, dimension)?;
+    Ok(metric.map_or_else(|| unit.as_slice().to_vec(), |metric| metric.of_row(unit.as_slice())))
+}
+
 /// Which rows have a key: pairs sorted by key, so that a hundred thousand rows cost no hundred thousand allocations.
 #[derive(Debug)]
 pub struct Postings<K>(Vec<(K, u32)>);
@@ -292,7 +293,7 @@ fn number<'a, T: Ord + Clone + 'a>(items: impl Iterator<Item = Option<&'a T>> + 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::domain::Slot;
+    use crate::domain::{ImageId, Slot};
 
     pub(crate) fn key(number: u32) -> Key {
         let mut bytes = [7; 16];
@@ -339,7 +340,6 @@ pub(crate) mod tests {
         assert_eq!([0, 1, 2, 3].map(|row| segment.list_of(row)), [2, 0, 1, 2]);
         assert!(segment.patients().rows(key(1_000_001)).eq([0, 2]));
         assert!(segment.pixels().rows(key(3_000_003)).eq([3]));
-        assert!(segment.ids().rows(segment.record(1).id).eq([1]));
         assert_eq!(segment.patients().rows(key(5)).count(), 0);
     }
 

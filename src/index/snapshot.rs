@@ -11,9 +11,7 @@ use super::top::TopGroups;
 use super::{
     Bitmap, GraphParameters, IndexSettings, Leg, Scope, Segment, SegmentInput, Sieve, Step, exact, wrong_dimension,
 };
-use crate::domain::{
-    Ask, ClassLabel, Embedding, Hit, ImageId, Key, Metric, PathTaken, PatientKeys, Query, Ranking, Record,
-};
+use crate::domain::{Ask, ClassLabel, Embedding, Hit, Key, Metric, PathTaken, PatientKeys, Query, Ranking, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a snapshot is built from.
@@ -196,15 +194,6 @@ impl Snapshot {
     /// Labelled images whose label doesn't vote because it is in dispute.
     pub fn conflicts(&self) -> usize {
         self.conflicting
-    }
-
-    /// The image and its unit vector, as it is compared.
-    pub fn get(&self, id: ImageId) -> Option<(Arc<Record>, Embedding)> {
-        self.segments.iter().rev().find_map(|live| {
-            let row = live.segment.ids().rows(id).find(|&row| live.live.contains(row))?;
-            let unit = Embedding::from_unit(live.segment.vector(row));
-            Some((live.segment.record(row).clone(), unit))
-        })
     }
 
     /// Whether the label of this record takes part in votes: it has one and no dispute, neither its own nor with an image of the same

@@ -16,11 +16,11 @@ use crate::archive::{
     Archive, ArchiveInfo, ClassData, GraphBuilder, GraphParameters, IdentityMode, Manifest, NewArchive, NewGraph,
     NewImage, NewModel, Retention, RowsObject, Scope, Secret, Shown, load_folder,
 };
-use crate::domain::{ClassLabel, Embedding, Metric};
+use crate::domain::{ClassLabel, Metric};
 use crate::embed::{ModelCard, Network};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::Decoder;
-use crate::index::{self, IndexSettings, build_graph};
+use crate::index::{self, IndexSettings, build_graph, compared_row};
 use crate::search::prepare;
 
 /// Images decoded together: bounds memory, keeps every thread busy.
@@ -385,10 +385,7 @@ fn graph(
     let dimension = rows.header.dimension;
     let units = keys
         .iter()
-        .map(|&row| {
-            let unit = Embedding::from_raw(rows.vector(row), dimension)?;
-            Ok(metric.map_or_else(|| unit.as_slice().to_vec(), |metric| metric.of_row(unit.as_slice())))
-        })
+        .map(|&row| compared_row(rows.vector(row), dimension, metric))
         .collect::<Result<Vec<_>>>()?;
     let vectors: Vec<&[f32]> = units.iter().map(Vec::as_slice).collect();
     Ok(NewGraph {

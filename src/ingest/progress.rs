@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 
-/// Progress on stderr. Images known from an earlier run count, but not for the rate.
+/// Progress on stderr, of images or other equal steps. Images known from an earlier run count, but not for the rate.
 pub(crate) struct Progress {
+    /// What is counted, in the plural.
+    unit: &'static str,
     bar: Option<ProgressBar>,
     total: usize,
     done: usize,
@@ -17,15 +19,22 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// `line_every`: time between two lines where there is no terminal.
+    /// Of images. `line_every`: time between two lines where there is no terminal.
     pub fn new(total: usize, line_every: Duration) -> Self {
+        Self::of("images", total, line_every)
+    }
+
+    /// Of something else, in the plural.
+    pub fn of(unit: &'static str, total: usize, line_every: Duration) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} images  {per_sec}  {eta} left")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template(&format!("{{bar:30}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left"))
+                    .unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(total as u64).with_style(style)
         });
         let now = Instant::now();
         Self {
+            unit,
             bar,
             total,
             done: 0,
@@ -56,7 +65,13 @@ impl Progress {
             self.last_line = Instant::now();
             eprintln!(
                 "{}",
-                line(self.done + self.known, self.total, self.done, self.begun.elapsed())
+                line(
+                    self.unit,
+                    self.done + self.known,
+                    self.total,
+                    self.done,
+                    self.begun.elapsed()
+                )
             );
         }
     }
@@ -74,24 +89,30 @@ impl Progress {
             Some(bar) => bar.finish(),
             None => eprintln!(
                 "{}",
-                line(self.done + self.known, self.total, self.done, self.begun.elapsed())
+                line(
+                    self.unit,
+                    self.done + self.known,
+                    self.total,
+                    self.done,
+                    self.begun.elapsed()
+                )
             ),
         }
     }
 }
 
-/// `fresh` of the `at` images took `elapsed`.
-fn line(at: usize, total: usize, fresh: usize, elapsed: Duration) -> String {
+/// `fresh` of the `at` units took `elapsed`.
+fn line(unit: &str, at: usize, total: usize, fresh: usize, elapsed: Duration) -> String {
     let rate = fresh as f64 / elapsed.as_secs_f64().max(1e-3);
     let left = Duration::try_from_secs_f64(total.saturating_sub(at) as f64 / rate);
     match left {
         Ok(left) if at < total && fresh > 0 => {
             format!(
-                "{at} of {total} images, {rate:.1} images/s, {} left",
+                "{at} of {total} {unit}, {rate:.1} {unit}/s, {} left",
                 FormattedDuration(left)
             )
         }
-        _ => format!("{at} of {total} images, {rate:.1} images/s"),
+        _ => format!("{at} of {total} {unit}, {rate:.1} {unit}/s"),
     }
 }
 
@@ -103,10 +124,10 @@ mod tests {
     fn lines() {
         let seconds = Duration::from_secs;
         assert_eq!(
-            line(600, 1800, 300, seconds(10)),
+            line("images", 600, 1800, 300, seconds(10)),
             "600 of 1800 images, 30.0 images/s, 00:00:40 left"
         );
-        assert_eq!(line(5, 10, 0, seconds(0)), "5 of 10 images, 0.0 images/s");
-        assert_eq!(line(10, 10, 10, seconds(5)), "10 of 10 images, 2.0 images/s");
+        assert_eq!(line("steps", 5, 10, 0, seconds(0)), "5 of 10 steps, 0.0 steps/s");
+        assert_eq!(line("images", 10, 10, 10, seconds(5)), "10 of 10 images, 2.0 images/s");
     }
 }

@@ -128,7 +128,7 @@ impl Cases {
             .map(|case| case.class)
             .collect();
         let why = if indexed.len() < 2 {
-            "an evaluation needs labelled images of two classes"
+            "there are not labelled images of two classes"
         } else if self.groups(|_| true) < 2 {
             "all images are of one patient or one picture: there is nobody else to find"
         } else if self.asked().next().is_none() {

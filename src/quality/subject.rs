@@ -15,8 +15,7 @@ use crate::domain::{ClassLabel, Embedding, ImageId, PackRef, PatientKeys, Record
 use crate::embed::{Backend as _, ThumbnailBackend};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{Decoder, Fingerprint, NEAR_DUPLICATE, to_eight_bit};
-use crate::index::IndexSettings;
-use crate::search::{Served, Version, prepare};
+use crate::search::{Version, prepare};
 
 /// An archive with one of its versions.
 pub struct Opened {
@@ -27,12 +26,12 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Loads the newest version.
+    /// Loads the newest version, with the model's own vectors.
     ///
     /// # Errors
-    /// What loading refuses.
+    /// `Unavailable`, `Damaged`.
     pub async fn of(archive: Archive) -> Result<Self> {
-        let version = Served::open(archive.clone(), IndexSettings::default()).await?.current();
+        let version = Arc::new(Version::as_embedded(&archive).await?);
         Ok(Self { archive, version })
     }
 

@@ -148,9 +148,10 @@ impl Engine {
         let mut embeddings = Vec::with_capacity(ids.len());
         let (mut patients, mut studies, mut same_pixels) = (vec![], vec![], vec![]);
         for id in ids {
-            let (record, embedding) = version.snapshot.get(id).ok_or_else(|| not_found(id))?;
-            embeddings.push(embedding);
-            patients.extend(PatientKeys::of(&record));
+            let spot = version.state.find(id).ok_or_else(|| not_found(id))?;
+            let record = version.state.at(spot);
+            embeddings.push(version.snapshot.compared(version.unit_at(spot)?)?);
+            patients.extend(PatientKeys::of(record));
             studies.extend(record.study);
             same_pixels.push(record.file_key);
             same_pixels.extend(record.pixel_key);

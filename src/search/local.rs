@@ -450,11 +450,13 @@ mod tests {
         }
     }
 
-    fn of_row(snapshot: &Snapshot, input: &SnapshotInput, row: usize) -> Query {
-        let (record, embedding) = snapshot.get(input.segments[0].0.records[row].id).unwrap();
+    fn of_row(input: &SnapshotInput, row: usize) -> Query {
+        let segment = &input.segments[0].0;
+        let record = &segment.records[row];
+        let raw = &segment.vectors[row * segment.dimension..(row + 1) * segment.dimension];
         Query {
-            embedding,
-            patients: PatientKeys::of(&record).into_iter().collect(),
+            embedding: Embedding::from_raw(raw, segment.dimension).unwrap(),
+            patients: PatientKeys::of(record).into_iter().collect(),
             studies: Vec::new(),
             same_pixels: vec![record.file_key],
         }
@@ -489,7 +491,7 @@ mod tests {
         let (mut found, mut wanted) = (0, 0);
         for at in (0..3000).step_by(30) {
             let ask = Ask::default();
-            let (hits, of, ranking) = recall(&snapshot, &of_row(&snapshot, &input, at), &ask);
+            let (hits, of, ranking) = recall(&snapshot, &of_row(&input, at), &ask);
             (found, wanted) = (found + hits, wanted + of);
             assert!(ranking.hits.len() == 10 && ranking.nearest_per_class.len() == 3);
             // Filters in the graph: a tenth of the sources.
@@ -497,7 +499,7 @@ mod tests {
                 sources: Some(vec!["s3".into()]),
                 ..Ask::default()
             };
-            let (hits, of, ranking) = recall(&snapshot, &of_row(&snapshot, &input, at), &ask);
+            let (hits, of, ranking) = recall(&snapshot, &of_row(&input, at), &ask);
             (found, wanted) = (found + hits, wanted + of);
             assert!(
                 ranking
@@ -515,8 +517,7 @@ mod tests {
         let input = with_graphs(clustered(1800, 32, 60), GraphParameters::default());
         let snapshot = Snapshot::build(&input, None, &settings(0)).unwrap();
         for (k, there) in [(10, 10), (29, 29), (100, 29)] {
-            let (found, wanted, ranking) =
-                recall(&snapshot, &of_row(&snapshot, &input, 61), &Ask { k, ..Ask::default() });
+            let (found, wanted, ranking) = recall(&snapshot, &of_row(&input, 61), &Ask { k, ..Ask::default() });
             assert_eq!((found, wanted, ranking.hits.len()), (there, there, there));
             assert_eq!(ranking.nearest_per_class.len(), 3);
         }
@@ -536,7 +537,7 @@ mod tests {
         )
         .unwrap();
         for at in [0, 77, 29_999] {
-            let query = of_row(&alone, &input, at);
+            let query = of_row(&input, at);
             let ask = Ask {
                 k: 50,
                 ..Ask::default()
@@ -555,7 +556,7 @@ mod tests {
     fn says_what_is_wrong() {
         let input = with_graphs(clustered(30, 8, 1), GraphParameters::default());
         let snapshot = Snapshot::build(&input, None, &settings(0)).unwrap();
-        let query = of_row(&snapshot, &input, 0);
+        let query = of_row(&input, 0);
         let unknown = Ask {
             classes: Some(vec![ClassLabel::parse("Flu").unwrap()]),
             ..Ask::default()

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::Overview;
 use super::mapping::snapshot_input;
 use crate::archive::{Archive, GraphEntry, Manifest, State};
-use crate::domain::{ClassLabel, Embedding, ImageId, Record};
+use crate::domain::{ClassLabel, Embedding, ImageId, Metric, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{IndexSettings, Snapshot};
 use crate::telemetry::run_blocking;
@@ -135,6 +135,18 @@ impl Served {
     }
 }
 
+impl Version {
+    /// The newest version of an archive with the vectors as the model gives them: for whoever measures or learns, not for searches. It needs neither
+    /// the metric nor graphs, which may be damaged.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Damaged`.
+    pub async fn as_embedded(archive: &Archive) -> Result<Self> {
+        let state = Arc::new(State::load(archive).await?);
+        build(state, None, vec![], None, IndexSettings::default()).await
+    }
+}
+
 /// Builds the searchable form, reusing every segment and graph that the previous version has already.
 async fn index(
     archive: &Archive,
@@ -143,7 +155,10 @@ async fn index(
     settings: &IndexSettings,
 ) -> Result<Version> {
     let metric = match &state.manifest.metric {
-        Some(entry) => Some(archive.read_metric(entry).await?),
+        Some(entry) => Some(archive.read_metric(entry).await.map_err(|error| {
+            let way_out = "`medsearch fit` makes another, `medsearch fit --remove` goes on without";
+            error.context(format!("the learned metric can't be read ({way_out})"))
+        })?),
         None => None,
     };
     let mut graphs = Vec::new();
@@ -154,7 +169,16 @@ async fn index(
         let bytes = if tried { None } else { read_graph(archive, entry).await };
         graphs.push((entry.clone(), bytes));
     }
-    let settings = settings.clone();
+    build(state, metric, graphs, previous, settings.clone()).await
+}
+
+async fn build(
+    state: Arc<State>,
+    metric: Option<Arc<Metric>>,
+    graphs: Vec<(GraphEntry, Option<Bytes>)>,
+    previous: Option<Arc<Version>>,
+    settings: IndexSettings,
+) -> Result<Version> {
     run_blocking(move || {
         let previous = previous.as_ref().map(|version| &version.snapshot);
         let input = snapshot_input(&state, metric, graphs, previous);

@@ -1,9 +1,11 @@
 """`medsearch fit`: searches by a learned metric, held against the same metric fitted by numpy."""
 
+import hashlib
 import json
 import shutil
 import time
 
+import numpy as np
 import pytest
 
 from conftest import medsearch, png, script
@@ -45,7 +47,7 @@ def test_a_server_takes_the_metric_over_and_gives_it_up(drawn, serve, tmp_path):
     raw = figures(server, data, embeddings, tmp_path)
     assert raw["metric"] is None
 
-    run = medsearch("fit", "--archive", archive, "--components", 16, "--force")
+    run = medsearch("fit", "--archive", archive, "--components", 16)
     print(run.stdout)
     assert "balanced accuracy on groups that were left out" in run.stdout
     metric = metric_of(server, wanted=True)
@@ -82,13 +84,67 @@ def test_what_can_not_be_learned_is_refused_in_words(drawn, tmp_path):
     for arguments, words in (
         (("--shrinkage", "0"), "--shrinkage needs a number"),
         (("--shrinkage", "1.5"), "--shrinkage needs a number"),
-        (("--components", "0"), "--components needs at least 1"),
+        (("--components", "1"), "--components needs at least 2"),
         (("--archive", tmp_path / "nowhere"), "no archive"),
     ):
         given = arguments if arguments[0] == "--archive" else ("--archive", archive, *arguments)
         run = medsearch("fit", *given, check=False)
         assert run.returncode == 1 and words in run.stderr, run.stderr
     assert medsearch("fit", "--archive", archive, "--remove", "--force", check=False).returncode == 2
+
+
+def vectors(folder, classes, rng):
+    """A folder of embeddings like that of another, with drawn vectors: classes of (count, centre)."""
+    template = json.loads(next(folder.glob("[!_]*.json")).read_text())
+    template.pop("vectors_sha256", None)
+    dimension = template["space"]["dimension"]
+    out = folder.with_name("drawn")
+    out.mkdir()
+    for name, (count, centre) in classes.items():
+        drawn = rng.normal(size=(count, dimension)) + centre
+        np.save(out / f"{name}.npy", drawn.astype(np.float32))
+        records = [{"id": f"{name}-{at}", "sha256": hashlib.sha256(drawn[at]).hexdigest()} for at in range(count)]
+        (out / f"{name}.json").write_text(json.dumps({**template, "class": name, "records": records}))
+    return out
+
+
+@pytest.mark.parametrize(
+    "classes, words",
+    [
+        ({"A": (30, 0)}, "not labelled images of two classes"),
+        ({"A": (5, 0), "B": (5, 1)}, "at least 20 images"),
+        # There is nothing to gain: the vectors as they are are always right.
+        ({"A": (40, -2), "B": (40, 2)}, "finds the class no more often"),
+    ],
+)
+def test_what_brings_nothing_is_not_taken(drawn, tmp_path, classes, words):
+    _, embeddings, _ = drawn
+    folder = vectors(embeddings, classes, np.random.default_rng(7))
+    archive = tmp_path / "other"
+    medsearch("index", "--embeddings", folder, "--archive", archive)
+    run = medsearch("fit", "--archive", archive, check=False)
+    assert run.returncode == 1 and words in run.stderr, run.stdout + run.stderr
+    manifests = sorted((archive / "manifest").iterdir())
+    assert json.loads(manifests[-1].read_text())["metric"] is None and len(manifests) == 2
+
+
+def test_a_damaged_metric_says_what_to_do(drawn, serve):
+    """Searches stop, since they would answer by another measure; everything else goes on, and `fit` makes another."""
+    data, _, archive = drawn
+    medsearch("fit", "--archive", archive)
+    (metric,) = (archive / "metrics").iterdir()
+    damaged = bytearray(metric.read_bytes())
+    damaged[-1] ^= 1
+    metric.write_bytes(damaged)
+    image = next((data / "COVID").iterdir())
+    run = medsearch("search", "--archive", archive, image, check=False)
+    assert run.returncode == 1 and "medsearch fit" in run.stderr, run.stderr
+    for command in ("evaluate", "duplicates", "compact"):
+        medsearch(command, "--archive", archive)
+    assert medsearch("verify", "--archive", archive, check=False).returncode == 3
+    medsearch("fit", "--archive", archive)
+    assert "0 damaged" in medsearch("verify", "--archive", archive).stdout
+    assert serve(archive).get("/v1/archive")["metric"]
 
 
 def test_real_images_by_graph_and_scan(three_class, serve, tmp_path):

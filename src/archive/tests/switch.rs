@@ -113,9 +113,92 @@ async fn a_metric_and_its_graphs_come_and_go_in_one_version() {
         version,
         "nothing to change"
     );
-    compact(archive, settings).await.unwrap();
+    compact(archive, settings.clone()).await.unwrap();
     let left = std::fs::read_dir(place.path().join("metrics")).unwrap().count();
     assert_eq!(left, 0, "no version needs them");
+}
+
+#[tokio::test]
+async fn what_is_built_again_after_a_change_of_mind_is_not_collected_for_its_past() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let archive = &place.archive;
+    archive
+        .append(vec![image(archive, 1, Some("COVID"))], Some(graphs()))
+        .await
+        .unwrap();
+    let dimension = archive.latest().await.unwrap().space.dimension;
+    let first = archive.latest().await.unwrap();
+    archive
+        .switch_metric(Some(metric(dimension)), Some(graphs()))
+        .await
+        .unwrap();
+    archive.switch_metric(None, Some(graphs())).await.unwrap();
+    let again = archive.latest().await.unwrap();
+    assert_ne!(
+        again.graphs[0].object, first.graphs[0].object,
+        "the same graph has another name"
+    );
+    archive
+        .switch_metric(Some(metric(dimension)), Some(graphs()))
+        .await
+        .unwrap();
+
+    // All but the last two versions are old: what the kept one names has to stay.
+    for version in 1..again.version {
+        let file = std::fs::File::options()
+            .write(true)
+            .open(place.path().join(Manifest::name(version)));
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(3 * 3600);
+        file.unwrap().set_modified(long_ago).unwrap();
+    }
+    let collected = maintain(archive, CompactSettings::default()).await.unwrap();
+    assert!(
+        collected.manifests_deleted > 0 && collected.objects_deleted > 0,
+        "{collected:?}"
+    );
+    assert!(archive.read_graph(&again.graphs[0]).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_damaged_metric_keeps_nothing_from_being_erased_or_added() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let archive = &place.archive;
+    let images = (0..3).map(|number| image(archive, number, Some("COVID"))).collect();
+    archive.append(images, Some(graphs())).await.unwrap();
+    let dimension = archive.latest().await.unwrap().space.dimension;
+    archive
+        .switch_metric(Some(metric(dimension)), Some(graphs()))
+        .await
+        .unwrap();
+    writer(archive)
+        .await
+        .write(Change::Delete { id: id(archive, 1) })
+        .await
+        .unwrap();
+    let entry = archive.latest().await.unwrap().metric.clone().unwrap();
+    for damage in [b"MSMETRIC".as_slice(), b""] {
+        match damage.is_empty() {
+            true => std::fs::remove_file(place.path().join(&entry.object)).unwrap(),
+            false => std::fs::write(place.path().join(&entry.object), damage).unwrap(),
+        }
+        let other = place.again().await;
+        let number = 10 + damage.len() as u32;
+        other
+            .append(vec![image(&other, number, Some("COVID"))], Some(graphs()))
+            .await
+            .unwrap();
+        let settings = CompactSettings {
+            graphs: Some(graphs()),
+            ..CompactSettings::default()
+        };
+        compact(&other, settings).await.unwrap();
+        assert!(other.latest().await.unwrap().tombstones.is_empty());
+    }
+    let other = place.again().await;
+    let version = other.switch_metric(None, Some(graphs())).await.unwrap();
+    assert_eq!(other.latest().await.unwrap().version, version);
+    assert_eq!(contents(&other).await.len(), 4);
+    assert!(verify(&other).await.unwrap().damaged.is_empty());
 }
 
 #[tokio::test]
@@ -165,13 +248,37 @@ async fn switching_beside_writers_loses_nothing_and_mixes_nothing() {
             archive.switch_metric(new, Some(graphs())).await
         }));
     }
+    for number in 10..14u32 {
+        let archive = place.again().await;
+        tasks.push(tokio::spawn(async move {
+            let done = writer(&archive)
+                .await
+                .write(insert(&archive, number, Some("COVID")))
+                .await;
+            done.map(|done| done.version)
+        }));
+    }
+    let collector = place.again().await;
+    tasks.push(tokio::spawn(async move {
+        let mut version = 0;
+        for _ in 0..4 {
+            let settings = CompactSettings {
+                graphs: Some(graphs()),
+                ..CompactSettings::default()
+            };
+            version = maintain(&collector, settings).await?.version;
+        }
+        Ok(version)
+    }));
     for task in tasks {
         task.await.unwrap().unwrap();
     }
     let archive = place.again().await;
-    assert_eq!(contents(&archive).await.len(), 6);
+    assert_eq!(contents(&archive).await.len(), 10);
     // `Manifest::check` refuses graphs of another metric; none is missing either.
-    assert_eq!(archive.latest().await.unwrap().graphs.len(), 6);
+    let manifest = archive.latest().await.unwrap();
+    let large = manifest.rows.iter().filter(|entry| !entry.delta).count();
+    assert_eq!(manifest.graphs.len(), large);
     let expected = format!(
         "{:?}",
         archive

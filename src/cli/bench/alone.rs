@@ -71,9 +71,9 @@ impl<'a> Alone<'a> {
             std::hint::black_box(model.embed(&[model_input])?);
             embed = ms(begun);
         }
-        let found = self.version.snapshot.get(id);
-        let (_, embedding) = found.ok_or_else(|| Error::internal("an id of the version is not in its index"))?;
-        let query = Query::of(embedding);
+        let spot = self.version.state.find(id);
+        let spot = spot.ok_or_else(|| Error::internal("an id of the version is not in its index"))?;
+        let query = Query::of(self.version.snapshot.compared(self.version.unit_at(spot)?)?);
         let ask = Ask {
             exact: true,
             ..Ask::default()

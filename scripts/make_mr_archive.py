@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Cut the MR volumes of four Python packages into a labelled data set: another domain than chests, for tests.
+
+    scripts/make_mr_archive.py --out data/mr --count 12
+
+Classes are the planes (axial, coronal, sagittal), a patient is a volume. Four heads are no evidence of anything
+but that the program takes other images than X-rays of chests. Exit code 4: the packages can't be fetched from here.
+"""
+
+import argparse
+import csv
+import io
+import sys
+from pathlib import Path
+
+from medsearch_py import picture_packages, volumes
+from medsearch_py.files import replacing
+
+COLUMNS = ("file", "class", "patient_id", "source", "modality", "body_part", "place_mm")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, type=Path, help="folder for one folder a plane and metadata.csv")
+    parser.add_argument("--count", type=int, default=12, help="slices of each volume and plane at most, default 12")
+    args = parser.parse_args()
+    if args.count < 1:
+        parser.error("--count must be at least 1")
+    try:
+        packages = picture_packages.folder()
+    except picture_packages.PackagesMissingError as error:
+        print(f"make_mr_archive: the packages with the volumes can't be installed: {error}", file=sys.stderr)
+        return picture_packages.UNREACHABLE
+    rows = []
+    for source in volumes.SOURCES:
+        values, sides = volumes.load(source, packages)
+        for plane in volumes.PLANES:
+            (args.out / plane).mkdir(parents=True, exist_ok=True)
+            for place, picture in volumes.slices(values, sides, plane, args.count):
+                file = f"{plane}/{source.name}-{place:03}.png"
+                picture.save(args.out / file, "PNG")
+                known = (file, plane, source.name, source.file.split("/")[0], "MR", "HEAD", place)
+                rows.append(dict(zip(COLUMNS, known, strict=True)))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: row["file"].encode()))
+    with replacing(args.out / "metadata.csv") as file:
+        file.write(table.getvalue().encode())
+    print(f"{len(rows)} slices of {len(volumes.SOURCES)} volumes, {len(volumes.PLANES)} classes, in {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -35,16 +35,38 @@ class Embedder(nn.Module):
         self.register_buffer("shift", (-means / stds).float())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.features(images)
+        if self.pooling == AVG_UNIT:
+            # Channels differ in number and scale from layer to layer: by unit norm every layer weighs the same.
+            return torch.cat([F.normalize(pooled(layer), dim=1) for layer in features], dim=1)
+        return pooled(features)
+
+    def cells(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """uint8 [N, H, W, 3] -> float32 [N, C, h, w] of each part, the features before pooling.
+
+        The vector is made of their means over h and w, one part after the other, each at unit norm with AVG_UNIT.
+        Raises ValueError where the trunk pools by itself, so that there is nothing to split.
+        """
+        features = self.features(images)
+        parts = features if self.pooling == AVG_UNIT else [features]
+        if any(part.dim() != 4 for part in parts):
+            raise ValueError("the network has no cells: it gives one vector, not one of each place")
+        return [part.to(torch.float32) for part in parts]
+
+    def features(self, images: torch.Tensor):
+        """What the trunk gives."""
         # NHWC seen as NCHW is torch's channels-last layout already: nothing is copied.
         pixels = images.permute(0, 3, 1, 2).to(torch.float32)
         pixels = pixels * self.scale + self.shift
         if self.grey:
             pixels = pixels.mean(dim=1, keepdim=True)
-        features = self.trunk(pixels.to(self.precision))
-        if self.pooling == AVG_UNIT:
-            # Channels differ in number and scale from layer to layer: by unit norm every layer weighs the same.
-            return torch.cat([F.normalize(pooled(layer), dim=1) for layer in features], dim=1)
-        return pooled(features)
+        return self.trunk(pixels.to(self.precision))
+
+
+def vector_of_cells(parts: list[torch.Tensor], normalise_parts: bool) -> torch.Tensor:
+    """[N, C, h, w] of each part -> the vector [N, D] that they make."""
+    means = [part.mean(dim=(2, 3)) for part in parts]
+    return torch.cat([F.normalize(mean, dim=1) if normalise_parts else mean for mean in means], dim=1)
 
 
 def pooled(features: torch.Tensor) -> torch.Tensor:

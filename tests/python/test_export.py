@@ -33,7 +33,9 @@ images = torch.from_numpy(numpy.load(sys.argv[2]))
 with torch.inference_mode():
     batch = module(images)
     singles = torch.cat([module(image[None]) for image in images])
-numpy.savez(sys.argv[3], batch=batch.numpy(), singles=singles.numpy())
+    cells = module.cells(images)
+cells = {f"cells{at}": part.numpy() for at, part in enumerate(cells)}
+numpy.savez(sys.argv[3], batch=batch.numpy(), singles=singles.numpy(), **cells)
 """
 
 
@@ -68,6 +70,15 @@ def test_eager_is_torchscript_in_a_fresh_process(name, recipe, tmp_path):
     assert least_cosine(loaded["batch"], loaded["singles"]) >= 0.99999
     # The images differ, so must the vectors: a dead network would pass everything else.
     assert np.linalg.norm(loaded["batch"][0] - loaded["batch"][1]) > 0
+    cells = card["cells"]
+    parts = [loaded[f"cells{at}"] for at in range(len(cells["parts"]))]
+    assert [part.shape[1] for part in parts] == cells["parts"]
+    assert all(part.dtype == np.float32 and part.ndim == 4 and min(part.shape[2:]) > 1 for part in parts)
+    means = [part.mean((2, 3)) for part in parts]
+    if cells["normalise_parts"]:
+        means = [mean / np.linalg.norm(mean, axis=1, keepdims=True) for mean in means]
+    assert cells["normalise_parts"] == (recipe == "layers")
+    np.testing.assert_allclose(np.concatenate(means, 1), loaded["batch"], rtol=1e-4, atol=1e-5 * abs(means[0]).max())
 
 
 def test_any_torchscript_by_path(tmp_path):
@@ -81,6 +92,9 @@ def test_any_torchscript_by_path(tmp_path):
         card = cards.load_card(out)
         assert card["dimension"] == 12
         assert card["mean"] == [0.5] * 3
+        # What pools by itself has no cells to split its vector into.
+        assert card.get("cells") == (None if pooled else {"parts": [12], "normalise_parts": False})
+        assert hasattr(torch.jit.load(out / "model.pt"), "cells") != pooled
     images = exports.test_images(3, 40)
     vectors = [torch.jit.load(tmp_path / f"out-{pooled}" / "model.pt")(images) for pooled in (False, True)]
     assert torch.allclose(*vectors, atol=1e-5)
@@ -90,7 +104,7 @@ def test_any_torchscript_by_path(tmp_path):
 
 @pytest.mark.parametrize("recipe", networks.RECIPES)
 def test_card_of_each_recipe(recipe, tmp_path):
-    """`head`, the default, has the card that it had before there were recipes."""
+    """`head`, the default, has the space that it had before there were recipes."""
     recipe_args = () if recipe == "head" else ("--recipe", recipe)
     args = ("--model", "efficientnet_lite0", *recipe_args, "--seed", SEED, "--input-size", 64)
     script("export_model", *args, "--out", tmp_path)
@@ -108,6 +122,7 @@ def test_card_of_each_recipe(recipe, tmp_path):
         },
         "layers": ["_conv_head"] if head else ["_blocks.7", "_blocks.10", "_blocks.14", "_conv_head"],
         "pooling": "avg" if head else "avg-unit",
+        "cells": {"parts": [1280] if head else [80, 112, 192, 1280], "normalise_parts": not head},
         "views": ["whole"],
         "dimension": 1280 if head else 1664,
         "input": {"width": 64, "height": 64, "fit": "squeeze"},

@@ -1,7 +1,8 @@
 import { byId, el } from "./dom.js";
 import { label } from "./classes.js";
 import { getModel } from "./api.js";
-import { number, plural, retention, scopeName } from "./words.js";
+import { papers } from "./paper.js";
+import { method, number, plural, retention, scopeName } from "./words.js";
 
 /** The line in the header. */
 export function showArchiveLine(archive) {
@@ -29,11 +30,13 @@ export function openAbout(archive) {
       row("Keeps", retention(archive.retention)),
       row("Patients", archive.identity === "linked" ? "pseudonyms, linked for those allowed to see" : "pseudonyms only"),
       archive.metric && row("Similar by", learned(archive.metric)),
+      archive.calibration?.readable && row("Calibrated", calibrated(archive.calibration)),
       row("Version", number(archive.version)),
       row("Made", archive.created_at && new Date(archive.created_at).toLocaleString()),
       el("div", {}, el("dt", {}, "Model"), model)),
     el("h3", {}, "Classes"),
-    bars(archive)));
+    bars(archive),
+    papers()));
   byId("about").showModal();
   getModel().then(
     (card) => { model.textContent = [card.architecture ?? card.name, card.dimension && `${card.dimension} dimensions`, card.weights?.licence && `weights ${card.weights.licence}`, card.device].filter(Boolean).join(", "); },
@@ -46,6 +49,15 @@ function learned({ images, groups, held_out, fitted_on }) {
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
   return `a metric learned from ${plural(all, "image")} of ${plural(groups, "group")} (version ${number(fitted_on)}): the class was found for ${percent(held_out.with)} ` +
     `of those left out, a mean over classes, and for ${percent(held_out.without)} without it (chosen by these figures, which flatters a little)`;
+}
+
+/** What votes are calibrated for, and what there is too little of. */
+function calibrated({ k, vote, classes, fitted_on }) {
+  const images = classes.reduce((sum, each) => sum + each.images, 0);
+  const few = classes.filter(({ groups }) => groups < 19).map(({ name, groups }) => `${name} (${groups})`);
+  const [rule] = method(vote).split(":");
+  return `for the ${rule.toLowerCase()} of ${number(k)} cases, on ${plural(images, "image")} (version ${number(fitted_on)})` +
+    (few.length ? `; too few cases to rule out at 95 %: ${few.join(", ")}` : "");
 }
 
 function bars(archive) {

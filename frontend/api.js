@@ -31,7 +31,12 @@ export const hasKey = () => Boolean(key);
 export const credentials = () => (key ? { "X-API-Key": key } : {});
 
 export const getArchive = () => request("GET", "/v1/archive").then(({ body }) => body);
+export const getImage = (id) => request("GET", `/v1/images/${id}`).then(({ body }) => body);
 export const getModel = () => request("GET", "/v1/model").then(({ body }) => body);
+export const getPaper = (path) => request("GET", path).then(({ body }) => body);
+
+/** Says that a label is wrong: `{ image, suggested, reason }`. */
+export const sendFeedback = (report) => request("POST", "/v1/feedback", { json: report });
 
 /**
  * Searches with an uploaded file (`query.file`) or a case of the archive (`query.id`).
@@ -40,17 +45,41 @@ export const getModel = () => request("GET", "/v1/model").then(({ body }) => bod
 export function search(query, options, { signal, onUpload }) {
   const how = { signal, onUpload, timeout: SEARCH_MS };
   if (query.file) return request("POST", "/v1/search", { ...how, body: asForm(query, options) });
-  return request("POST", "/v1/search/by-id", { ...how, json: { ids: [query.id], ...options } });
+  const { examples, ...others } = options;
+  return request("POST", "/v1/search/by-id", { ...how, json: { ids: [query.id], ...others, ...ids(examples) } });
 }
+
+/** Where a query, or the part of it that was searched, and the case `neighbor` of an answer of `space` look alike. A case that is the query is sent as the archive keeps it. */
+export async function explainSimilarity(query, { region }, neighbor, space, { signal }) {
+  const form = new FormData();
+  form.append("neighbor", neighbor);
+  form.append("space", space);
+  if (region) form.append("region", region.join(","));
+  form.append("image", query.file ?? await keptPicture(query, signal), "image");
+  return request("POST", "/v1/explanations", { body: form, signal, timeout: SEARCH_MS }).then(({ body }) => body);
+}
+
+async function keptPicture({ id, thumbnail }, signal) {
+  for (const path of [`/v1/images/${id}/rendered`, thumbnail].filter(Boolean)) {
+    const response = await fetch(path, { headers: credentials(), signal }).catch(() => { throw new Problem(signal.aborted ? "cancelled" : "network"); });
+    if (response.ok) return response.blob();
+    if (response.status !== 409) throw new Problem(slugOfStatus(response.status), { status: response.status });
+  }
+  throw new Problem("pixels-not-kept");
+}
+
+const ids = ({ liked, disliked }) => ({ liked: liked.map(({ id }) => id), disliked: disliked.map(({ id }) => id) });
 
 function asForm({ file, preview }, options) {
   const form = new FormData();
   form.append("k", options.k);
   form.append("vote", options.vote);
   form.append("exact", options.exact);
+  if (options.region) form.append("region", options.region.join(","));
   form.append("exclude", options.exclude.join(",") || "none");
   // Repeated, not joined: a class name may hold a comma.
   for (const name of options.classes ?? []) form.append("classes", name);
+  for (const [kind, images] of Object.entries(ids(options.examples))) for (const id of images) form.append(kind, id);
   // Where the browser can't draw the file, the server sends back what it saw.
   if (!preview) form.append("preview", "true");
   // The name of the file stays here: it may name a patient.

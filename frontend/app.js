@@ -3,12 +3,14 @@ import { Problem, getArchive, hasKey, search, setKey } from "./api.js";
 import { label, setClasses } from "./classes.js";
 import { closeCompare, compareIsOpen, openCompare } from "./compare.js";
 import { announce, byId, el } from "./dom.js";
+import { NONE, withExample } from "./examples.js";
 import { caseImage, setRetention } from "./images.js";
 import { placeOptions, readOptions, setUpOptions } from "./options.js";
 import { recall, remember } from "./past.js";
 import { clearProblem, showProblem } from "./problems.js";
 import { hideProgress, showProgress } from "./progress.js";
 import { queryFromCase, queryFromFile } from "./query.js";
+import { setReporting } from "./report.js";
 import { showAnswer } from "./results.js";
 import { listenForImages } from "./upload.js";
 import { headline } from "./verdict.js";
@@ -19,7 +21,7 @@ let shown = null; // the answer on the page
 let running = null; // the AbortController of the search under way
 
 /** Runs a search and shows its answer; a newer search ends an older one. */
-async function run(query, options = readOptions()) {
+async function run(query, options = { ...readOptions(), examples: NONE }) {
   if (!archive) await open();
   if (!archive) return;
   running?.abort();
@@ -45,7 +47,7 @@ async function run(query, options = readOptions()) {
 function present(entry, isNew) {
   shown = entry;
   clearProblem();
-  showAnswer(entry, archive, compare);
+  showAnswer(entry, archive, { onCompare: compare, onExample, onExamples, onRegion });
   const { body } = entry.result;
   document.title = `${headline(body)} · medsearch`;
   announce(`${plural(body.neighbors.length, "case")} found. ${headline(body)}.`);
@@ -74,6 +76,21 @@ function compare(hits, start, total) {
       if (!running) leaveCompareEntry();
     },
   });
+}
+
+/** The same search, more or less like one of its cases. */
+function onExample(kind, hit) {
+  onExamples(withExample(shown.options.examples, kind, hit));
+}
+
+function onExamples(examples) {
+  run(shown.query, { ...shown.options, examples });
+}
+
+/** The same search by a part of the image, or, with null, by all of it. */
+function onRegion(region) {
+  const { region: _, ...options } = shown.options;
+  run(shown.query, region ? { ...options, region } : options);
 }
 
 function searchFrom(hit) {
@@ -139,7 +156,8 @@ async function open() {
   }
   setClasses(archive.classes.map(({ name }) => name));
   setRetention(archive.retention);
-  setUpOptions(archive, () => run(shown.query));
+  setReporting(archive.writable);
+  setUpOptions(archive, () => run(shown.query, { ...shown.options, classes: undefined, ...readOptions() }));
   showArchiveLine(archive);
   byId("synthetic").hidden = !archive.synthetic;
   byId("limit").textContent = ` up to ${bytes(archive.limits.upload_bytes_max)}`;

@@ -1,7 +1,11 @@
+import { explainSimilarity } from "./api.js";
 import { byId, el } from "./dom.js";
 import { label } from "./classes.js";
+import { drawHeat, heatLegend } from "./heat.js";
 import { caseImage } from "./images.js";
+import { headlineOf } from "./problems.js";
 import { queryImage, queryLine, windowFilter } from "./query.js";
+import { reportButton } from "./report.js";
 import { origin, person } from "./tile.js";
 import { makeView } from "./view.js";
 import { className, proof, similarity } from "./words.js";
@@ -20,9 +24,48 @@ export function openCompare({ entry, hits, start, total, onSearch, onClose }) {
   const about = el("div", { class: "pane-about", "aria-live": "polite" });
   const querySlide = el("div", { class: "slide" }, queryImage(entry.query, asked, true));
   const caseSlide = el("div", { class: "slide" });
-  const stages = [el("div", { class: "stage" }, querySlide), el("div", { class: "stage" }, caseSlide)];
+  const heats = [el("div", { class: "heat" }), el("div", { class: "heat" })];
+  const stages = [el("div", { class: "stage" }, querySlide, heats[0]), el("div", { class: "stage" }, caseSlide, heats[1])];
   const view = makeView(stages, [windowFilter(entry.query, asked.image), "none"]);
   const step = (by) => { at = (at + by + hits.length) % hits.length; draw(); };
+
+  const heatButton = el("button", { type: "button", id: "heat", "aria-pressed": "false", onclick: toggleHeat }, "Where do they look alike?");
+  const heatNote = el("div", { class: "heat-note", "aria-live": "polite" });
+  view.controls.append(heatButton, heatNote);
+  let asking = null; // what stops the request for the maps
+
+  function toggleHeat() {
+    heatButton.ariaPressed = String(heatButton.ariaPressed !== "true");
+    showHeat();
+  }
+
+  /** Asks for the maps of the case on view, if they are wanted. */
+  async function showHeat() {
+    asking?.abort();
+    heats.forEach((heat) => heat.replaceChildren());
+    heatNote.replaceChildren();
+    if (heatButton.ariaPressed !== "true") return;
+    const { signal } = asking = new AbortController();
+    heatNote.append(el("p", { class: "fine" }, "Comparing place by place…"));
+    const hit = hits[at];
+    try {
+      const answer = await explainSimilarity(entry.query, entry.options, hit.id, entry.result.body.space, { signal });
+      if (signal.aborted) return;
+      heatNote.replaceChildren(heatLegend(answer, moved(entry.options.examples)));
+      const maps = [[querySlide, answer.query, "Heat map of the query"], [caseSlide, answer.neighbor_map, "Heat map of the case"]];
+      maps.forEach(([slide, map, name], i) => overlay(heats[i], slide.querySelector("img"), map, name, signal));
+    } catch (problem) {
+      if (signal.aborted) return;
+      heatNote.replaceChildren(el("p", { class: "fine", role: "alert" }, `${headlineOf(problem)}.`));
+      heatButton.ariaPressed = "false";
+    }
+  }
+
+  async function overlay(heat, img, map, name, signal) {
+    if (!img || !map) return;
+    await img.decode().catch(() => {});
+    if (!signal.aborted && img.naturalWidth > 0) heat.replaceChildren(drawHeat(map, img, name));
+  }
 
   function draw() {
     const hit = hits[at];
@@ -32,6 +75,7 @@ export function openCompare({ entry, hits, start, total, onSearch, onClose }) {
       el("p", {}, label(hit.class), el("span", { class: "similarity" }, `similarity ${similarity(hit.similarity)}`)),
       el("p", { class: "fine" }, [hit.class !== null && proof(hit.label_source), origin(hit), person(hit), hit.record?.file].filter(Boolean).join(" · ")));
     view.apply();
+    showHeat();
   }
 
   const button = (text, onclick, more = {}) => el("button", { type: "button", onclick, ...more }, text);
@@ -48,7 +92,9 @@ export function openCompare({ entry, hits, start, total, onSearch, onClose }) {
         el("p", {}, el("strong", {}, "Query")), el("p", { class: "fine" }, queryLine(entry.query, asked.image))))),
       el("figure", { class: "pane" }, stages[1], el("figcaption", {},
         about,
-        button("Search again from this case", () => { const hit = hits[at]; dialog().close(); onSearch(hit); }, { class: "primary", id: "search-again" })))),
+        el("div", { class: "pane-does" },
+          button("Search again from this case", () => { const hit = hits[at]; dialog().close(); onSearch(hit); }, { class: "primary", id: "search-again" }),
+          reportButton(() => hits[at]))))),
     view.controls);
   draw();
 
@@ -61,10 +107,13 @@ export function openCompare({ entry, hits, start, total, onSearch, onClose }) {
     else return;
     event.preventDefault();
   };
-  dialog().onclose = () => onClose(hits[at]);
+  dialog().onclose = () => { asking?.abort(); onClose(hits[at]); };
   dialog().showModal();
   byId("compare-close").focus();
 }
+
+/** Whether cases that were liked or disliked have moved the search away from its image. */
+const moved = (examples) => Boolean(examples?.liked.length || examples?.disliked.length);
 
 export const compareIsOpen = () => dialog().open;
 export const closeCompare = () => dialog().close();

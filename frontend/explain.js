@@ -15,6 +15,9 @@ export function explain({ body, requestId }, archive) {
         ["Only classes", query.classes?.join(", ") ?? "all"],
         query.sources?.length > 0 && ["Only sources", query.sources.join(", ")],
         ["Left out", query.exclude.length ? `cases with the same ${query.exclude.join(", ")}` : "nothing"],
+        ["Copies of a picture", query.near_identical === "keep" ? "each shown and counted, one per patient" : "shown and counted once; under different labels they have no vote"],
+        query.liked?.length > 0 && ["More like", plural(query.liked.length, "case")],
+        query.disliked?.length > 0 && ["Less like", plural(query.disliked.length, "case")],
         query.exclude_source?.length > 0 && ["Left out sources", [query.exclude_source].flat().join(", ")],
       ])),
       el("section", {}, el("h3", {}, "How each class was searched"), facts(
@@ -24,6 +27,10 @@ export function explain({ body, requestId }, archive) {
         ["Rule", method(suggestion.method)],
         ["Voters", plural(suggestion.voters.length, "case")],
         ["Calibration", suggestion.calibration.valid ? `valid (${suggestion.calibration.id})` : suggestion.calibration.why_not ?? "none"],
+        suggestion.mahalanobis && ["Distance from this archive's images", `${suggestion.mahalanobis.distance.toFixed(2)}; out of distribution beyond ${suggestion.mahalanobis.max.toFixed(2)}`],
+        ...(suggestion.prediction_sets ?? []).map(({ level, classes, not_available: few }) => [
+          `Not ruled out at ${Math.round(100 * level)} %`,
+          (classes.join(", ") || "no class") + (few.length ? `; not available for ${few.join(", ")}: too few cases` : "")]),
       ])),
       el("section", {}, el("h3", {}, "Time by stage"), timings(body.timings_ms)),
       el("section", { class: "wide" }, el("h3", {}, "To repeat it"), facts([

@@ -41,6 +41,9 @@ function wordsFor({ slug, detail }, format) {
   ];
 }
 
+/** What happened, in one sentence. */
+export const headlineOf = (problem) => wordsFor(problem)[0];
+
 let titleBefore = null; // the title of an answer to an earlier image, while that answer is set back
 
 /**

@@ -1,17 +1,20 @@
 import { byId, el } from "./dom.js";
 import { mark } from "./classes.js";
+import { exampleList } from "./examples.js";
 import { explain } from "./explain.js";
 import { placeOptions, writeOptions } from "./options.js";
 import { queryImage, queryLine } from "./query.js";
+import { regionControls, regionLine } from "./region.js";
 import { dissents, tile } from "./tile.js";
 import { footnote, verdict } from "./verdict.js";
 import { className, plural } from "./words.js";
 
 /**
  * Draws an answer: the query and the vote on one side, its neighbors on the other.
- * `onCompare(hits, index, total)` opens the compare view on one of a list of cases, out of `total` there are.
+ * `onCompare(hits, index, total)` opens the compare view on one of a list of cases, out of `total` there are; `onExample(kind, hit)` makes one an
+ * example, `onExamples(examples)` changes them all; `onRegion(region)` searches by a part of the query, or with null by all of it.
  */
-export function showAnswer(entry, archive, onCompare) {
+export function showAnswer(entry, archive, { onCompare, onExample, onExamples, onRegion }) {
   const { body } = entry.result;
   const { neighbors, nearest_per_class: perClass } = body;
   // Compared are the cases on view: a filter holds there too.
@@ -19,19 +22,23 @@ export function showAnswer(entry, archive, onCompare) {
     const items = hits.map((hit) => tile(hit, body, () => {
       const onView = hits.filter((_, i) => !items[i].hidden);
       onCompare(onView, onView.indexOf(hit), hits.length);
-    }));
+    }, onExample));
     return items;
   };
 
+  const region = entry.options.region ?? null;
+  const picture = queryImage(entry.query, body.query);
   const optionsPlace = el("div", { class: "options-place" });
   const optionsBelow = el("div", { class: "options-place" });
   const grid = el("ol", { class: "grid", id: "neighbors" }, tiles(neighbors));
   byId("answer").replaceChildren(
     el("div", { class: "side" },
       el("figure", { class: "query" },
-        queryImage(entry.query, body.query),
-        el("figcaption", {}, el("strong", {}, "Query"), " ", queryLine(entry.query, body.query.image))),
+        picture,
+        el("figcaption", {}, el("strong", {}, "Query"), " ", queryLine(entry.query, body.query.image), region && ` · ${regionLine(region)}`),
+        entry.query.file && regionControls(picture, region, onRegion)),
       verdict(body),
+      exampleList(entry.options.examples, onExamples),
       el("p", { class: "fine footnote" }, footnote(body, archive)),
       optionsPlace),
     el("div", { class: "found" },

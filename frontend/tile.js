@@ -1,5 +1,7 @@
 import { el } from "./dom.js";
 import { label } from "./classes.js";
+import { copiesOf } from "./copies.js";
+import { exampleButtons } from "./examples.js";
 import { caseImage } from "./images.js";
 import { hasMajority } from "./verdict.js";
 import { age, className, proof, similarity } from "./words.js";
@@ -12,8 +14,11 @@ export function dissents(hit, body) {
   return hasMajority(body) && hit.class !== suggestion.class && suggestion.voters.includes(hit.id);
 }
 
-/** A case as a list item: image first, then what it is and how that is known. `onOpen` compares it with the query. */
-export function tile(hit, body, onOpen) {
+/**
+ * A case as a list item: image first, then what it is and how that is known. `onOpen` compares it with the query, `onExample(kind, hit)` asks for more
+ * or less like it.
+ */
+export function tile(hit, body, onOpen, onExample) {
   const name = hit.rank ? `Case ${hit.rank}` : "Nearest case";
   const said = `${name}, ${className(hit.class)}`;
   const against = hit.rank !== null && dissents(hit, body);
@@ -28,15 +33,17 @@ export function tile(hit, body, onOpen) {
         el("span", { class: "similarity", title: "Cosine similarity: 1 is the same image. Not a probability." },
           el("span", { class: "sr" }, "Similarity "), similarity(hit.similarity))),
       badges(hit, body.suggestion, against),
+      copiesOf(hit, origin),
       hit.class !== null && el("p", { class: "proof" }, proof(hit.label_source)),
-      el("p", { class: "origin" }, origin(hit))));
+      el("p", { class: "origin" }, origin(hit)),
+      hit.rank !== null && exampleButtons(hit, onExample)));
 }
 
 function badges(hit, suggestion, against) {
   const texts = [
     hit.similarity >= SAME && "Nearly identical: may be the same image",
     against && "Differs from the vote",
-    hit.label_conflict && "Label conflict: these pixels carry two labels",
+    hit.label_conflict && "Label conflict: copies of this picture carry two labels",
     hit.rank !== null && !against && !suggestion.voters.includes(hit.id) && "Has no vote",
   ].filter(Boolean);
   return texts.length > 0 && el("p", { class: "badges" }, texts.map((text) => el("span", { class: "badge" }, text)));

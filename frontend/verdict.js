@@ -4,8 +4,8 @@ import { className, method, plural } from "./words.js";
 
 const REMARKS = {
   suggested: null,
-  inconclusive: "The nearest cases don't agree well enough for a suggestion. Look at them one by one.",
-  out_of_distribution: "Nothing in the archive is really close to this image. The cases below are the nearest there are, and may not be comparable.",
+  inconclusive: "No class is suggested. Look at the cases one by one.",
+  out_of_distribution: "This image is less like this archive than nearly all of its own images are. The cases below are the nearest there are, and may not be comparable.",
 };
 
 const HEADLINES = { inconclusive: "No clear answer", out_of_distribution: "Unlike the images in this archive" };
@@ -98,6 +98,7 @@ export function verdict(body) {
   return el("div", { class: "verdict", "data-clarity": clarity(body) },
     el("h1", { id: "verdict-title", tabindex: "-1" }, title),
     found && title !== suggestion.reason && el("p", { class: "reason" }, reason(body)),
+    found && worth(suggestion),
     remarks.map((text) => text && el("p", { class: "remark" }, text)),
     el("div", { class: "sequence", role: "img", "aria-label": `By rank: ${neighbors.map((hit) => className(hit.class)).join(", ")}` },
       neighbors.map((hit) => mark(hit.class))),
@@ -135,8 +136,25 @@ function bars(body) {
 
 const percent = (share) => `${Math.round(100 * share)} %`;
 
-function confidence({ confidence: value, prediction_set: set, calibration }) {
-  if (value === null || value === undefined) return `No confidence is given: ${calibration.why_not ?? "not calibrated"}.`;
-  const also = set?.length ? ` Classes that can't be ruled out: ${set.join(", ")}.` : "";
-  return `Calibrated confidence ${Math.round(value * 100)} %.${also}`;
+function confidence({ calibration }) {
+  return calibration.valid ? "Calibrated on known cases, of which none was this one." : `No confidence is given: ${calibration.why_not ?? "not calibrated"}.`;
+}
+
+/** What the vote is worth by the calibration: how often such an answer is right, and what can't be ruled out. */
+function worth({ confidence: value, prediction_sets: sets = [], status }) {
+  const lines = [
+    value !== null && value !== undefined &&
+      `Of 100 answers like this about ${hundredth(value)} are right, where the classes are as frequent as in this archive.`,
+    status !== "out_of_distribution" && stillPossible(sets),
+  ].filter(Boolean);
+  return lines.length > 0 && el("p", { class: "worth" }, lines.join(" "));
+}
+
+/** Never a round promise: no answer is right for sure. */
+const hundredth = (share) => Math.min(99, Math.max(1, Math.round(100 * share)));
+
+function stillPossible([set]) {
+  if (!set) return null;
+  const few = set.not_available.length > 0 && ` Too few cases to rule out ${set.not_available.join(", ")}.`;
+  return `Not ruled out at ${Math.round(100 * set.level)} %: ${set.classes.join(", ") || "no class"}.${few || ""}`;
 }

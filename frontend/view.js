@@ -4,7 +4,7 @@ const ZOOM_MAX = 8;
 const PAN_STEP = 0.06;
 
 /**
- * One zoom, position and light for several stages. A stage is a box that holds one `.slide`.
+ * One zoom, position and light for several stages. A stage is a box that holds one `.slide`, and what lies over it.
  * `filters[i]` is the CSS filter a stage's image needs before brightness and contrast ("none" for none).
  */
 export function makeView(stages, filters) {
@@ -29,7 +29,8 @@ export function makeView(stages, filters) {
     const light = `brightness(${brightness.value}%) contrast(${contrast.value}%)${invert.ariaPressed === "true" ? " invert(1)" : ""}`;
     stages.forEach((stage, i) => {
       const slide = stage.firstElementChild;
-      slide.style.transform = `translate(${100 * x}%, ${100 * y}%) scale(${zoom})`;
+      // What lies over the image moves with it, in its own light.
+      for (const layer of stage.children) layer.style.transform = `translate(${100 * x}%, ${100 * y}%) scale(${zoom})`;
       slide.style.filter = light;
       const img = slide.querySelector("img");
       if (img) img.style.filter = filters[i];

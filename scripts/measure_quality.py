@@ -8,13 +8,12 @@ within what is learned from. Ends with 1 when a figure is beyond its bound.
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 from medsearch_py.provenance import ROOT, provenance, write_figures
+from medsearch_py.spaces import embed, export, run
 
-MODEL = "efficientnet_lite0"
 # Set -> the least balanced accuracy, and the most classes in a set at 90 %.
 BOUNDS = {"cxr-three-class": (0.92, 1.6), "nih-normal-pneumonia": (0.81, 1.7)}
 COVERAGE_BELOW, COVERAGE_ABOVE = 0.02, 0.04
@@ -28,7 +27,8 @@ def main() -> int:
     spaces = {"last layer": export("head", args.work), "four layers": export("layers", args.work)}
     figures = {}
     for data in args.data:
-        folders = {name: embed(data, model, args.work / data.name / model.name, args) for name, model in spaces.items()}
+        work = args.work / data.name
+        folders = {name: embed(args.program, data, model, work / model.name) for name, model in spaces.items()}
         figures[data.name] = judge(evaluate(data, folders, args), *BOUNDS[data.name])
     for name, of_set in figures.items():
         print(f"{name}\n{json.dumps(of_set['reached'], indent=1, ensure_ascii=False)}")
@@ -39,19 +39,6 @@ def main() -> int:
     if args.json:
         write_figures(args.json, before, figures)
     return int(not all(check["holds"] for of_set in figures.values() for check in of_set["checks"]))
-
-
-def export(recipe: str, work: Path) -> Path:
-    """The network under a recipe, as a folder."""
-    out = work / "models" / (MODEL if recipe == "head" else f"{MODEL}_{recipe}")
-    run(sys.executable, ROOT / "scripts/export_model.py", "--model", MODEL, "--recipe", recipe, "--out", out)
-    return out
-
-
-def embed(data: Path, model: Path, out: Path, args: argparse.Namespace) -> Path:
-    """The vectors of a set."""
-    run(args.program, "embed", "--data", data, "--out", out, "--model", model)
-    return out
 
 
 def evaluate(data: Path, folders: dict[str, Path], args: argparse.Namespace) -> dict:
@@ -108,11 +95,6 @@ def at_most(what: str, value: float | None, bound: float) -> dict:
     """One check; what is not there does not hold."""
     holds = value is not None and value <= bound
     return {"what": what, "is": value, "bound": f"at most {bound:.4g}", "holds": holds}
-
-
-def run(*command: object) -> None:
-    """A program whose words and progress are shown, and whose failure ends this one."""
-    subprocess.run([str(word) for word in command], check=True)
 
 
 def arguments() -> argparse.Namespace:

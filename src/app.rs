@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use tokio::sync::watch;
 
-use crate::archive::{Archive, CompactSettings, GraphBuilder, Secret, Writer, WriterSettings, maintain};
+use crate::archive::{Archive, CompactSettings, GraphBuilder, Manifest, Secret, Writer, WriterSettings, maintain};
 use crate::embed::{Backend, BatchSettings, Embedder, ModelCard, Network, load_backend, load_network};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, ApiKey, HttpSettings};
@@ -230,7 +230,7 @@ pub async fn open_engine(
             (dir.as_os_str() != "thumbnail").then_some(dir.as_path()),
             &settings.device,
         )?,
-        None => stored_model(archive, &served, &settings.device).await?,
+        None => stored_model(archive, &served.current().state.manifest, &settings.device).await?,
     };
     let embedder = Embedder::spawn(
         backend,
@@ -300,9 +300,12 @@ fn check_access(settings: &Settings) -> Result<()> {
     }
 }
 
-/// The model that the archive holds.
-async fn stored_model(archive: &Archive, served: &Served, device: &str) -> Result<Box<dyn Backend>> {
-    let Some(model) = served.current().state.manifest.model.clone() else {
+/// The model that the archive holds, loaded onto `device`.
+///
+/// # Errors
+/// `InvalidRequest` when it holds none; whatever keeps it from loading.
+pub async fn stored_model(archive: &Archive, manifest: &Manifest, device: &str) -> Result<Box<dyn Backend>> {
+    let Some(model) = manifest.model.clone() else {
         return Err(Error::new(
             ErrorKind::InvalidRequest,
             "the archive holds no model: give the one that made its vectors with --model",

@@ -99,6 +99,7 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    retry_after_s: Option<u32>,
 }
 
 impl Error {
@@ -108,6 +109,7 @@ impl Error {
             kind,
             message: message.into(),
             source: None,
+            retry_after_s: None,
         }
     }
 
@@ -121,7 +123,20 @@ impl Error {
             kind,
             message: message.into(),
             source: Some(source.into()),
+            retry_after_s: None,
         }
+    }
+
+    /// When it is worth while to come back, where the kind alone does not say: rounded up to whole seconds.
+    pub fn retry_after(mut self, wait: std::time::Duration) -> Self {
+        let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.retry_after_s = Some(u32::try_from(whole).unwrap_or(u32::MAX));
+        self
+    }
+
+    /// Seconds after which it is worth while to come back.
+    pub fn retry_after_s(&self) -> Option<u32> {
+        self.retry_after_s
     }
 
     /// A fault of ours.

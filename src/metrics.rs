@@ -112,6 +112,10 @@ pub struct Metrics {
     archive_lost_graphs: IntGauge,
     search_path: IntCounterVec,
     suggestions: IntCounterVec,
+    calibrations: IntCounterVec,
+    explanations: IntCounterVec,
+    near_identical: IntCounterVec,
+    reports: IntCounter,
     ingest: IntCounterVec,
     commit_duration: Histogram,
 }
@@ -152,7 +156,11 @@ impl Metrics {
                 "Images dropped before the model because nobody waited for them any more",
             )
             .map_err(fault)?,
-            batch_size: histogram("medsearch_batch_size", "Images per run of the model", BATCH_BUCKETS)?,
+            batch_size: histogram(
+                "medsearch_batch_size",
+                "Images that the model was given together",
+                BATCH_BUCKETS,
+            )?,
             archive_version: gauge("medsearch_archive_version", "Number of the manifest that is served")?,
             archive_images: IntGaugeVec::new(
                 Opts::new(
@@ -164,7 +172,7 @@ impl Metrics {
             .map_err(fault)?,
             archive_conflicts: gauge(
                 "medsearch_archive_label_conflicts",
-                "Images whose pixels have several classes, so that they don't vote",
+                "Images whose picture has several classes, so that they don't vote",
             )?,
             archive_lost_graphs: gauge(
                 "medsearch_archive_lost_graphs",
@@ -180,9 +188,26 @@ impl Metrics {
                 "Outcomes of votes: suggested, inconclusive, out_of_distribution",
                 &["status"],
             )?,
+            calibrations: counters(
+                "medsearch_calibrations_total",
+                "Votes, by whether a calibration says what they are worth: valid, not_valid",
+                &["outcome"],
+            )?,
+            explanations: counters(
+                "medsearch_explanations_total",
+                "Explanations made, by how: cells, occlusion",
+                &["method"],
+            )?,
+            near_identical: counters(
+                "medsearch_near_identical_total",
+                "Images handed in, by whether they are a copy of a picture that is there: found, not_found",
+                &["outcome"],
+            )?,
+            reports: IntCounter::new("medsearch_reports_total", "Reports about labels that were stored")
+                .map_err(fault)?,
             ingest: counters(
                 "medsearch_ingest_total",
-                "Images handed in: inserted, duplicate, failed",
+                "Images handed in: inserted, duplicate, relabelled, conflict, failed",
                 &["outcome"],
             )?,
             commit_duration: histogram(
@@ -203,7 +228,7 @@ impl Metrics {
         )
         .map_err(fault)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 18] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 22] = [
             Box::new(self.http_requests.clone()),
             Box::new(self.http_duration.clone()),
             Box::new(self.http_in_flight.clone()),
@@ -218,6 +243,10 @@ impl Metrics {
             Box::new(self.archive_lost_graphs.clone()),
             Box::new(self.search_path.clone()),
             Box::new(self.suggestions.clone()),
+            Box::new(self.calibrations.clone()),
+            Box::new(self.explanations.clone()),
+            Box::new(self.near_identical.clone()),
+            Box::new(self.reports.clone()),
             Box::new(self.ingest.clone()),
             Box::new(self.commit_duration.clone()),
             Box::new(build),
@@ -272,6 +301,28 @@ impl Metrics {
             Status::OutOfDistribution => "out_of_distribution",
         };
         self.suggestions.with_label_values(&[status]).inc();
+    }
+
+    /// Whether a calibration says what a vote is worth.
+    pub fn calibration(&self, valid: bool) {
+        let outcome = if valid { "valid" } else { "not_valid" };
+        self.calibrations.with_label_values(&[outcome]).inc();
+    }
+
+    /// One explanation, by its method as the API names it.
+    pub fn explanation(&self, method: &str) {
+        self.explanations.with_label_values(&[method]).inc();
+    }
+
+    /// Whether an image that was handed in is a copy of another one's picture.
+    pub fn near_identical(&self, found: bool) {
+        let outcome = if found { "found" } else { "not_found" };
+        self.near_identical.with_label_values(&[outcome]).inc();
+    }
+
+    /// One report about a label.
+    pub fn report(&self) {
+        self.reports.inc();
     }
 
     /// One image handed in.
@@ -358,6 +409,10 @@ mod tests {
         metrics.batch(4);
         metrics.search_path(&covid, PathTaken::Hnsw);
         metrics.suggestion(Status::OutOfDistribution);
+        metrics.calibration(false);
+        metrics.explanation("cells");
+        metrics.near_identical(true);
+        metrics.report();
         metrics.ingest(IngestOutcome::Duplicate);
         metrics.commit(Duration::from_millis(12));
         metrics.load(2, 3, 256);
@@ -376,6 +431,10 @@ mod tests {
             r#"medsearch_batch_size_bucket{le="4"} 1"#,
             r#"medsearch_search_path_total{class="Viral Pneumonia",path="hnsw"} 1"#,
             r#"medsearch_suggestions_total{status="out_of_distribution"} 1"#,
+            r#"medsearch_calibrations_total{outcome="not_valid"} 1"#,
+            r#"medsearch_explanations_total{method="cells"} 1"#,
+            r#"medsearch_near_identical_total{outcome="found"} 1"#,
+            "medsearch_reports_total 1",
             r#"medsearch_ingest_total{outcome="duplicate"} 1"#,
             "medsearch_commit_duration_seconds_count 1",
             "medsearch_http_in_flight_requests 2",

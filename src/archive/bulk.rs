@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::commit::{Propose, Proposed, base, commit};
 use super::draft::{Draft, Meeting, admit, alias_of, check_image, encode, keep_vector};
 use super::graphs::Graphs;
+use super::links::star;
 use super::merge::ROWS_BYTES_MAX;
 use super::pack::{Kind, PackBuilder, Slice};
 use super::rows::Rows;
@@ -14,7 +15,7 @@ use super::{
     Archive, GraphBuilder, GraphEntry, Identity, MetricEntry, Moment, NewImage, NewPixels, Outcome, PackEntry,
     Retention, RowsEntry, RowsObject, RowsProvenance, State,
 };
-use crate::domain::{Alias, ClassLabel, Key, Record};
+use crate::domain::{Alias, ClassLabel, ImageId, Key, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Packs that are not named yet are safe from collection for 13 hours at least; the last of them is left for the commit.
@@ -63,6 +64,7 @@ impl Archive {
             open_pixels: vec![],
             packs: vec![],
             classes: BTreeSet::new(),
+            pictures: vec![],
         })
     }
 }
@@ -82,6 +84,7 @@ pub struct Bulk {
     packs: Vec<PackEntry>,
     /// Classes that the base does not have.
     classes: BTreeSet<ClassLabel>,
+    pictures: Vec<Vec<ImageId>>,
 }
 
 struct Staged {
@@ -152,6 +155,16 @@ impl Bulk {
         Ok(Outcome::Inserted)
     }
 
+    /// The version that the images are added to, as it was when that began.
+    pub fn base(&self) -> &Arc<State> {
+        &self.base
+    }
+
+    /// Takes the images of each of `pictures`, pushed or there before, for copies of one.
+    pub fn link(&mut self, pictures: Vec<Vec<ImageId>>) {
+        self.pictures = pictures;
+    }
+
     /// Makes all of it visible in one version, durable when this returns. `graphs` is asked for every new rows object.
     ///
     /// # Errors
@@ -165,11 +178,13 @@ impl Bulk {
             began,
             staged,
             packs,
+            pictures,
             ..
         } = self;
         let mut work = Append {
             staged,
             packs,
+            pictures,
             graphs,
             began,
             written: None,
@@ -244,6 +259,7 @@ fn first_file(record: &Record) -> Alias {
 struct Append {
     staged: Vec<Staged>,
     packs: Vec<PackEntry>,
+    pictures: Vec<Vec<ImageId>>,
     graphs: Option<GraphBuilder>,
     began: Moment,
     written: Option<Written>,
@@ -255,6 +271,8 @@ struct Append {
 /// Objects of the images that the base did not have.
 struct Written {
     fresh: Vec<usize>,
+    /// What they are copies of, by id.
+    links: BTreeMap<ImageId, Option<ImageId>>,
     rows: Vec<(RowsEntry, Arc<RowsObject>)>,
     graphs: Vec<GraphEntry>,
     /// The metric that they are for.
@@ -292,13 +310,26 @@ impl Propose for Append {
             self.conflicts += conflicts;
         }
         self.inserted = fresh.len();
+        let mut links: BTreeMap<ImageId, Option<ImageId>> = (fresh.iter())
+            .map(|&index| (self.staged[index].record.id, None))
+            .collect();
+        for copies in &self.pictures {
+            for (id, to) in star(copies, |id| links.contains_key(&id) || draft.has(id)) {
+                match links.get_mut(&id) {
+                    Some(link) => *link = to,
+                    None => draft.link(id, to),
+                }
+            }
+        }
         if fresh.is_empty() && draft.is_empty() {
             return Ok(None);
         }
         // Another writer seldom adds one of these images: then what was written on the older base is still right.
-        let fits = |written: &Written| written.fresh == fresh && written.metric == base.manifest.metric;
+        let fits = |written: &Written| {
+            written.fresh == fresh && written.links == links && written.metric == base.manifest.metric
+        };
         if !self.written.as_ref().is_some_and(fits) {
-            self.written = Some(self.write(archive, base, fresh, commit).await?);
+            self.written = Some(self.write(archive, base, fresh, links, commit).await?);
         }
         let mut manifest = base.manifest.as_ref().clone();
         let mut rows = draft.write(&mut manifest, archive, commit).await?;
@@ -314,7 +345,14 @@ impl Propose for Append {
 }
 
 impl Append {
-    async fn write(&self, archive: &Archive, base: &State, fresh: Vec<usize>, commit: &str) -> Result<Written> {
+    async fn write(
+        &self,
+        archive: &Archive,
+        base: &State,
+        fresh: Vec<usize>,
+        links: BTreeMap<ImageId, Option<ImageId>>,
+        commit: &str,
+    ) -> Result<Written> {
         let manifest = &base.manifest;
         let mut groups: BTreeMap<(u32, &RowsProvenance), Vec<usize>> = BTreeMap::new();
         for &index in &fresh {
@@ -336,7 +374,9 @@ impl Append {
                     dimension: manifest.space.dimension,
                     provenance: provenance.clone(),
                     commit: commit.to_owned(),
-                    records: staged().map(|staged| Arc::new(staged.record.clone())).collect(),
+                    records: staged()
+                        .map(|staged| Arc::new(linked(&staged.record, &links)))
+                        .collect(),
                     vectors: staged().flat_map(|staged| &staged.vector).copied().collect(),
                 };
                 let (entry, object, bytes) = encode(content, manifest, false).await?;
@@ -349,9 +389,17 @@ impl Append {
         }
         Ok(Written {
             fresh,
+            links,
             rows,
             graphs,
             metric: manifest.metric.clone(),
         })
+    }
+}
+
+fn linked(record: &Record, links: &BTreeMap<ImageId, Option<ImageId>>) -> Record {
+    Record {
+        near_identical_to: links.get(&record.id).copied().flatten(),
+        ..record.clone()
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 
+use super::merge::rows_max;
 use super::pack::{Kind, PackBuilder};
 use super::rows::Rows;
 use super::store::{blocking, object_name};
@@ -17,6 +18,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Classes that an archive may have: each is a list to search and a label of metrics.
 pub(super) const CLASSES_MAX: usize = 1000;
+
+/// Copies of a picture that are looked at to tell whether its label is in dispute when a change is answered.
+const COPIES_MAX: usize = 1000;
 
 /// One change to the archive.
 #[derive(Clone)]
@@ -281,6 +285,8 @@ impl<'a> Draft<'a> {
             let mut record = record.clone();
             record.thumbnail = None;
             record.pixels = None;
+            // What it was found to be a copy of may have been deleted since.
+            record.near_identical_to = record.near_identical_to.filter(|&of| self.find(of).is_some());
             let vector = Cow::Borrowed(image.vector.as_slice());
             self.add(NewRow {
                 record,
@@ -312,25 +318,71 @@ impl<'a> Draft<'a> {
         Ok(outcome)
     }
 
-    /// An image's class, and whether it is disputed: by another file of the image, or by another patient's image with the same pixels.
+    /// An image's class, and whether it is disputed: by another file of the image, or by another copy of its picture.
     pub fn label(&self, id: ImageId) -> Option<(Option<ClassLabel>, bool)> {
         let record = self.record(self.find(id)?);
-        let key = record.pixel_key.filter(|_| record.class.is_some());
-        let new = key
-            .and_then(|key| self.keys.get(&key))
-            .into_iter()
-            .flatten()
-            .map(|&index| Spot::New(index));
-        let old = key
-            .into_iter()
-            .flat_map(|key| self.base.by_pixel_key(key))
-            .filter(|at| !self.dead.contains(at));
-        let mut equal = new.chain(old.map(|(object, row)| Spot::Base(object, row)));
-        let disputes = |spot| {
-            let other = self.record(spot);
-            other.pixel_key == key && other.class.is_some() && other.class != record.class
+        let disputes = |other: &Record| {
+            let mut classes = other.class.iter().chain(other.alias_classes());
+            classes.any(|class| Some(class) != record.class.as_ref())
         };
-        Some((record.class.clone(), record.label_conflict() || equal.any(disputes)))
+        let disputed = record.class.is_some() && self.copies(id).any(disputes);
+        Some((record.class.clone(), disputed))
+    }
+
+    /// What an image is linked to.
+    pub fn link_of(&self, id: ImageId) -> Option<ImageId> {
+        self.record(self.find(id)?).near_identical_to
+    }
+
+    /// Gives an image another link, or none; an image that is not there, or that has it already, stays as it is.
+    pub fn link(&mut self, id: ImageId, to: Option<ImageId>) {
+        let Some(spot) = self.find(id) else { return };
+        if self.record(spot).near_identical_to != to {
+            let index = self.make_new(spot);
+            let row = self.rows[index].as_mut().expect("`make_new` gives a row");
+            row.record.near_identical_to = to;
+        }
+    }
+
+    /// Whether an image is there.
+    pub fn has(&self, id: ImageId) -> bool {
+        self.find(id).is_some()
+    }
+
+    /// The copies of an image's picture, itself first, each once: as many as [`COPIES_MAX`].
+    fn copies(&self, id: ImageId) -> impl Iterator<Item = &Record> {
+        let mut found = vec![id];
+        let mut known = BTreeSet::from([id]);
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let record = self.record(self.find(*found.get(at)?)?);
+            at += 1;
+            let equal = record.pixel_key.into_iter().flat_map(|key| self.with_key(key));
+            let equal = equal
+                .filter(|other| other.pixel_key == record.pixel_key)
+                .map(|other| other.id);
+            let near = record.near_identical_to.filter(|&id| self.has(id)).into_iter();
+            for id in near.chain(self.linked_to(record.id)).chain(equal) {
+                if known.len() < COPIES_MAX && known.insert(id) {
+                    found.push(id);
+                }
+            }
+            Some(record)
+        })
+    }
+
+    fn with_key(&self, key: Key) -> impl Iterator<Item = &Record> {
+        let new = self.keys.get(&key).into_iter().flatten().map(|&index| Spot::New(index));
+        let old = self.base.by_pixel_key(key).filter(|at| !self.dead.contains(at));
+        let spots = new.chain(old.map(|(object, row)| Spot::Base(object, row)));
+        spots.map(|spot| self.record(spot))
+    }
+
+    fn linked_to(&self, id: ImageId) -> impl Iterator<Item = ImageId> {
+        let new = self.rows.iter().flatten().map(|row| &row.record);
+        let new = new.filter(move |record| record.near_identical_to == Some(id));
+        let old = self.base.linked_to(id).filter(|at| !self.dead.contains(at));
+        new.map(|record| record.id).chain(old.map(|at| self.base.at(at).id))
     }
 
     /// The live row of the same patient with the same file or the same pixels.
@@ -362,7 +414,10 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// Takes an image out. Its copies stay one picture, and nothing names it any more.
     fn delete(&mut self, spot: Spot) {
+        let record = self.record(spot);
+        let (id, of) = (record.id, record.near_identical_to);
         match spot {
             Spot::Base(object, row) => {
                 self.dead.insert((object, row));
@@ -373,6 +428,12 @@ impl<'a> Draft<'a> {
                     self.keys.values_mut().for_each(|rows| rows.retain(|&row| row != index));
                 }
             }
+        }
+        let mut copies: Vec<ImageId> = self.linked_to(id).collect();
+        copies.sort_unstable();
+        let root = of.filter(|&of| self.has(of)).or_else(|| copies.first().copied());
+        for copy in copies {
+            self.link(copy, root.filter(|&root| root != copy));
         }
     }
 
@@ -385,10 +446,15 @@ impl<'a> Draft<'a> {
             .filter(|&index| may_be(&self.rows[index]))
             .map(Spot::New);
         let old = self.base.by_patient(patient).filter(|at| !self.dead.contains(at));
-        let spots: Vec<_> = new.chain(old.map(|(object, row)| Spot::Base(object, row))).collect();
-        let images = spots.len();
-        spots.into_iter().for_each(|spot| self.delete(spot));
-        images
+        let spots = new.chain(old.map(|(object, row)| Spot::Base(object, row)));
+        // By name: an image whose copy goes first may get another row.
+        let ids: Vec<ImageId> = spots.map(|spot| self.record(spot).id).collect();
+        for &id in &ids {
+            if let Some(spot) = self.find(id) {
+                self.delete(spot);
+            }
+        }
+        ids.len()
     }
 
     fn find(&self, id: ImageId) -> Option<Spot> {
@@ -497,7 +563,16 @@ impl<'a> Draft<'a> {
 
         packs.extend(manifest.packs.iter().cloned());
         let mut written = Vec::new();
-        for (provenance, rows) in by_provenance(rows) {
+        let fits = rows_max(manifest.space.dimension);
+        let mut groups: Vec<(RowsProvenance, Vec<NewRow<'_>>)> = Vec::new();
+        for (provenance, mut rows) in by_provenance(rows) {
+            while rows.len() > fits {
+                let rest = rows.split_off(fits);
+                groups.push((provenance.clone(), std::mem::replace(&mut rows, rest)));
+            }
+            groups.push((provenance, rows));
+        }
+        for (provenance, rows) in groups {
             let records = rows.iter().map(|row| Arc::new(row.record.clone())).collect();
             let vectors = rows.iter().flat_map(|row| row.vector.iter().copied()).collect();
             let space = manifest.space.id();

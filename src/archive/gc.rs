@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::bulk::AGE_MAX;
 use super::commit::{base, commit};
+use super::feedback::FEEDBACK;
 use super::manifest::MANIFESTS;
 use super::merge::{Merge, Scale};
 use super::store::{Listed, Store, is_object_name};
@@ -16,7 +17,15 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Manifests read at a time.
 const READS_MAX: usize = 8;
-const FOLDERS: [&str; 5] = ["rows", "graphs", "metrics", "thumbnails", "pixels"];
+const FOLDERS: [&str; 7] = [
+    "rows",
+    "graphs",
+    "metrics",
+    "calibrations",
+    "evaluations",
+    "thumbnails",
+    "pixels",
+];
 /// Below this age of manifests a writer could take a number again that was collected while it held the version before: twice the age of a
 /// base, and time for a commit that is being tried.
 const MANIFEST_AGE_MIN: Duration = Duration::from_secs(2 * BASE_AGE_MAX.as_secs() + 60);
@@ -110,6 +119,8 @@ pub async fn maintain(archive: &Archive, settings: CompactSettings) -> Result<Co
 
 async fn run(archive: &Archive, scale: Scale, settings: CompactSettings) -> Result<Collected> {
     settings.check()?;
+    // First, since it needs no room: what a merge can't write on a full disk must not keep what somebody wrote.
+    archive.erase_reports().await?;
     let base = base(archive).await?;
     commit(archive, &base, &mut Merge::new(scale, settings.graphs)).await?;
     collect(archive, settings.manifest_age_min, settings.object_age_min).await
@@ -186,7 +197,7 @@ async fn collect(archive: &Archive, manifest_age_min: Duration, object_age_min: 
     for object in objects.values() {
         collected.delete(store, object).await?;
     }
-    for folder in FOLDERS.iter().chain(&[MANIFESTS]) {
+    for folder in FOLDERS.iter().chain(&[MANIFESTS, FEEDBACK]) {
         collected.objects_deleted += store.sweep_interrupted(folder, written_before).await?;
     }
     Ok(collected)

@@ -20,6 +20,8 @@ use crate::error::{Error, ErrorKind, Result};
 const SEAL_RECORD: u8 = 3;
 /// A sealed record with its vector: u32 LE length of the JSON, JSON, f32 LE.
 const SEAL_RECORD_AND_VECTOR: u8 = 4;
+/// A sealed report about a label: JSON.
+const SEAL_REPORT: u8 = 5;
 const NONCE_BYTES: usize = 12;
 
 /// Patient ids that name nobody, after normalisation. Rows of zeros, `X` or punctuation are recognised apart.
@@ -187,7 +189,11 @@ impl Identity {
         if self.mode == IdentityMode::Anonymous {
             return Ok(None);
         }
-        Ok(Some(self.encrypt(SEAL_RECORD, file_key, &json(record)?)?))
+        Ok(Some(BASE64.encode(self.encrypt(
+            SEAL_RECORD,
+            &context(SEAL_RECORD, file_key),
+            &json(record)?,
+        )?)))
     }
 
     /// Decrypts what [`Identity::seal`] made.
@@ -205,7 +211,8 @@ impl Identity {
         let mut plain = length.to_le_bytes().to_vec();
         plain.extend(record);
         plain.extend(vector.iter().flat_map(|x| x.to_le_bytes()));
-        self.encrypt(SEAL_RECORD_AND_VECTOR, file_key, &plain)
+        let context = context(SEAL_RECORD_AND_VECTOR, file_key);
+        Ok(BASE64.encode(self.encrypt(SEAL_RECORD_AND_VECTOR, &context, &plain)?))
     }
 
     /// Decrypts a record, and its vector when that was sealed with it.
@@ -213,15 +220,7 @@ impl Identity {
         let damaged = || Error::new(ErrorKind::Damaged, "a sealed record can't be opened with this secret");
         let bytes = BASE64.decode(sealed).map_err(|_| damaged())?;
         let (&version, rest) = bytes.split_first().ok_or_else(damaged)?;
-        let (nonce, sealed) = rest.split_first_chunk::<NONCE_BYTES>().ok_or_else(damaged)?;
-        let payload = Payload {
-            msg: sealed,
-            aad: &context(version, file_key),
-        };
-        let plain = self
-            .cipher()
-            .decrypt(&(*nonce).into(), payload)
-            .map_err(|_| damaged())?;
+        let plain = self.decrypt(&context(version, file_key), rest).ok_or_else(damaged)?;
         let (record, vector) = match version {
             SEAL_RECORD => (plain.as_slice(), None),
             SEAL_RECORD_AND_VECTOR => {
@@ -242,13 +241,43 @@ impl Identity {
         Ok((serde_json::from_slice(record).map_err(|_| damaged())?, vector))
     }
 
-    fn encrypt(&self, version: u8, file_key: Key, plain: &[u8]) -> Result<String> {
+    /// Encrypts what somebody wrote about a label, for the report of this name and no other; in either mode, since nobody knows what it says.
+    ///
+    /// # Errors
+    /// `Internal` when the system has no randomness.
+    pub(super) fn seal_report(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>> {
+        self.encrypt(SEAL_REPORT, &report_context(name), plain)
+    }
+
+    /// Decrypts what [`Identity::seal_report`] made.
+    ///
+    /// # Errors
+    /// `Damaged` when it is not that, or another secret's, or another report's.
+    pub(super) fn open_report(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>> {
+        let opened = match sealed.split_first() {
+            Some((&SEAL_REPORT, rest)) => self.decrypt(&report_context(name), rest),
+            _ => None,
+        };
+        opened.ok_or_else(|| Error::new(ErrorKind::Damaged, "a report can't be opened with this secret"))
+    }
+
+    /// What was encrypted for `context`: nonce and ciphertext.
+    fn decrypt(&self, context: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = bytes.split_first_chunk::<NONCE_BYTES>()?;
+        let payload = Payload {
+            msg: sealed,
+            aad: context,
+        };
+        self.cipher().decrypt(&(*nonce).into(), payload).ok()
+    }
+
+    fn encrypt(&self, version: u8, context: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce)
             .map_err(|error| Error::with_source(ErrorKind::Internal, "the system gives no random bytes", error))?;
         let payload = Payload {
             msg: plain,
-            aad: &context(version, file_key),
+            aad: context,
         };
         let sealed = self
             .cipher()
@@ -257,7 +286,7 @@ impl Identity {
         let mut bytes = vec![version];
         bytes.extend(nonce);
         bytes.extend(sealed);
-        Ok(BASE64.encode(bytes))
+        Ok(bytes)
     }
 
     fn cipher(&self) -> Aes256Gcm {
@@ -297,6 +326,10 @@ impl fmt::Debug for Identity {
 /// Binds what is sealed to what it is and to its file: whoever writes to the storage can't pass one off as another.
 fn context(version: u8, file_key: Key) -> Vec<u8> {
     format!("medsearch/record/{version}/{file_key}").into_bytes()
+}
+
+fn report_context(name: &str) -> Vec<u8> {
+    format!("medsearch/report/{SEAL_REPORT}/{name}").into_bytes()
 }
 
 fn json(record: &Value) -> Result<Vec<u8>> {

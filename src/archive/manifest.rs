@@ -10,14 +10,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::store::is_object_name;
-use super::{IdentityMode, MetricEntry};
+use super::{CalibrationEntry, EvaluationEntry, IdentityMode, MetricEntry};
 use crate::domain::{ClassLabel, Slot, Space, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The latest manifest format. 2 has a learned metric, without which neither answers nor graphs are right; manifests without one are still written
-/// as 1.
-pub(super) const FORMAT: u32 = 2;
-/// The format of a manifest without a learned metric.
+/// The latest manifest format: with a calibration, which a program that knows none would keep when it changes the metric.
+pub(super) const FORMAT: u32 = 3;
+/// The format of a manifest with a learned metric, without which neither answers nor graphs are right, and no calibration.
+const FORMAT_METRIC: u32 = 2;
+/// The format of a manifest with nothing learned.
 pub(super) const FORMAT_PLAIN: u32 = 1;
 /// The folder of manifests.
 pub(super) const MANIFESTS: &str = "manifest";
@@ -49,8 +50,11 @@ pub struct Manifest {
     pub classes: Vec<ClassLabel>,
     /// The learned metric by which it is searched; absent: cosine.
     pub metric: Option<MetricEntry>,
-    /// A calibration of votes.
-    pub calibration: Option<Value>,
+    /// The calibration of its votes.
+    pub calibration: Option<CalibrationEntry>,
+    /// How good its answers were found to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<EvaluationEntry>,
     /// Which slots each shard owns: sorted, disjoint, all of them.
     pub shards: Vec<Shard>,
     /// Records and vectors.
@@ -375,7 +379,11 @@ impl Manifest {
 
     /// The format that a reader has to know.
     pub(super) fn least_format(&self) -> u32 {
-        if self.metric.is_some() { FORMAT } else { FORMAT_PLAIN }
+        match (&self.metric, &self.calibration) {
+            (None, None) => FORMAT_PLAIN,
+            (Some(_), None) => FORMAT_METRIC,
+            (_, Some(_)) => FORMAT,
+        }
     }
 
     /// Images: rows that are not dead.
@@ -491,7 +499,16 @@ impl Manifest {
         let graphs = self.graphs.iter().map(|entry| (entry.object.as_str(), entry.bytes));
         let packs = self.packs.iter().map(|entry| (entry.object.as_str(), entry.bytes));
         let metric = self.metric.iter().map(|entry| (entry.object.as_str(), entry.bytes));
-        rows.chain(graphs).chain(packs).chain(metric)
+        let calibration = self
+            .calibration
+            .iter()
+            .map(|entry| (entry.object.as_str(), entry.bytes));
+        let evaluation = self.evaluation.iter().map(|entry| (entry.object.as_str(), entry.bytes));
+        rows.chain(graphs)
+            .chain(packs)
+            .chain(metric)
+            .chain(calibration)
+            .chain(evaluation)
     }
 
     /// What contradicts itself, in words.
@@ -546,7 +563,10 @@ impl Manifest {
                 .all(|pack| packs.contains(pack)),
             "a pack is missing",
         )?;
-        ensure(self.format >= self.least_format(), "its format has no metric")?;
+        ensure(
+            self.format >= self.least_format(),
+            "its format does not have what it has learned",
+        )?;
         if let Some(metric) = &self.metric {
             ensure(is_object_name(&metric.object, "metrics"), "a metric has an odd name")?;
             ensure(
@@ -555,6 +575,18 @@ impl Manifest {
             )?;
         }
         let metric = self.metric.as_ref().map(|metric| &metric.object);
+        if let Some(calibration) = &self.calibration {
+            let odd = !is_object_name(&calibration.object, "calibrations");
+            ensure(!odd, "a calibration has an odd name")?;
+            ensure(
+                calibration.metric.as_ref() == metric,
+                "a calibration is of another metric",
+            )?;
+        }
+        if let Some(evaluation) = &self.evaluation {
+            let odd = !is_object_name(&evaluation.object, "evaluations");
+            ensure(!odd, "an evaluation has an odd name")?;
+        }
         let mut graphs = BTreeSet::new();
         for graph in &self.graphs {
             ensure(graph.metric.as_ref() == metric, "a graph is of another metric")?;
@@ -692,6 +724,7 @@ pub(super) mod tests {
             classes: vec![],
             metric: None,
             calibration: None,
+            evaluation: None,
             shards: even_shards(1),
             rows: vec![rows_entry('a', 3), rows_entry('b', 2)],
             graphs: vec![],
@@ -735,9 +768,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_later_format_is_refused_in_words() {
-        let error = Manifest::decode("m", br#"{"format":3,"anything":[]}"#).unwrap_err();
+        let error = Manifest::decode("m", br#"{"format":4,"anything":[]}"#).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(error.message().contains("format 3"), "{error}");
+        assert!(error.message().contains("format 4"), "{error}");
         for broken in ["", "{}", "[]", "{\"format\":1}", "{\"format\":-1}"] {
             assert_eq!(
                 Manifest::decode("m", broken.as_bytes()).unwrap_err().kind(),

@@ -151,6 +151,7 @@ fn sources(base: &State, scale: Scale, now: Timestamp) -> Sources {
         }
         Scale::Due => {
             rows.extend(some_deltas(manifest));
+            rows.extend(large_deltas(manifest));
             rows.extend(uneven(base));
             rows.extend(dying(manifest, now));
             packs.extend(dying_packs(manifest, &used(), now));
@@ -171,6 +172,15 @@ fn some_deltas(manifest: &Manifest) -> impl Iterator<Item = String> {
     let deltas: Vec<_> = manifest.rows.iter().filter(|entry| entry.delta).collect();
     let half = deltas.len().div_ceil(2);
     run_of_small(deltas, half)
+}
+
+/// Deltas so large that every query would scan them for long: one is enough, it becomes rows of its shards with graphs of their own.
+fn large_deltas(manifest: &Manifest) -> impl Iterator<Item = String> {
+    let large = manifest
+        .rows
+        .iter()
+        .filter(|entry| entry.delta && entry.rows >= DELTA_ROWS_MAX);
+    large.map(|entry| entry.object.clone())
 }
 
 /// Large objects that are few rows each, or rows of several shards: what merging deltas ends in. As rarely as deltas.
@@ -245,7 +255,7 @@ fn is_old(since: Option<Timestamp>, now: Timestamp) -> bool {
 }
 
 /// Rows of one object.
-fn rows_max(dimension: usize) -> usize {
+pub(super) fn rows_max(dimension: usize) -> usize {
     (ROWS_BYTES_MAX / (dimension * 4)).max(1)
 }
 
@@ -368,7 +378,7 @@ async fn write(
                 commit,
                 records: copied
                     .iter()
-                    .map(|&at| Arc::new(moved(state.at(at), &places)))
+                    .map(|&at| Arc::new(moved(state.at(at), &state, &places)))
                     .collect(),
                 vectors: copied
                     .iter()
@@ -394,7 +404,7 @@ async fn write(
     Ok(written)
 }
 
-fn moved(record: &Record, places: &HashMap<(String, u64), PackRef>) -> Record {
+fn moved(record: &Record, state: &State, places: &HashMap<(String, u64), PackRef>) -> Record {
     let place = |slice: &mut PackRef| {
         if let Some(place) = places.get(&(slice.object.clone(), slice.offset)) {
             *slice = place.clone();
@@ -403,6 +413,8 @@ fn moved(record: &Record, places: &HashMap<(String, u64), PackRef>) -> Record {
     let mut record = record.clone();
     record.thumbnail.iter_mut().for_each(place);
     record.pixels.iter_mut().for_each(|pixels| place(&mut pixels.pack));
+    // A program that knows no links deletes an image and leaves its name.
+    record.near_identical_to = record.near_identical_to.filter(|&of| state.find(of).is_some());
     record
 }
 

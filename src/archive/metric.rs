@@ -37,8 +37,7 @@ pub struct MetricEntry {
 impl MetricEntry {
     /// Its short name, 32 hex digits.
     pub fn id(&self) -> &str {
-        let digest = self.object.rsplit('/').next().unwrap_or_default();
-        digest.get(..32).unwrap_or(digest)
+        super::short(&self.object)
     }
 }
 

@@ -1,22 +1,27 @@
 //! The durable truth: immutable objects named by content, numbered manifests that name them, and one way to write: create manifest n+1.
 //!
 //! # Layout
-//! - `store` the place (put-if-absent, verified reads), `manifest`, `rows`, `pack`, `graphs`, `metric` the formats, `frame` how some of them begin.
+//! - `store` the place (put-if-absent, verified reads), `manifest`, `rows`, `pack`, `graphs`, `metric`, `calibration`, `evaluation` the formats, `frame` how some of them begin.
 //! - `secret`, `identity` pseudonyms in place of ids.
 //! - `state` one version in memory; `draft` what a change does to it (pure); `commit` how it becomes the next version.
 //! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects; `switch` another
-//!   metric; `gc` deletes what nothing names.
+//!   metric; `links` which images are copies; `gc` deletes what nothing names.
+//! - `feedback` what people say of labels, beside the versions.
 //! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything.
 
 mod bulk;
+mod calibration;
 mod commit;
 mod draft;
+mod evaluation;
 mod export;
+mod feedback;
 mod frame;
 mod gc;
 mod graphs;
 mod identity;
 mod interchange;
+mod links;
 mod manifest;
 mod merge;
 mod metric;
@@ -45,8 +50,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use bulk::{Appended, Bulk};
+pub use calibration::{CalibrationEntry, NewCalibration};
 pub use draft::{Change, NewImage, NewPixels, Outcome};
+pub use evaluation::{EvaluationEntry, Made, NewEvaluation};
 pub use export::{Exported, export};
+pub use feedback::{FeedbackId, NewReport, REASON_CHARACTERS_MAX, Report, Reports};
 pub use gc::{Collected, CompactSettings, OBJECT_AGE, compact, maintain};
 pub use graphs::{GraphBuilder, NewGraph};
 pub use identity::{Identity, IdentityMode};
@@ -60,6 +68,7 @@ pub use npy::{Matrix, NpyWriter, read_npy};
 pub use rows::{RowsHeader, RowsObject, RowsProvenance};
 pub use secret::Secret;
 pub use state::State;
+pub use switch::Learned;
 pub use verify::{Verified, verify};
 pub use writer::{Committed, Writer, WriterSettings};
 
@@ -115,6 +124,8 @@ struct Inner {
     rows: Mutex<HashMap<String, Weak<RowsObject>>>,
     /// The metric that was read last, by name, for as long as someone holds it.
     metric: Mutex<Option<(String, Weak<Metric>)>>,
+    /// One report is written at a time, so that their number has a bound.
+    reporting: tokio::sync::Mutex<()>,
 }
 
 /// The newest manifest, and when that was certain.
@@ -231,6 +242,7 @@ impl Archive {
             classes: vec![],
             metric: None,
             calibration: None,
+            evaluation: None,
             shards: manifest::even_shards(new.shards),
             rows: vec![],
             graphs: vec![],
@@ -281,6 +293,7 @@ impl Archive {
             known,
             rows: Mutex::default(),
             metric: Mutex::default(),
+            reporting: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -428,6 +441,12 @@ impl fmt::Debug for Archive {
             .field("version", &lock(&self.0.known).manifest.version)
             .finish_non_exhaustive()
     }
+}
+
+/// The short name of an object: 32 hex digits of its digest.
+fn short(object: &str) -> &str {
+    let digest = object.rsplit('/').next().unwrap_or_default();
+    digest.get(..32).unwrap_or(digest)
 }
 
 /// A value behind a lock is whole at every moment, so a panic elsewhere does not spoil it.

@@ -63,6 +63,8 @@ pub struct RowsObject {
     files: Vec<(Key, u32)>,
     pixels: Vec<(Key, u32)>,
     patients: Vec<(Key, u32)>,
+    /// By what they are near-identical to.
+    links: Vec<(ImageId, u32)>,
 }
 
 /// Never the records.
@@ -114,6 +116,11 @@ impl RowsObject {
         equal(&self.patients, patient.id).filter(move |row| own(row).is_some_and(|own| own.may_be(patient)))
     }
 
+    /// Rows that say they are copies of an image.
+    pub fn linked_to(&self, id: ImageId) -> impl Iterator<Item = u32> {
+        equal(&self.links, id)
+    }
+
     fn new(name: String, header: RowsHeader, records: Vec<Arc<Record>>, vectors: Vec<f32>) -> Self {
         let numbered = || (0u32..).zip(&records);
         let mut ids: Vec<_> = numbered().map(|(row, record)| (record.id, row)).collect();
@@ -130,6 +137,10 @@ impl RowsObject {
         let mut patients: Vec<_> = numbered()
             .filter_map(|(row, record)| Some((PatientKeys::of(record)?.id, row)))
             .collect();
+        let mut links: Vec<_> = numbered()
+            .filter_map(|(row, record)| Some((record.near_identical_to?, row)))
+            .collect();
+        links.sort_unstable();
         ids.sort_unstable();
         files.sort_unstable();
         files.dedup();
@@ -144,11 +155,12 @@ impl RowsObject {
             files,
             pixels,
             patients,
+            links,
         }
     }
 }
 
-fn equal(sorted: &[(Key, u32)], key: Key) -> impl Iterator<Item = u32> {
+fn equal<K: Ord + Copy>(sorted: &[(K, u32)], key: K) -> impl Iterator<Item = u32> {
     let start = sorted.partition_point(|entry| entry.0 < key);
     sorted[start..]
         .iter()

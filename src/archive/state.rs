@@ -149,6 +149,11 @@ impl State {
         self.filtered(move |object| object.of_patient(patient))
     }
 
+    /// Live rows that say they are copies of an image.
+    pub fn linked_to(&self, id: ImageId) -> impl Iterator<Item = (usize, u32)> {
+        self.filtered(move |object| object.linked_to(id))
+    }
+
     /// Every live row, in order.
     pub fn live(&self) -> impl Iterator<Item = (usize, u32)> {
         self.filtered(|object| 0..object.rows())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use super::{Archive, metric, pack, rows};
+use super::{Archive, calibration, evaluation, metric, pack, rows};
 use crate::domain::{ClassLabel, PackRef};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -67,6 +67,14 @@ pub async fn verify(archive: &Archive) -> Result<Verified> {
     }
     if let Some(entry) = &manifest.metric {
         let read = metric::fetch(store, &manifest, entry).await;
+        verified.note(entry.bytes, read.map(drop));
+    }
+    if let Some(entry) = &manifest.calibration {
+        let read = calibration::fetch(store, &manifest, entry).await;
+        verified.note(entry.bytes, read.map(drop));
+    }
+    if let Some(entry) = &manifest.evaluation {
+        let read = evaluation::fetch(store, entry).await;
         verified.note(entry.bytes, read.map(drop));
     }
     for entry in &manifest.graphs {

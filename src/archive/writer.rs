@@ -58,8 +58,10 @@ pub struct Committed {
     pub id: Option<ImageId>,
     /// Its class now.
     pub class: Option<ClassLabel>,
-    /// That class is disputed: the same pixels stand under another one.
+    /// That class is disputed: another copy of the picture stands under another one.
     pub label_conflict: bool,
+    /// What it was found to be a copy of.
+    pub near_identical_to: Option<ImageId>,
 }
 
 /// Takes changes from any number of callers. Cheap to clone; the task behind it ends with the last clone.
@@ -279,6 +281,7 @@ impl Propose for Changes<'_> {
                 id,
                 class,
                 label_conflict,
+                near_identical_to: id.and_then(|id| draft.link_of(id)),
             })
         };
         self.outcomes = self.changes.iter().map(apply).collect();

@@ -21,7 +21,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// Find pictures that are in an archive twice: equal pixels, and near duplicates by their kept pictures.
 ///
 /// Near duplicates are one picture but for encoding, size, borders, exposure or a small crop. Every two images are compared, so that time grows with the
-/// square of their number. Nothing is changed: what is found is for a person to look at, above all the pictures under different classes.
+/// square of their number. What is found is for a person to look at, above all the pictures under different classes. Nothing is changed, unless
+/// `--collapse` is given: then a search shows and counts the images of each group once from now on.
 #[derive(Args)]
 pub struct Duplicates {
     #[command(flatten)]
@@ -29,6 +30,9 @@ pub struct Duplicates {
     /// Least similarity of a near duplicate, 0 to 1. Lower finds stronger crops, and other exposures of the same patient.
     #[arg(long, default_value_t = NEAR_DUPLICATE)]
     similarity_min: f32,
+    /// Remember in the archive what is found, in place of what it knew of these images: copies count once, and those under different classes don't vote.
+    #[arg(long)]
+    collapse: bool,
     /// Write all of it to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -77,6 +81,10 @@ impl Duplicates {
                 .map(|image| format!("{} {} ({:.3})", image.id, image.class, image.similarity))
                 .collect();
             println!("{what}: {}", images.join("  "));
+        }
+        if self.collapse {
+            let version = super::block_on(opened.archive.link(found.compared.clone(), found.pictures()?))?;
+            println!("version {version} of the archive remembers these groups");
         }
         println!(
             "{} images: {} groups of pictures that are one, {} of them under different classes; {} further files of known images; {} could not be \

@@ -12,15 +12,20 @@ use tempfile::TempDir;
 use super::search::Vote;
 use super::settings::ArchiveArgs;
 use crate::archive::{Archive, Retention, Secret, Shown};
+use crate::embed::{Backend, load_backend};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::Decoder;
 use crate::index::IndexSettings;
+use crate::ingest::Dataset;
 use crate::ingest::build::{self, BuildSettings, Wanted};
 use crate::ingest::progress::Progress;
+use crate::quality::card::to_keep;
 use crate::quality::cases::Cases;
 use crate::quality::evaluate::{Settings, Subject, evaluate, steps};
 use crate::quality::evaluation::{Available, Evaluation, Interval};
+use crate::quality::explained::explained;
 use crate::quality::learned::Candidate;
+use crate::quality::masked::{self, Masked};
 use crate::quality::subject::{Opened, Pictures};
 use crate::quality::views::Split;
 
@@ -69,6 +74,15 @@ pub struct Evaluate {
     /// The same images embedded by another model: which of the spaces is better is decided within what is learned from. May be given several times.
     #[arg(long, value_name = "DIR", requires_all = ["learn", "embeddings"], conflicts_with = "queries")]
     candidate: Vec<PathBuf>,
+    /// Ask again with the middle of each picture blacked out, 60 % and 80 % of width and height: a class that is told all the same is told by something else than a finding there.
+    #[arg(long, requires_all = ["data", "model"])]
+    controls: bool,
+    /// The model that made the vectors, for `--controls` and `--explain`: a folder, or `thumbnail`. Default, for `--explain`: the one that the archive holds.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Where that runs: `auto`, `cpu` or `cuda:N`.
+    #[arg(long, default_value = "auto", env = "MEDSEARCH_DEVICE")]
+    device: String,
     /// Seeds 0 to one less than this, for folds and calibration; figures are means over them.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=20))]
     seeds: u16,
@@ -81,12 +95,19 @@ pub struct Evaluate {
     /// Resamples behind every interval.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     resamples: u32,
+    /// Explain so many images, as many of each class, and measure the heat maps by insertion and deletion beside random and uniform ones. Needs the model, and
+    /// pictures larger than thumbnails: an archive that keeps them, or --data.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    explain: Option<u32>,
     /// Write every figure to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Write the report with its plots and pictures to this file: one page that needs nothing else.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Keep the figures in the archive, in place of those before: for its model card. No pictures, no ids, no names of files.
+    #[arg(long, conflicts_with = "embeddings")]
+    keep: bool,
 }
 
 impl Evaluate {
@@ -99,6 +120,11 @@ impl Evaluate {
         // The archives made of folders live as long as they are read.
         let mut folders = Vec::new();
         let subject = super::block_on(self.subject(&decoder, &mut folders))?;
+        // A model that does not fit is said before hours are spent.
+        let explaining = match self.explain {
+            Some(images) => Some((images as usize, super::block_on(self.explaining(&subject))?)),
+            None => None,
+        };
         let settings = Settings {
             split: self
                 .folds
@@ -111,8 +137,17 @@ impl Evaluate {
         };
         let progress = Mutex::new(Progress::of("steps", steps(&subject, &settings), PROGRESS_EVERY));
         let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let evaluation = evaluate(&subject, &settings, || locked().done(1))?;
+        let mut evaluation = evaluate(&subject, &settings, || locked().done(1))?;
         locked().finish();
+        if let Some((images, mut backend)) = explaining {
+            let archives: Vec<&Opened> = [Some(&subject.archive), subject.queries.as_ref()]
+                .into_iter()
+                .flatten()
+                .collect();
+            let resamples = self.resamples as usize;
+            let figures = explained(&subject.cases, &archives, backend.as_mut(), &decoder, images, resamples);
+            evaluation.explanations = Some(super::block_on(figures)?);
+        }
         print!("{}", summary(&evaluation));
         if let Some(path) = &self.json {
             let text = serde_json::to_string_pretty(&evaluation)
@@ -122,14 +157,54 @@ impl Evaluate {
         if let Some(path) = &self.html {
             super::write_report(path, &crate::quality::report::html(&evaluation))?;
         }
+        if self.keep {
+            let opened = &subject.archive;
+            let new = to_keep(&evaluation, &opened.version.state.manifest)?;
+            let version = super::block_on(opened.archive.keep_evaluation(new))?;
+            println!("version {version} keeps this evaluation");
+        }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// The model whose heat maps are measured: the one that made the vectors.
+    async fn explaining(&self, subject: &Subject) -> Result<Box<dyn Backend>> {
+        let opened = &subject.archive;
+        let mut backend = match &self.model {
+            Some(dir) => load_backend(super::embed::model_dir(dir), &self.device)?,
+            None => crate::app::stored_model(&opened.archive, &opened.version.state.manifest, &self.device).await?,
+        };
+        if backend.card().space().id() != opened.version.state.manifest.space.id() {
+            let message =
+                "the model is not the one that made these vectors: its explanations would be of something else";
+            return Err(Error::new(ErrorKind::SpaceMismatch, message));
+        }
+        backend.warm_up()?;
+        Ok(backend)
+    }
+
+    /// What is kept of the images of a folder while it is evaluated.
+    fn retention(&self) -> Retention {
+        // An explanation is of what the model saw.
+        if self.explain.is_some() {
+            Retention::View
+        } else {
+            Retention::Thumbnail
+        }
     }
 
     async fn subject(&self, decoder: &Decoder, folders: &mut Vec<TempDir>) -> Result<Subject> {
         let (archive, secret) = match &self.embeddings {
             Some(folder) => {
                 let secret = secret_of(folder)?;
-                let opened = opened(folder, self.data.as_deref(), &secret, decoder, folders).await?;
+                let opened = opened(
+                    folder,
+                    self.data.as_deref(),
+                    self.retention(),
+                    &secret,
+                    decoder,
+                    folders,
+                )
+                .await?;
                 (opened, secret)
             }
             None => {
@@ -146,11 +221,21 @@ impl Evaluate {
         };
         // With the archive's secret, so that a patient of both has one pseudonym.
         let queries = match &self.queries {
-            Some(folder) => Some(opened(folder, self.queries_data.as_deref(), &secret, decoder, folders).await?),
+            Some(folder) => Some(
+                opened(
+                    folder,
+                    self.queries_data.as_deref(),
+                    self.retention(),
+                    &secret,
+                    decoder,
+                    folders,
+                )
+                .await?,
+            ),
             None => None,
         };
         let outside = match &self.outside {
-            Some(folder) => opened(folder, None, &secret, decoder, folders)
+            Some(folder) => opened(folder, None, Retention::Thumbnail, &secret, decoder, folders)
                 .await?
                 .families(&archive)?,
             None => BTreeMap::new(),
@@ -170,7 +255,15 @@ impl Evaluate {
                     format!("two spaces to choose from are called `{name}`: the report could not tell them apart");
                 return Err(Error::new(ErrorKind::InvalidRequest, message));
             }
-            let opened = opened(folder, self.data.as_deref(), &secret, decoder, folders).await?;
+            let opened = opened(
+                folder,
+                self.data.as_deref(),
+                self.retention(),
+                &secret,
+                decoder,
+                folders,
+            )
+            .await?;
             candidates.push(Candidate {
                 name,
                 cases: opened.as_space(&cases)?,
@@ -180,12 +273,40 @@ impl Evaluate {
             candidates,
             near_duplicates,
             thumbnails: pictures.as_space(&cases, decoder),
+            masked: self.masked(&cases, &archive, decoder)?,
             archive,
             queries,
             outside,
             cases,
             pictures,
         })
+    }
+
+    /// Queries with a part blacked out, or why there are none.
+    fn masked(
+        &self,
+        cases: &Cases,
+        archive: &Opened,
+        decoder: &Decoder,
+    ) -> Result<std::result::Result<Vec<Masked>, String>> {
+        let Some(model) = self.model.as_deref().filter(|_| self.controls) else {
+            return Ok(Err("not asked for (--controls, with --data and --model)".to_owned()));
+        };
+        let folders = [self.queries_data.as_deref(), self.data.as_deref()];
+        let datasets: Vec<Dataset> = folders
+            .into_iter()
+            .flatten()
+            .map(Dataset::open)
+            .collect::<Result<_>>()?;
+        let mut backend = load_backend(super::embed::model_dir(model), &self.device)?;
+        let progress = Mutex::new(Progress::of("images", cases.asked().count(), PROGRESS_EVERY));
+        let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let (space, identity) = (archive.version.state.manifest.space.id(), archive.archive.identity());
+        let masked = masked::embed(cases, space, identity, &datasets, backend.as_mut(), decoder, || {
+            locked().done(1)
+        })?;
+        locked().finish();
+        Ok(Ok(masked))
     }
 }
 
@@ -218,6 +339,7 @@ fn folder_name(folder: &Path) -> String {
 async fn opened(
     folder: &Path,
     data: Option<&Path>,
+    retention: Retention,
     secret: &Secret,
     decoder: &Decoder,
     folders: &mut Vec<TempDir>,
@@ -231,7 +353,7 @@ async fn opened(
         data: data.map(Path::to_owned),
         model: None,
         wanted: Wanted {
-            retention: Some(Retention::Thumbnail),
+            retention: Some(retention),
             shown: Shown {
                 file_names: false,
                 tags: vec![],
@@ -241,6 +363,7 @@ async fn opened(
         // Graphs are built for the figures of the index, not for this.
         index: IndexSettings::default().with_exact_rows_max(Some(usize::MAX)),
         threads: super::processors(),
+        near_identical: true,
     };
     let report = build::build(&url, || Ok(secret.clone()), decoder, &settings).await?;
     for (file, why) in &report.left_out {
@@ -281,6 +404,33 @@ fn summary(evaluation: &Evaluation) -> String {
             Available::Yes(of) => row(&floor.name, [of.balanced_accuracy, of.accuracy, of.precision_at_10]),
             Available::No { not_available } => format!("{:<26} not available: {not_available}", floor.name),
         });
+    }
+    match &evaluation.explanations {
+        Some(Available::Yes(explanations)) => {
+            lines.push(format!(
+                "{:<26} {:>22} {:>22} {:>22} {:>22}",
+                format!("heat maps of {} images", explanations.images),
+                "insertion (larger)",
+                "ahead by",
+                "deletion (smaller)",
+                "ahead by"
+            ));
+            lines.extend(explanations.maps.iter().map(|map| {
+                let [inserted, ahead] = [map.insertion, map.insertion_below_explanation].map(interval);
+                let [deleted, ahead_too] = [map.deletion, map.deletion_above_explanation].map(interval);
+                format!(
+                    "{:<26} {inserted:>22} {ahead:>22} {deleted:>22} {ahead_too:>22}",
+                    map.name
+                )
+            }));
+        }
+        Some(Available::No { not_available }) => lines.push(format!("heat maps: not available: {not_available}")),
+        None => {}
+    }
+    if let Available::Yes(controls) = &evaluation.controls {
+        for control in &controls.rows[1..] {
+            lines.push(row(&control.name, [control.balanced_accuracy, control.accuracy, None]));
+        }
     }
     lines.extend(evaluation.notes.iter().map(|note| format!("note: {note}")));
     lines.push("Research use only, not for diagnosis.".to_owned());

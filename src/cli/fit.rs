@@ -10,13 +10,14 @@ use jiff::Timestamp;
 
 use super::search::Vote;
 use super::settings::ArchiveArgs;
-use crate::archive::{Archive, Fitted, HeldOut};
-use crate::domain::Metric;
+use crate::archive::{self, Archive, Fitted, HeldOut, NewCalibration};
+use crate::domain::Calibration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::IndexSettings;
 use crate::ingest::build::graph_builder;
 use crate::ingest::progress::Progress;
 use crate::quality::asked::Asking;
+use crate::quality::calibrated::{self, Calibrated, calibrate};
 use crate::quality::cases::Cases;
 use crate::quality::learned::{LEARN_STEPS, Learned, PARTS, SHRINKAGES, learn};
 use crate::quality::metric::{FitSettings, MIN_SHRINKAGE};
@@ -25,11 +26,12 @@ use crate::quality::subject::{Opened, Pictures};
 /// Time between lines of progress where there is no terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// Learn from an archive's labels what counts as similar, and search by it from now on.
+/// Learn from an archive's labels what counts as similar and what a vote is worth, and answer by it from now on.
 ///
-/// The metric (within-class whitening) makes count less what varies within a class. It is learned from all labelled images and judged on patients that
-/// were left out; one that does not find the class more often there than the vectors as they are is refused. Servers take it over within seconds. Nothing is
-/// lost: `--remove` goes back. `evaluate --learn` gives the honest figures, with intervals.
+/// The metric (within-class whitening) makes count less what varies within a class; one that finds the class no more often on patients that were left
+/// out is not taken. The calibration says how likely the suggested class is right, which classes can't be ruled out at 90 and 95 %, and whether an image
+/// is unlike the archive. Both hold for the votes named by `-k` and `--vote`. Servers take them over within seconds. Nothing is lost: `--remove` goes
+/// back. `evaluate --learn` gives the honest figures, with intervals.
 #[derive(Args)]
 pub struct Fit {
     #[command(flatten)]
@@ -40,17 +42,20 @@ pub struct Fit {
     /// Most components of the vectors that are compared: fewer are faster to search.
     #[arg(long, default_value_t = FitSettings::default().components)]
     components: usize,
-    /// Neighbors that vote when it is judged, 1 to 100.
+    /// Neighbors that vote, 1 to 100: what is calibrated holds for this number only.
     #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
     k: u16,
-    /// How they vote when it is judged.
+    /// How they vote: what is calibrated holds for this way only.
     #[arg(long, value_enum, default_value_t = Vote::Majority)]
     vote: Vote,
-    /// Take it even if it finds the class less often than the vectors as they are.
+    /// Take the metric even if it finds the class no more often than the vectors as they are.
     #[arg(long)]
     force: bool,
+    /// Calibrate only: search by the vectors as they are.
+    #[arg(long, conflicts_with_all = ["shrinkage", "components", "force"])]
+    no_metric: bool,
     /// Search by the vectors as they are again.
-    #[arg(long, conflicts_with_all = ["shrinkage", "components", "k", "vote", "force"])]
+    #[arg(long, conflicts_with_all = ["shrinkage", "components", "k", "vote", "force", "no_metric"])]
     remove: bool,
     /// Classes with more rows than this get a graph.
     #[arg(long, env = "MEDSEARCH_EXACT_ROWS_MAX")]
@@ -84,11 +89,12 @@ impl Fit {
     }
 
     async fn remove(&self, archive: &Archive) -> Result<()> {
-        let had = archive.latest().await?.metric.is_some();
-        let version = self.switch(archive, None).await?;
+        let manifest = archive.latest().await?;
+        let had = manifest.metric.is_some() || manifest.calibration.is_some();
+        let version = self.switch(archive, archive::Learned::default()).await?;
         match had {
-            true => println!("version {version} is searched by the vectors as they are"),
-            false => println!("version {version} has no learned metric: nothing was changed"),
+            true => println!("version {version} is searched by the vectors as they are, without calibration"),
+            false => println!("version {version} has nothing learned: nothing was changed"),
         }
         Ok(())
     }
@@ -97,59 +103,141 @@ impl Fit {
         let opened = Opened::of(archive).await?;
         let mut cases = Cases::of(&opened.version, None)?;
         let pictures = Pictures::read(cases.items.iter().map(|case| &case.record), &[&opened]).await?;
-        pictures.join_copies(&mut cases, &super::index::decoder(super::processors()), || {});
-        let progress = Mutex::new(Progress::of("steps", LEARN_STEPS, PROGRESS_EVERY));
+        let decoder = super::index::decoder(super::processors());
+        pictures.join_copies(&mut cases, &decoder, || {});
+        let steps = calibrated::STEPS + if self.no_metric { 0 } else { LEARN_STEPS };
+        let progress = Mutex::new(Progress::of("steps", steps, PROGRESS_EVERY));
         let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
         let asking = Asking {
             k: self.k.into(),
             method: self.vote.into(),
             extra: false,
         };
+        let version = opened.version.state.manifest.version;
         let shrinkages = self.shrinkage.map_or(SHRINKAGES.to_vec(), |shrinkage| vec![shrinkage]);
-        let learned = learn(&cases, asking, &shrinkages, self.components, || locked().done(1))?;
+        let learned = match self.no_metric {
+            true => None,
+            false => Some(learn(&cases, asking, &shrinkages, self.components, || {
+                locked().done(1)
+            })?),
+        };
+        let taken = learned
+            .as_ref()
+            .filter(|learned| self.force || learned.with > learned.without);
+        let settings = taken.map(|learned| FitSettings {
+            shrinkage: learned.shrinkage,
+            components: self.components,
+        });
+        let calibrated = match calibrate(&cases, asking, settings, || locked().done(1)) {
+            Err(error) if error.kind() == ErrorKind::InvalidRequest => Err(error),
+            other => Ok(other?),
+        };
         locked().finish();
-        let manifest = &opened.version.state.manifest;
-        let fitted = fitted(&cases, &learned, manifest.version);
+
         println!(
-            "learned from {} images of {} groups in {} classes, version {}",
+            "learned from {} images of {} groups in {} classes, version {version}",
             cases.items.len(),
-            fitted.groups,
+            cases.groups(|_| true),
             cases.classes.len(),
-            manifest.version
         );
-        println!(
-            "balanced accuracy on groups that were left out: {:.3} with the vectors as they are, {:.3} with the metric (shrinkage {}, {} of {} components; \
-             {} images asked about)",
-            learned.without,
-            learned.with,
-            learned.shrinkage,
-            learned.metric.components(),
-            learned.metric.dimension(),
-            learned.judged
-        );
-        if shrinkages.len() > 1 {
+        if let Some(learned) = &learned {
+            println!("{}", brings(learned));
+            if shrinkages.len() > 1 {
+                println!(
+                    "note: the shrinkage was chosen by those figures, which flatters a little; `medsearch evaluate --learn` does not"
+                );
+            }
+            if taken.is_none() {
+                println!(
+                    "the metric finds the class no more often: the vectors stay as they are (--force takes it all the same)"
+                );
+            }
+        }
+        let calibration = match &calibrated {
+            Ok(calibrated) => {
+                println!("{}", promises(calibrated));
+                Some(NewCalibration {
+                    calibration: Calibration {
+                        appearances: pictures.appearances(&decoder),
+                        ..calibrated.calibration.clone()
+                    },
+                    fitted_on: version,
+                    fitted_at: Timestamp::now(),
+                    groups: calibrated.groups.clone(),
+                })
+            }
+            Err(error) => {
+                println!("no calibration: {error}");
+                None
+            }
+        };
+        if cases.without_label > 0 {
             println!(
-                "note: the shrinkage was chosen by those figures, which flatters a little; `medsearch evaluate --learn` does not"
+                "note: {} images have no settled label; an answer with one of them among its {} neighbors has no confidence",
+                cases.without_label, self.k
             );
         }
-        if learned.with <= learned.without && !self.force {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                "the metric finds the class no more often than the vectors as they are: nothing was changed (--force takes it all the same)",
-            ));
+        let used = &opened.version.state.manifest;
+        if used.metric.is_some() && taken.is_none() {
+            println!("the metric that was in use is no longer used");
         }
-        let version = self
-            .switch(&opened.archive, Some((Arc::new(learned.metric), fitted)))
-            .await?;
+        if used.calibration.is_some() && calibration.is_none() {
+            println!("the calibration that was in use is no longer used");
+        }
+        let metric = taken.map(|learned| (Arc::new(learned.metric.clone()), fitted(&cases, learned, version)));
+        let searched_by = if metric.is_some() {
+            "the metric"
+        } else {
+            "the vectors as they are"
+        };
+        let graded = if calibration.is_some() { "with" } else { "without" };
+        let learned = archive::Learned { metric, calibration };
+        let version = self.switch(&opened.archive, learned).await?;
         let graphs = opened.archive.latest().await?.graphs.len();
-        println!("version {version} is searched by it, with {graphs} graphs");
+        println!("version {version} is searched by {searched_by}, {graded} calibration, with {graphs} graphs");
         Ok(())
     }
 
-    async fn switch(&self, archive: &Archive, metric: Option<(Arc<Metric>, Fitted)>) -> Result<u64> {
+    async fn switch(&self, archive: &Archive, learned: archive::Learned) -> Result<u64> {
         let settings = IndexSettings::default().with_exact_rows_max(self.exact_rows_max);
-        archive.switch_metric(metric, Some(graph_builder(settings))).await
+        archive.switch(learned, Some(graph_builder(settings))).await
     }
+}
+
+fn brings(learned: &Learned) -> String {
+    format!(
+        "balanced accuracy on groups that were left out: {:.3} with the vectors as they are, {:.3} with the metric (shrinkage {}, {} of {} components; \
+         {} images asked about)",
+        learned.without,
+        learned.with,
+        learned.shrinkage,
+        learned.metric.components(),
+        learned.metric.dimension(),
+        learned.judged
+    )
+}
+
+fn promises(calibrated: &Calibrated) -> String {
+    let [with, without] = calibrated.brier;
+    let mut lines = vec![format!(
+        "confidence, by fits without the groups that are judged: off by {:.3} (by chance alone up to {:.3}), Brier score {with:.3} ({without:.3} by the \
+         votes' shares)",
+        calibrated.ece, calibrated.ece_by_chance
+    )];
+    for sets in &calibrated.sets {
+        let few: Vec<&str> = sets.not_available.iter().map(|class| class.as_str()).collect();
+        let few = match few[..] {
+            [] => String::new(),
+            _ => format!("; not available for {}: too few cases", few.join(", ")),
+        };
+        lines.push(format!(
+            "prediction sets at {:.0} %: {:.1} % of each class's images have it in theirs, {:.2} classes in a set{few}",
+            100.0 * sets.level,
+            100.0 * sets.coverage,
+            sets.size
+        ));
+    }
+    lines.join("\n")
 }
 
 fn fitted(cases: &Cases, learned: &Learned, version: u64) -> Fitted {

@@ -60,6 +60,10 @@ pub struct Index {
     /// Show the names of files: for public data, where they name nobody. Otherwise they are left out of what is shown.
     #[arg(long)]
     show_file_names: bool,
+    /// Don't look for copies of a picture among the images: saves time that grows with the square of their number. `medsearch duplicates --collapse` finds them
+    /// later. More than 50,000 images, and those of a synthetic archive, are not looked through either.
+    #[arg(long)]
+    no_near_identical: bool,
     /// Shards; more than one is for a cluster. Default: 1.
     #[arg(long)]
     shards: Option<u32>,
@@ -119,6 +123,7 @@ impl Index {
             },
             index: IndexSettings::default().with_exact_rows_max(self.exact_rows_max),
             threads,
+            near_identical: !self.no_near_identical,
         };
         let decoder = decoder(threads);
         let report = super::block_on(build::build(
@@ -136,6 +141,14 @@ impl Index {
             report.graphs,
             report.version
         );
+        match report.near_identical {
+            Some(images) => eprintln!("{images} new images are near-identical to another one and count once with it"),
+            None if settings.data.is_some() && settings.near_identical => eprintln!(
+                "near-identical images were not looked for, since the archive is synthetic or has more than {} images: `medsearch duplicates --collapse` does",
+                build::COMPARED_MAX
+            ),
+            None => {}
+        }
         if settings.data.is_none() {
             eprintln!("without --data no pictures are kept: the archive is searched, but its images can't be shown");
         }

@@ -1,10 +1,12 @@
 //! The command line: one file a command, settings by flag, environment or file.
 
 mod bench;
+mod card;
 mod duplicates;
 mod embed;
 mod evaluate;
 mod export;
+mod feedback;
 mod fit;
 mod index;
 mod maintain;
@@ -70,7 +72,11 @@ enum Command {
     Export(export::Export),
     /// Measure how good an archive's answers are, beside what a shortcut would reach: figures as JSON and as a page
     Evaluate(evaluate::Evaluate),
-    /// Learn from an archive's labels what counts as similar, and search by it
+    /// Write an archive's MODEL_CARD.md and DATASHEET.md
+    Card(card::Card),
+    /// List the reports about labels, and close them
+    Feedback(feedback::Feedback),
+    /// Learn from an archive's labels what counts as similar and what a vote is worth
     Fit(fit::Fit),
     /// Find pictures that are in an archive twice
     Duplicates(duplicates::Duplicates),
@@ -119,6 +125,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Search(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Evaluate(command) => command.run(),
+        Command::Card(command) => command.run(),
+        Command::Feedback(command) => command.run(),
         Command::Fit(command) => command.run(),
         Command::Duplicates(command) => command.run(),
         Command::Verify(command) => command.run(),

@@ -137,7 +137,23 @@ fn print_table(answer: &Answer) {
     for warning in &answer.warnings {
         println!("\nwarning: {}", warning.message());
     }
-    println!("\n{}. Research use only, not for diagnosis.", answer.verdict.reason);
+    let verdict = &answer.verdict;
+    println!("\n{}. Research use only, not for diagnosis.", verdict.reason);
+    if let Some(confidence) = verdict.confidence {
+        println!("right in {:.0} of 100 such cases", 100.0 * confidence);
+    }
+    for set in &verdict.prediction_sets {
+        let classes: Vec<&str> = set.classes.iter().map(ClassLabel::as_str).collect();
+        let classes = if classes.is_empty() {
+            "no class".to_owned()
+        } else {
+            classes.join(", ")
+        };
+        println!("not ruled out at {:.0} %: {classes}", 100.0 * set.level);
+    }
+    if let Some(why_not) = &verdict.calibration.why_not {
+        println!("not calibrated: {why_not}");
+    }
 }
 
 fn print_hit(rank: &str, hit: &Hit) {

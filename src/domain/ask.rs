@@ -1,13 +1,19 @@
 //! What a client asks for, checked.
 
-use super::{ClassLabel, Embedding, Key, PatientKeys};
+use serde::{Deserialize, Serialize};
+
+use super::{ClassLabel, Embedding, ImageId, Key, PatientKeys};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most neighbors that one request may ask for.
 pub const K_MAX: usize = 100;
 
+/// Most images that an answer shall be like, and most that it shall not.
+pub const EXAMPLES_MAX: usize = 16;
+
 /// How the neighbors' labels become a suggestion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum VoteMethod {
     /// One neighbor, one vote.
     #[default]
@@ -16,6 +22,18 @@ pub enum VoteMethod {
     Distance,
     /// A vote weighs the inverse of its class's share among those that could have answered.
     Prior,
+}
+
+/// Of whom an answer holds one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnePer {
+    /// Of a patient and of a picture, closed over both: copies of a picture are shown and counted once.
+    #[default]
+    Picture,
+    /// Of a patient: every copy that another patient has, or nobody known, is shown and counted.
+    Patient,
+    /// Every image for itself.
+    Image,
 }
 
 /// What is kept out of the answer.
@@ -84,14 +102,27 @@ pub struct Ask {
     pub sources: Option<Vec<String>>,
     /// Not these sources.
     pub exclude_sources: Vec<String>,
+    /// Images of the archive that the answer shall be more like, at most [`EXAMPLES_MAX`].
+    pub liked: Vec<ImageId>,
+    /// Images that it shall be less like, at most as many.
+    pub disliked: Vec<ImageId>,
     /// What is kept out.
     pub exclude: Exclude,
+    /// What is shown once.
+    pub one_per: OnePer,
     /// Scan every row instead of walking a graph.
     pub exact: bool,
     /// Answer although shards are missing.
     pub allow_partial: bool,
     /// Lowest archive version that may answer.
     pub min_version: Option<u64>,
+}
+
+impl Ask {
+    /// Whether the query is moved by examples.
+    pub fn refines(&self) -> bool {
+        !self.liked.is_empty() || !self.disliked.is_empty()
+    }
 }
 
 impl Default for Ask {
@@ -102,7 +133,10 @@ impl Default for Ask {
             classes: None,
             sources: None,
             exclude_sources: Vec::new(),
+            liked: Vec::new(),
+            disliked: Vec::new(),
             exclude: Exclude::default(),
+            one_per: OnePer::default(),
             exact: false,
             allow_partial: false,
             min_version: None,

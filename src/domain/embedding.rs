@@ -57,6 +57,27 @@ impl Embedding {
         Self::from_raw(&sum, first.0.len())
     }
 
+    /// This query moved towards what is liked and away from what is disliked (relevance feedback: Rocchio 1971; weights as Manning, Raghavan, Schütze,
+    /// Introduction to Information Retrieval, 9.1.1). All of one dimension; without examples it stays what it is, to the bit.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when they cancel out.
+    pub fn refined(&self, liked: &[Self], disliked: &[Self]) -> Result<Self> {
+        const LIKED: f32 = 0.75;
+        const DISLIKED: f32 = -0.15;
+        if liked.is_empty() && disliked.is_empty() {
+            return Ok(self.clone());
+        }
+        let mut sum = self.0.clone();
+        for (examples, weight) in [(liked, LIKED), (disliked, DISLIKED)] {
+            for example in examples {
+                let weight = weight / examples.len() as f32;
+                sum.iter_mut().zip(&example.0).for_each(|(sum, x)| *sum += weight * x);
+            }
+        }
+        Self::from_raw(&sum, self.0.len())
+    }
+
     /// The components.
     pub fn as_slice(&self) -> &[f32] {
         &self.0

@@ -1,20 +1,28 @@
 //! The vocabulary: values that can't be wrong once built. No I/O, no async, no framework.
 
+mod appearance;
 mod ask;
+mod calibration;
+mod distribution;
 mod embedding;
 mod ids;
 mod metric;
 mod ranking;
 mod record;
 mod space;
+mod union;
 mod verdict;
 
-pub use ask::{Ask, Exclude, K_MAX, Query, Region, VoteMethod};
+pub use appearance::{Appearance, Appearances};
+pub use ask::{Ask, EXAMPLES_MAX, Exclude, K_MAX, OnePer, Query, Region, VoteMethod};
+pub use calibration::{Calibration, Level, ShareCalibration, prediction_set, softmax, strangeness};
+pub use distribution::{DIRECTIONS_MAX, Distribution};
 pub(crate) use embedding::sum;
 pub use embedding::{Embedding, similarity};
 pub use ids::{ClassLabel, ImageId, Key, LabelSource, Slot, UNLABELLED};
 pub use metric::Metric;
-pub use ranking::{Coverage, Group, Hit, PathTaken, Ranking};
+pub use ranking::{Copies, Coverage, Group, Hit, PathTaken, Ranking};
 pub use record::{Alias, LabelChange, PackRef, PatientKeys, PixelsRef, Record, StoredWindow, Unknown, Window};
 pub use space::{Space, SpaceId};
-pub use verdict::{CalibrationNote, Status, Verdict};
+pub use union::Union;
+pub use verdict::{CalibrationNote, Mahalanobis, PredictionSet, Status, Verdict};

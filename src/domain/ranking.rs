@@ -13,11 +13,26 @@ pub struct Hit {
     pub similarity: f32,
     /// The image and all that is known about it.
     pub record: Arc<Record>,
-    /// Its label counts: it has a class and no conflict, neither in its own record nor with another record of the same pixels.
+    /// Its label counts: it has a class and no conflict, neither in its own record nor with another copy of the picture.
     pub votes: bool,
+    /// Who it stands for: one result and one vote each.
+    pub group: Group,
+    /// The copies of its picture, if it is not the only one.
+    pub copies: Option<Arc<Copies>>,
 }
 
 impl Hit {
+    /// A hit that stands for its patient, or for itself, and whose picture is there once.
+    pub fn alone(similarity: f32, record: Arc<Record>, votes: bool) -> Self {
+        Self {
+            similarity,
+            votes,
+            group: Group::of(&record),
+            copies: None,
+            record,
+        }
+    }
+
     /// The image.
     pub fn id(&self) -> ImageId {
         self.record.id
@@ -26,11 +41,6 @@ impl Hit {
     /// Its class.
     pub fn class(&self) -> Option<&ClassLabel> {
         self.record.class.as_ref()
-    }
-
-    /// One result and one vote per patient: the group a hit belongs to. Images of unknown patients are groups of their own.
-    pub fn group(&self) -> Group {
-        self.record.patient.map_or(Group::Image(self.record.id), Group::Patient)
     }
 
     /// The order of hits: similarity descending (`total_cmp`), then id bytes.
@@ -49,6 +59,31 @@ pub enum Group {
     Patient(Key),
     /// An image of an unknown patient.
     Image(ImageId),
+    /// Patients and images that copies of a picture join, by the smallest id of these copies.
+    Joined(ImageId),
+}
+
+impl Group {
+    /// The patient, or the image where the patient is unknown.
+    pub fn of(record: &Record) -> Self {
+        record.patient.map_or(Self::Image(record.id), Self::Patient)
+    }
+}
+
+/// Images that are one picture: equal pixels, or near-identical to one another by any chain of links.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copies {
+    /// Their ids, ascending, two or more.
+    pub images: Vec<ImageId>,
+    /// They have several classes, so that none of them votes.
+    pub label_conflict: bool,
+}
+
+impl Copies {
+    /// How many there are beside one of them.
+    pub fn others(&self) -> usize {
+        self.images.len() - 1
+    }
 }
 
 /// How the rows of a class were searched.

@@ -74,6 +74,9 @@ pub struct Record {
     /// The picture to read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pixels: Option<PixelsRef>,
+    /// The image of the archive that it is a copy of: the same picture but for encoding, size, borders, exposure or a small crop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near_identical_to: Option<ImageId>,
     /// Further files with the same pixels and the same patient.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<Alias>,
@@ -114,6 +117,7 @@ impl Record {
             window: None,
             thumbnail: None,
             pixels: None,
+            near_identical_to: None,
             aliases: vec![],
             history: vec![],
             ingested_at: ingested_at.into(),
@@ -153,6 +157,12 @@ impl Record {
             Some(StoredWindow::Known(window)) => Some(window),
             _ => None,
         }
+    }
+
+    /// Pseudonyms of its own file, pixels and further files: what leaves out these is without this image.
+    pub fn own_keys(&self) -> impl Iterator<Item = Key> {
+        let files = self.aliases.iter().map(|alias| alias.file_key);
+        [self.file_key].into_iter().chain(self.pixel_key).chain(files)
     }
 
     /// Whether the label takes part in votes (a conflict with another record is found by the index).

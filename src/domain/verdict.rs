@@ -34,10 +34,32 @@ pub struct Verdict {
     pub voters: Vec<ImageId>,
     /// Probability that the class is right, from a valid calibration.
     pub confidence: Option<f64>,
-    /// Conformal prediction set, from a valid calibration.
-    pub prediction_set: Option<Vec<ClassLabel>>,
+    /// Conformal prediction sets, the lowest level first, from a valid calibration.
+    pub prediction_sets: Vec<PredictionSet>,
+    /// How far the query is from where the archive's images lie, where that is known.
+    pub mahalanobis: Option<Mahalanobis>,
     /// Which calibration was used, or why none.
     pub calibration: CalibrationNote,
+}
+
+/// How far an image is from where an archive's images lie: `Distribution::distance`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mahalanobis {
+    /// The image's, about 1 for the archive's own.
+    pub distance: f64,
+    /// The greatest with which an image belongs there.
+    pub max: f64,
+}
+
+/// The classes that can't be ruled out at one level.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PredictionSet {
+    /// The share of images whose class is in their set, 0 to 1.
+    pub level: f64,
+    /// The classes that can't be ruled out, of those that are calibrated.
+    pub classes: Vec<ClassLabel>,
+    /// Classes of which too few groups are known to say.
+    pub not_available: Vec<ClassLabel>,
 }
 
 /// Which calibration was used, or why none.

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::CellsCard;
 use crate::domain::{Space, SpaceId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{Fit, InputSpec};
@@ -41,6 +42,9 @@ pub struct ModelCard {
     pub layers: Vec<String>,
     /// How they are pooled.
     pub pooling: String,
+    /// How the vector is made of cells, where the network gives them; absent in cards of networks that don't, and in older ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cells: Option<CellsCard>,
     /// Which views of an image are embedded: `whole` alone.
     pub views: Vec<String>,
     /// Components of a vector.
@@ -152,6 +156,7 @@ impl ModelCard {
             },
             layers: space.layers,
             pooling: space.pooling,
+            cells: None,
             views: space.views,
             dimension: space.dimension,
             input: InputSpec {
@@ -220,6 +225,9 @@ impl ModelCard {
                 "a card needs a name, a layer and 1 to {DIMENSION_MAX} dimensions"
             ));
         }
+        if self.cells.as_ref().is_some_and(|cells| !cells.fits(self.dimension)) {
+            return damaged("the parts of the cells are not those of the vector".into());
+        }
         let InputSpec { width, height, .. } = self.input;
         if !(1..=INPUT_SIDE_MAX).contains(&width) || !(1..=INPUT_SIDE_MAX).contains(&height) {
             return damaged(format!(
@@ -272,7 +280,7 @@ mod tests {
     fn card_json() -> serde_json::Value {
         let mut card = serde_json::json!({
             "format": 1, "name": "tiny", "architecture": "Tiny", "weights": {"origin": "test", "licence": "MIT", "sha256": "ab".repeat(32)},
-            "layers": ["pool"], "pooling": "avg", "views": ["whole"], "dimension": 6,
+            "layers": ["pool"], "pooling": "avg", "cells": {"parts": [2, 4], "normalise_parts": true}, "views": ["whole"], "dimension": 6,
             "input": {"width": 8, "height": 6, "fit": "pad"}, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
             "pixel_pipeline": "medsearch-pixels/1 pad 8x6 bilinear rgb mean=0.50000000,0.50000000,0.50000000 std=0.50000000,0.50000000,0.50000000",
             "precision": "f32", "torchscript_sha256": hex::encode(Sha256::digest(b"script")), "exported_with": "torch 2.13.0", "seeded": null,
@@ -303,16 +311,21 @@ mod tests {
         assert_eq!(serde_json::to_value(&card).unwrap(), json);
         card.check_script(b"script").unwrap();
         assert_eq!(card.check_script(b"other").unwrap_err().kind(), ErrorKind::Damaged);
+        let mut older = json.clone();
+        older.as_object_mut().unwrap().remove("cells");
+        assert_eq!(parse(&older).unwrap().cells, None);
+        assert_eq!(serde_json::to_value(parse(&older).unwrap()).unwrap(), older);
     }
 
     #[test]
     fn a_card_that_contradicts_itself_is_refused() {
-        let cases: [(&str, serde_json::Value, bool, &str); 9] = [
+        let cases: [(&str, serde_json::Value, bool, &str); 10] = [
             ("/format", 2.into(), false, "format `2`"),
             ("/layers/0", "other".into(), false, "its fields give"),
             ("/weights/sha256", "ABC".into(), true, "64 lowercase hex"),
             ("/dimension", 0.into(), true, "1 to 65536 dimensions"),
             ("/name", "".into(), true, "needs a name"),
+            ("/cells/parts/0", 5.into(), true, "parts of the cells"),
             ("/input/width", 9.into(), true, "9x6 bilinear"),
             ("/input/fit", "crop".into(), true, "crop 8x6 bilinear"),
             ("/views/0", "left".into(), true, "embeds `whole`"),

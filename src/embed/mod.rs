@@ -2,6 +2,7 @@
 
 mod batcher;
 mod card;
+mod cells;
 mod thumbnail;
 #[cfg(feature = "torch")]
 mod torch;
@@ -12,6 +13,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 pub use card::{ModelCard, SCRIPT_FILE, Weights};
+pub use cells::{Cells, CellsCard, CellsPart};
 pub use thumbnail::ThumbnailBackend;
 pub use worker::{Announced, BatchSettings, Embedded, Embedder, Pending};
 
@@ -29,6 +31,15 @@ pub trait Backend: Send {
     /// # Errors
     /// `Internal` for inputs of another size than the card's; `Unavailable` when the model can't be run.
     fn embed(&mut self, inputs: &[ModelInput]) -> Result<Vec<Vec<f32>>>;
+
+    /// The cells of each input, in order, with the vectors that they make as [`Backend::embed`] gives them. Only of a network whose card says that it has
+    /// cells.
+    ///
+    /// # Errors
+    /// As [`Backend::embed`]; `Damaged` when the cells are not what the card says; `Internal` for a network without cells.
+    fn cells(&mut self, _inputs: &[ModelInput]) -> Result<Vec<(Vec<f32>, Cells)>> {
+        cells::card_of(self.card()).and_then(|_| Err(Error::internal("this backend gives no cells")))
+    }
 
     /// Gets ready on the thread that will call [`Backend::embed`]: a network is slow the first times, and its helper threads belong to the thread
     /// that ran it first (two sets of them on the same cores halve the speed).

@@ -1,12 +1,16 @@
-//! The libtorch backend: a TorchScript that takes uint8 `[N, H, W, 3]` and gives float32 `[N, D]`. The only file that knows `tch`.
+//! The libtorch backend: a TorchScript that takes uint8 `[N, H, W, 3]` and gives float32 `[N, D]`, and by its method `cells`, where the card says that it
+//! has one, a list of float32 `[N, C, h, w]`. The only file that knows `tch`.
 
-use tch::{CModule, Cuda, Device, Kind, TchError, Tensor};
+use tch::{CModule, Cuda, Device, IValue, Kind, TchError, Tensor};
 
-use super::{Backend, ModelCard, Network, check_sizes};
+use super::cells::card_of;
+use super::{Backend, Cells, CellsPart, ModelCard, Network, check_sizes};
 use crate::archive::RowsProvenance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::ModelInput;
 
+/// The method that gives the features before pooling.
+const CELLS: &str = "cells";
 /// What ran the network; `tch` is bound to one libtorch version.
 const ENGINE: &str = "tch 0.26 libtorch 2.13.0";
 /// Calls before the first request: TorchScript records the first and compiles at the second.
@@ -37,12 +41,59 @@ impl TorchBackend {
         Ok(Self { card, module, device })
     }
 
-    /// uint8 `[N, H, W, 3]` to float32 `[N, D]`.
-    fn forward(&self, batch: &[u8], shape: &[i64]) -> Result<Tensor, TchError> {
-        let images = Tensor::f_from_data_size(batch, shape, Kind::Uint8)?.f_to_device(self.device)?;
-        let vectors = tch::no_grad(|| self.module.forward_ts(&[images]))?;
-        vectors.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()
+    /// The inputs as uint8 `[N, H, W, 3]` on the device.
+    fn images(&self, inputs: &[ModelInput]) -> Result<Tensor, TchError> {
+        let batch = inputs
+            .iter()
+            .map(|input| input.pixels.as_slice())
+            .collect::<Vec<_>>()
+            .concat();
+        let spec = self.card.input();
+        let shape = [inputs.len() as i64, spec.height.into(), spec.width.into(), 3];
+        Tensor::f_from_data_size(&batch, &shape, Kind::Uint8)?.f_to_device(self.device)
     }
+
+    /// One image to the float32 `[C, h, w]` of each part.
+    fn parts(&self, input: &ModelInput) -> Result<Vec<CellsPart>> {
+        let wrong = || {
+            Error::new(
+                ErrorKind::Damaged,
+                "the network's cells are not of the shape that cells have",
+            )
+        };
+        let images = self.images(std::slice::from_ref(input)).map_err(failed)?;
+        let answer = tch::no_grad(|| self.module.method_is(CELLS, &[IValue::Tensor(images)])).map_err(failed)?;
+        let tensors = match answer {
+            IValue::TensorList(tensors) => tensors,
+            IValue::GenericList(values) => {
+                let tensor = |value| match value {
+                    IValue::Tensor(tensor) => Ok(tensor),
+                    _ => Err(wrong()),
+                };
+                values.into_iter().map(tensor).collect::<Result<_>>()?
+            }
+            _ => return Err(wrong()),
+        };
+        let part = |tensor: &Tensor| {
+            let [1, channels, rows, columns] = tensor.size()[..] else {
+                return Err(wrong());
+            };
+            let mut values = vec![0f32; tensor.numel()];
+            to_host(tensor)
+                .and_then(|tensor| tensor.f_copy_data(&mut values, tensor.numel()))
+                .map_err(failed)?;
+            CellsPart::new(channels as usize, rows as usize, columns as usize, values).ok_or_else(wrong)
+        };
+        tensors.iter().map(part).collect()
+    }
+}
+
+fn to_host(tensor: &Tensor) -> Result<Tensor, TchError> {
+    tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()
+}
+
+fn failed(error: TchError) -> Error {
+    Error::with_source(ErrorKind::Unavailable, "the network can't be run", error)
 }
 
 impl Backend for TorchBackend {
@@ -72,15 +123,9 @@ impl Backend for TorchBackend {
             return Ok(Vec::new());
         }
         check_sizes(&self.card, inputs)?;
-        let batch = inputs
-            .iter()
-            .map(|input| input.pixels.as_slice())
-            .collect::<Vec<_>>()
-            .concat();
-        let spec = self.card.input();
-        let failed = |error| Error::with_source(ErrorKind::Unavailable, "the network can't be run", error);
-        let vectors = self
-            .forward(&batch, &[inputs.len() as i64, spec.height.into(), spec.width.into(), 3])
+        let images = self.images(inputs).map_err(failed)?;
+        let vectors = tch::no_grad(|| self.module.forward_ts(&[images]))
+            .and_then(|vectors| to_host(&vectors))
             .map_err(failed)?;
         if vectors.size() != [inputs.len() as i64, self.card.dimension as i64] {
             let message = format!(
@@ -95,6 +140,17 @@ impl Backend for TorchBackend {
         let count = values.len();
         vectors.f_copy_data(&mut values, count).map_err(failed)?;
         Ok(values.chunks_exact(self.card.dimension).map(<[f32]>::to_vec).collect())
+    }
+
+    fn cells(&mut self, inputs: &[ModelInput]) -> Result<Vec<(Vec<f32>, Cells)>> {
+        let card = card_of(&self.card)?.clone();
+        let vectors = self.embed(inputs)?;
+        // One by one: the cells of a batch are larger than the batch, and few are asked for.
+        let one = |(input, vector): (&ModelInput, Vec<f32>)| {
+            let cells = Cells::new(self.parts(input)?, &card, &vector)?;
+            Ok((vector, cells))
+        };
+        inputs.iter().zip(vectors).map(one).collect()
     }
 
     fn provenance(&self) -> RowsProvenance {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::batcher::{Batcher, Next};
-use super::{Backend, ModelCard, check_sizes};
+use super::{Backend, Cells, ModelCard, check_sizes};
 use crate::archive::RowsProvenance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::ModelInput;
@@ -41,6 +41,8 @@ impl Default for BatchSettings {
 pub struct Embedded {
     /// The model's output as it came, not normalised.
     pub raw: Vec<f32>,
+    /// The cells that make it, where they were asked for and the network has them.
+    pub cells: Option<Cells>,
     /// Time between asking and the start of the batch.
     pub queue: Duration,
     /// Time in the model, of the whole batch.
@@ -144,7 +146,19 @@ impl Announced {
     ///
     /// # Errors
     /// `Overloaded` when the queue is full, `Deadline` when that is past, `Internal` for an input of another size than the card's.
-    pub fn send(mut self, input: ModelInput, deadline: Instant) -> Result<Pending> {
+    pub fn send(self, input: ModelInput, deadline: Instant) -> Result<Pending> {
+        self.send_for(Want::Vector, input, deadline)
+    }
+
+    /// The same, asking for the cells along with the vector.
+    ///
+    /// # Errors
+    /// As [`Announced::send`].
+    pub fn send_for_cells(self, input: ModelInput, deadline: Instant) -> Result<Pending> {
+        self.send_for(Want::Cells, input, deadline)
+    }
+
+    fn send_for(mut self, want: Want, input: ModelInput, deadline: Instant) -> Result<Pending> {
         check_sizes(self.embedder.card(), std::slice::from_ref(&input))?;
         let asked = Instant::now();
         if deadline <= asked {
@@ -153,6 +167,7 @@ impl Announced {
         let (reply, answer) = oneshot::channel();
         self.arrived = true;
         self.embedder.inner.queue.push(Request {
+            want,
             input,
             deadline,
             asked,
@@ -212,7 +227,15 @@ impl Drop for Inner {
     }
 }
 
+/// What a request wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    Vector,
+    Cells,
+}
+
 struct Request {
+    want: Want,
     input: ModelInput,
     deadline: Instant,
     asked: Instant,
@@ -317,26 +340,52 @@ impl Queue {
     }
 }
 
-/// One call of the model. Whatever it does, each request gets an answer and the thread goes on.
+/// A batch: those that want vectors in one call of the model, then those that want cells too. Whatever it does, each request gets an answer and the
+/// thread goes on.
 fn run_batch(backend: &mut dyn Backend, batch: Vec<Request>) {
+    let size = batch.len();
+    let (vectors, cells): (Vec<_>, Vec<_>) = batch.into_iter().partition(|request| request.want == Want::Vector);
+    run_alike(backend, vectors, size, embed_checked);
+    let with_cells = backend.card().cells.is_some();
+    run_alike(
+        backend,
+        cells,
+        size,
+        if with_cells { cells_checked } else { embed_checked },
+    );
+}
+
+/// A vector for each input, with its cells if those were wanted.
+type Outputs = Vec<(Vec<f32>, Option<Cells>)>;
+
+fn run_alike(
+    backend: &mut dyn Backend,
+    requests: Vec<Request>,
+    batch: usize,
+    run: fn(&mut dyn Backend, &[ModelInput]) -> Result<Outputs>,
+) {
+    if requests.is_empty() {
+        return;
+    }
     let begun = Instant::now();
-    let (inputs, replies): (Vec<_>, Vec<_>) = batch
+    let (inputs, replies): (Vec<_>, Vec<_>) = requests
         .into_iter()
         .map(|request| (request.input, (request.asked, request.reply)))
         .unzip();
-    let outcome = catch_unwind(AssertUnwindSafe(|| embed_checked(backend, &inputs)))
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(backend, &inputs)))
         .unwrap_or_else(|_| Err(Error::internal("the model panicked")));
     let model = begun.elapsed();
     match outcome {
-        Ok(vectors) => {
-            for ((asked, reply), raw) in replies.into_iter().zip(vectors) {
+        Ok(outputs) => {
+            for ((asked, reply), (raw, cells)) in replies.into_iter().zip(outputs) {
                 let queue = begun.saturating_duration_since(asked);
                 // A caller that has gone meanwhile needs no answer.
                 let _ = reply.send(Ok(Embedded {
                     raw,
+                    cells,
                     queue,
                     model,
-                    batch: inputs.len(),
+                    batch,
                 }));
             }
         }
@@ -356,17 +405,31 @@ fn run_batch(backend: &mut dyn Backend, batch: Vec<Request>) {
 }
 
 /// [`Backend::embed`] with its promise checked: one vector of the card's dimension for each input.
-fn embed_checked(backend: &mut dyn Backend, inputs: &[ModelInput]) -> Result<Vec<Vec<f32>>> {
+fn embed_checked(backend: &mut dyn Backend, inputs: &[ModelInput]) -> Result<Outputs> {
     let vectors = backend.embed(inputs)?;
+    checked(backend, inputs, vectors.into_iter().map(|raw| (raw, None)).collect())
+}
+
+/// [`Backend::cells`] with the same promise checked; cells are not made without being checked.
+fn cells_checked(backend: &mut dyn Backend, inputs: &[ModelInput]) -> Result<Outputs> {
+    let both = backend.cells(inputs)?;
+    checked(
+        backend,
+        inputs,
+        both.into_iter().map(|(raw, cells)| (raw, Some(cells))).collect(),
+    )
+}
+
+fn checked(backend: &dyn Backend, inputs: &[ModelInput], outputs: Outputs) -> Result<Outputs> {
     let dimension = backend.card().dimension;
-    if vectors.len() != inputs.len() || vectors.iter().any(|vector| vector.len() != dimension) {
+    if outputs.len() != inputs.len() || outputs.iter().any(|(raw, _)| raw.len() != dimension) {
         return Err(Error::internal(format!(
             "the model gave {} vectors, {} of {dimension} components were expected",
-            vectors.len(),
+            outputs.len(),
             inputs.len()
         )));
     }
-    Ok(vectors)
+    Ok(outputs)
 }
 
 #[cfg(test)]
@@ -579,6 +642,28 @@ mod tests {
             ErrorKind::Internal
         );
         assert_eq!(bench.embedder.queue_depth(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_wants_cells_of_a_model_without_them_gets_the_vector() {
+        let bench = Bench::new(8, 8);
+        let running = bench.ask(10, LONG);
+        bench.batch_begun();
+        let plain = bench.ask(11, LONG);
+        let cells = bench
+            .announce()
+            .send_for_cells(input(12), Instant::now() + LONG)
+            .unwrap();
+        bench.waiting(2).await;
+        (0..3).for_each(|_| bench.go.send(()).unwrap());
+        running.await.unwrap().unwrap();
+        let embedded = cells.wait().await.unwrap();
+        assert_eq!((embedded.cells, embedded.batch), (None, 2));
+        assert_eq!(
+            embedded.raw,
+            ThumbnailBackend::default().embed(&[input(12)]).unwrap()[0]
+        );
+        assert_eq!(plain.await.unwrap().unwrap().batch, 2);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

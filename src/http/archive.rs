@@ -34,14 +34,19 @@ pub async fn classes(state: Data<State>) -> Json<Classes> {
     Json(Classes::new(&state.engine.overview().classes))
 }
 
-/// The model that makes the vectors.
+/// The model that makes the vectors, and how good the answers were found to be.
 #[utoipa::path(
     get,
     path = "/v1/model",
     tag = "archive",
     operation_id = "getModel",
-    responses((status = 200, description = "The model card", body = ModelInfo), problem::Reading)
+    responses((status = 200, description = "The model card", body = ModelInfo), problem::ReadingPapers)
 )]
 pub async fn model(state: Data<State>) -> Result<Json<ModelInfo>> {
-    Ok(Json(ModelInfo::new(state.engine.model_card(), state.engine.device())?))
+    let papers = state.papers().await?;
+    Ok(Json(ModelInfo::new(
+        state.engine.model_card(),
+        state.engine.device(),
+        papers.evaluation.clone(),
+    )?))
 }

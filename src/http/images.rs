@@ -41,6 +41,7 @@ pub async fn add(state: Data<State>, form: Form<NewImage>) -> Result<HttpRespons
         Err(_) => IngestOutcome::Failed,
     });
     let receipt = receipt?;
+    state.metrics.near_identical(receipt.near_identical_to.is_some());
     let mut response = match receipt.outcome {
         Outcome::Inserted => HttpResponse::Created(),
         _ => HttpResponse::Ok(),
@@ -68,7 +69,7 @@ pub async fn show(state: Data<State>, id: Path<String>) -> Result<Json<ImageDeta
         pseudonym: &|key| state.engine.pseudonym(key),
         label_conflict: &|id| state.engine.label_conflict(id),
     };
-    Ok(Json(ImageDetails::new(&record, &names)))
+    Ok(Json(ImageDetails::new(&record, &state.engine.other_copies(id), &names)))
 }
 
 /// Give an image another label, or take its label away.

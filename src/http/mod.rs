@@ -5,8 +5,11 @@
 
 mod archive;
 mod body;
+mod cards;
 mod docs;
 mod embeddings;
+mod explanations;
+mod feedback;
 mod frontend;
 mod guard;
 mod images;
@@ -85,6 +88,8 @@ pub struct State {
     pub settings: HttpSettings,
     /// Where everything is counted.
     pub metrics: Arc<Metrics>,
+    cards: Arc<cards::Cards>,
+    reports: Arc<feedback::Pace>,
     in_flight: Arc<Semaphore>,
     upload_memory: Arc<Semaphore>,
 }
@@ -95,6 +100,8 @@ impl State {
         let body_bytes_max = settings.upload_bytes_max.saturating_add(upload::FORM_BYTES_MAX);
         let units = (body_bytes_max / MEMORY_UNIT_BYTES + 1).saturating_mul(UPLOADS_IN_MEMORY_MAX);
         Self {
+            cards: Arc::default(),
+            reports: Arc::default(),
             in_flight: Arc::new(Semaphore::new(settings.in_flight_max)),
             upload_memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
             engine,
@@ -107,6 +114,13 @@ impl State {
     /// When a request that has arrived by now has to be answered.
     fn deadline(&self) -> Instant {
         Instant::now() + Duration::from_secs_f64(self.settings.request_seconds_max)
+    }
+
+    /// What the storage answers while a client waits.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let late = || Error::new(ErrorKind::Deadline, "the storage did not answer in time");
+        let answer = tokio::time::timeout_at(self.deadline().into(), work).await;
+        answer.unwrap_or_else(|_| Err(late()))
     }
 
     /// A place among the requests in flight.
@@ -164,15 +178,22 @@ api! {
     "/v1/search": post search::by_image;
     "/v1/search/by-id": post search::by_id;
     "/v1/search/by-vector": post search::by_vector;
+    "/v1/explanations": post explanations::explain;
     "/v1/embeddings": post embeddings::embed;
     "/v1/images": post images::add;
     "/v1/images/{id}": get images::show, patch images::relabel, delete images::delete;
     "/v1/images/{id}/thumbnail": get pixels::thumbnail;
     "/v1/images/{id}/rendered": get pixels::rendered;
     "/v1/patients/delete": post patients::delete;
+    "/v1/feedback": post feedback::add, get feedback::list;
+    "/v1/feedback/{id}": delete feedback::resolve;
     "/v1/archive": get archive::show;
+    "/v1/archive/datasheet": get cards::datasheet;
+    "/v1/archive/datasheet.md": get cards::datasheet_markdown;
     "/v1/classes": get archive::classes;
     "/v1/model": get archive::model;
+    "/v1/model/card": get cards::model_card;
+    "/v1/model/card.md": get cards::model_card_markdown;
 }
 
 /// Every route of the public port.

@@ -163,6 +163,10 @@ pub fn finish<B: MessageBody + 'static>(
         log_fault(error, kind, request_id);
     }
     let mut problem = answer(kind, &detail, request_id);
+    let ours = response.response().error().and_then(|error| error.as_error::<Error>());
+    if let Some(seconds) = ours.and_then(Error::retry_after_s).filter(|_| retry(kind)) {
+        problem.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
     // The framework knows which methods a route has (RFC 9110, 15.5.6).
     if let Some(allow) = response.headers().get(header::ALLOW) {
         problem.headers_mut().insert(header::ALLOW, allow.clone());
@@ -339,8 +343,12 @@ const SEARCH: &[ErrorKind] = &[
     ErrorKind::VersionAhead,
     ErrorKind::Deadline,
 ];
+/// Of those that name a class.
+const CLASS: &[ErrorKind] = &[ErrorKind::UnknownClass];
 /// Of those that take a vector.
 const VECTOR: &[ErrorKind] = &[ErrorKind::WrongDimension, ErrorKind::SpaceMismatch];
+/// Of those that take the space an answer was of.
+const SPACE: &[ErrorKind] = &[ErrorKind::SpaceMismatch];
 /// Of those that name an image or a patient.
 const ID: &[ErrorKind] = &[ErrorKind::NotFound];
 /// Of those that show pixels.
@@ -352,6 +360,9 @@ const WRITE: &[ErrorKind] = &[
     ErrorKind::Unavailable,
     ErrorKind::StorageFull,
 ];
+
+/// Of those that wait for the storage.
+const STORAGE: &[ErrorKind] = &[ErrorKind::Unavailable, ErrorKind::Deadline];
 
 /// Names sets of problems for the description of the API.
 macro_rules! problems {
@@ -369,12 +380,16 @@ macro_rules! problems {
 problems! {
     /// What a read of no particular image can answer.
     Reading: ;
+    /// What an archive's papers can answer.
+    ReadingPapers: STORAGE;
     /// What a read of an image can answer.
     ReadingImage: ID;
     /// What a picture can answer.
     Showing: ID PIXELS;
     /// What embedding can answer.
     Embedding: IMAGE;
+    /// What an explanation can answer.
+    Explaining: IMAGE ID SPACE;
     /// What a search by an image can answer.
     SearchingByImage: IMAGE SEARCH;
     /// What a search by ids can answer.
@@ -385,6 +400,10 @@ problems! {
     Adding: IMAGE WRITE;
     /// What relabelling can answer.
     Changing: JSON ID WRITE;
+    /// What a report about a label can answer.
+    Reporting: JSON ID CLASS WRITE STORAGE;
+    /// What a list of reports can answer.
+    ListingReports: WRITE STORAGE;
     /// What deleting an image can answer.
     Deleting: ID WRITE;
     /// What deleting a patient can answer.

@@ -111,6 +111,7 @@ fn count(state: &State, answer: &Answer) {
         state.metrics.search_path(class, *path);
     }
     state.metrics.suggestion(answer.verdict.status);
+    state.metrics.calibration(answer.verdict.calibration.valid);
 }
 
 /// An answer as `POST /v1/search` gives it, for the command line.

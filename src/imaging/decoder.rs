@@ -137,14 +137,18 @@ impl Decoder {
 
     /// Pixels that a file announces, at most the limit; 0 where its decoder will refuse it. Costs nothing beside decoding.
     pub fn announced_pixels(&self, bytes: &[u8]) -> u64 {
-        let size = match sniff(bytes) {
-            Ok(Format::Png) => png::announced_size(bytes),
-            Ok(Format::Jpeg) => jpeg::announced_size(bytes),
-            Ok(Format::Dicom) => precheck::announced_size(bytes, &self.limits),
-            Err(_) => None,
-        };
+        let size = self.announced_size(bytes);
         let pixels = size.map_or(0, |(width, height)| u64::from(width) * u64::from(height));
         pixels.min(self.limits.pixels_max)
+    }
+
+    /// The columns and rows that a file says it has; none of one that says nothing.
+    pub fn announced_size(&self, bytes: &[u8]) -> Option<(u32, u32)> {
+        match sniff(bytes).ok()? {
+            Format::Png => png::announced_size(bytes),
+            Format::Jpeg => jpeg::announced_size(bytes),
+            Format::Dicom => precheck::announced_size(bytes, &self.limits),
+        }
     }
 
     /// Whether a file is decoded here, without a worker, in a few milliseconds: a PNG or JPEG of few bytes and pixels.

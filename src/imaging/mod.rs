@@ -2,8 +2,9 @@
 //!
 //! In reading order: [`sniff`] tells the format by content; [`decoder`] turns bytes into a [`Raster`] of native depth,
 //! PNG and JPEG here, DICOM in a worker process ([`dicom`]); [`to_eight_bit`] applies the window; [`preprocess`] crops,
-//! fits and resizes; [`render`] makes the pictures that people see, [`Fingerprint`] tells changed copies of one. Nothing here is async, nothing touches a disk.
+//! fits and resizes; [`render`] makes the pictures that people see, [`Fingerprint`] tells changed copies of one, [`appearance`] looks at one at a glance. Nothing here is async, nothing touches a disk.
 
+mod appearance;
 pub mod decoder;
 pub mod dicom;
 pub mod eight_bit;
@@ -19,12 +20,13 @@ pub mod sniff;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use appearance::appearance;
 pub use decoder::{Decoded, Decoder, DecoderSettings, Provenance};
 pub use dicom::worker::decode_worker_main;
 pub use eight_bit::{Raster8, luma, to_eight_bit};
 pub use fingerprint::{COSINE_CANDIDATE, Fingerprint, NEAR_DUPLICATE, OUTLINE_CANDIDATE, Outline};
 pub use limits::Limits;
-pub use preprocess::{Fit, InputSpec, ModelInput, preprocess};
+pub use preprocess::{Fit, InputSpec, ModelInput, preprocess, seen};
 pub use raster::{Levels, Raster, Samples};
 pub use render::{View, render, thumbnail_png, view_png};
 pub use sniff::Format;

@@ -71,6 +71,33 @@ pub fn preprocess(picture: &Raster8, spec: &InputSpec, region: Option<Region>) -
     })
 }
 
+/// What [`preprocess`] gives the model of a picture of `size` (columns, rows, each at least 1): x, y, width, height as fractions of the picture. Beyond 0..1
+/// where it is padded.
+pub fn seen(size: (u32, u32), spec: &InputSpec, region: Option<Region>) -> [f64; 4] {
+    let (x, y, width, height) = match region {
+        Some(region) => rectangle(size, region),
+        None => (0, 0, size.0, size.1),
+    };
+    let centred = |start: u32, length: u32, side: u32| {
+        // Rounded as the pixels are.
+        let before = if side > length {
+            -f64::from((side - length) / 2)
+        } else {
+            f64::from((length - side) / 2)
+        };
+        (f64::from(start) + before, f64::from(side))
+    };
+    let side = match spec.fit {
+        Fit::Squeeze => None,
+        Fit::Pad => Some(width.max(height)),
+        Fit::Crop => Some(width.min(height)),
+    };
+    let (x, width) = centred(x, width, side.unwrap_or(width));
+    let (y, height) = centred(y, height, side.unwrap_or(height));
+    let (columns, rows) = (f64::from(size.0), f64::from(size.1));
+    [x / columns, y / rows, width / columns, height / rows]
+}
+
 /// Antialiased bilinear resize of 8-bit samples.
 ///
 /// # Errors
@@ -90,16 +117,22 @@ pub fn resize(picture: &Raster8, width: u32, height: u32) -> Result<Raster8> {
 }
 
 fn cut_region(picture: &Raster8, region: Region) -> Result<Raster8> {
+    let (x, y, width, height) = rectangle((picture.width, picture.height), region);
+    let cut = cut_rectangle(picture, x, y, width, height);
+    cut.refuse_constant()?;
+    Ok(cut)
+}
+
+/// The pixels of a region: x, y, width, height.
+fn rectangle((columns, rows): (u32, u32), region: Region) -> (u32, u32, u32, u32) {
     let [x, y, width, height] = region.fractions();
     let span = |start: f64, length: f64, side: u32| {
         let first = ((start * f64::from(side)).floor() as u32).min(side - 1);
         let last = (((start + length) * f64::from(side)).ceil() as u32).clamp(first + 1, side);
         (first, last - first)
     };
-    let ((x, width), (y, height)) = (span(x, width, picture.width), span(y, height, picture.height));
-    let cut = cut_rectangle(picture, x, y, width, height);
-    cut.refuse_constant()?;
-    Ok(cut)
+    let ((x, width), (y, height)) = (span(x, width, columns), span(y, height, rows));
+    (x, y, width, height)
 }
 
 /// The caller keeps the rectangle inside the picture.
@@ -220,6 +253,32 @@ mod tests {
         };
         let refused = preprocess(&constant, &spec, Some(Region::new(0.5, 0.0, 0.5, 1.0).unwrap()));
         assert_eq!(refused.err().unwrap().kind(), ErrorKind::ConstantImage);
+    }
+
+    #[test]
+    fn what_is_seen_is_where_the_pixels_are() {
+        let spec = |fit| InputSpec {
+            width: 4,
+            height: 4,
+            fit,
+        };
+        let seen = |size, fit, region: Option<[f64; 4]>| {
+            let region = region.map(|[x, y, width, height]| Region::new(x, y, width, height).unwrap());
+            seen(size, &spec(fit), region)
+        };
+        assert_eq!(seen((30, 10), Fit::Squeeze, None), [0.0, 0.0, 1.0, 1.0]);
+        // Ten rows of black above and below.
+        assert_eq!(seen((30, 10), Fit::Pad, None), [0.0, -1.0, 1.0, 3.0]);
+        assert_eq!(seen((10, 40), Fit::Crop, None), [0.0, 0.375, 1.0, 0.25]);
+        // The region snaps to whole pixels: columns 2 to 7 of 10.
+        assert_eq!(
+            seen((10, 10), Fit::Squeeze, Some([0.25, 0.0, 0.41, 1.0])),
+            [0.2, 0.0, 0.5, 1.0]
+        );
+        assert_eq!(
+            seen((10, 10), Fit::Crop, Some([0.2, 0.0, 0.5, 1.0])),
+            [0.2, 0.2, 0.5, 0.5]
+        );
     }
 
     #[test]

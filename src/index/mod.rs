@@ -2,9 +2,10 @@
 //!
 //! Reading order: [`segment`] (the rows of one object, unit vectors, who is where), [`snapshot`] (the segments of one version of the
 //! archive and the search over them), [`scope`] (which rows may be returned to this query), [`exact`] over a [`Matrix`] and
-//! [`hnsw`] (the two ways to find them), [`top`] (the best groups seen so far).
+//! [`hnsw`] (the two ways to find them), [`copies`] (which images are one picture), [`top`] (the best groups seen so far).
 
 mod bitmap;
+mod copies;
 pub mod exact;
 pub mod hnsw;
 mod matrix;
@@ -14,6 +15,7 @@ pub mod snapshot;
 pub mod top;
 
 pub use bitmap::Bitmap;
+pub use copies::{Joined, Pictures};
 pub use exact::{Sieve, scan, similarities};
 pub use hnsw::{GraphParameters, build_graph};
 pub use matrix::Matrix;

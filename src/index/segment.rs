@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::{IndexSettings, Matrix, build_graph};
-use crate::domain::{ClassLabel, Embedding, Key, Metric, PatientKeys, Record};
+use crate::domain::{ClassLabel, Embedding, ImageId, Key, Metric, PatientKeys, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows that are normalised and mapped side by side: few enough that their copies don't count.
@@ -50,6 +50,8 @@ pub struct Segment {
     studies: Postings<Key>,
     files: Postings<Key>,
     pixels: Postings<Key>,
+    images: Postings<ImageId>,
+    linked: Vec<u32>,
     disputed: Vec<u32>,
 }
 
@@ -126,6 +128,11 @@ impl Segment {
                 aliases.chain([record.file_key]).map(move |key| (key, row))
             })),
             pixels: Postings::new(each().filter_map(|(row, record)| Some((record.pixel_key?, row)))),
+            images: Postings::new(each().map(|(row, record)| (record.id, row))),
+            linked: each()
+                .filter(|(_, record)| record.near_identical_to.is_some())
+                .map(|(row, _)| row)
+                .collect(),
             disputed: each()
                 .filter(|(_, record)| record.class.is_some() && !record.votes())
                 .map(|(row, _)| row)
@@ -215,6 +222,16 @@ impl Segment {
         &self.pixels
     }
 
+    /// The row of an image.
+    pub fn images(&self) -> &Postings<ImageId> {
+        &self.images
+    }
+
+    /// Rows that say which image they are a copy of.
+    pub fn linked(&self) -> &[u32] {
+        &self.linked
+    }
+
     /// The graph of each class that is large enough for one. Each graph is built by one thread, several graphs at a time.
     ///
     /// # Errors
@@ -293,7 +310,7 @@ fn number<'a, T: Ord + Clone + 'a>(items: impl Iterator<Item = Option<&'a T>> + 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::domain::{ImageId, Slot};
+    use crate::domain::Slot;
 
     pub(crate) fn key(number: u32) -> Key {
         let mut bytes = [7; 16];

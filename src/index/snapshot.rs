@@ -9,9 +9,13 @@ use rayon::prelude::*;
 use super::hnsw::Graph;
 use super::top::TopGroups;
 use super::{
-    Bitmap, GraphParameters, IndexSettings, Leg, Scope, Segment, SegmentInput, Sieve, Step, exact, wrong_dimension,
+    Bitmap, GraphParameters, IndexSettings, Joined, Leg, Pictures, Scope, Segment, SegmentInput, Sieve, Step, exact,
+    wrong_dimension,
 };
-use crate::domain::{Ask, ClassLabel, Embedding, Hit, Key, Metric, PathTaken, PatientKeys, Query, Ranking, Record};
+use crate::domain::{
+    Ask, ClassLabel, Copies, Embedding, Group, Hit, ImageId, Key, Metric, OnePer, PathTaken, PatientKeys, Query,
+    Ranking, Record,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a snapshot is built from.
@@ -60,9 +64,11 @@ pub struct Snapshot {
     lost_graphs: BTreeSet<String>,
     images: usize,
     classes: BTreeMap<ClassLabel, usize>,
+    voting: BTreeMap<ClassLabel, usize>,
     sources: BTreeMap<String, usize>,
-    /// Pixels that live under several classes.
-    conflicts: HashSet<Key>,
+    /// Pixels that several images have.
+    shared: HashSet<Key>,
+    pictures: Pictures,
     conflicting: usize,
 }
 
@@ -121,7 +127,8 @@ impl Snapshot {
                 }
             }
         }
-        let conflicts = conflicts(&segments, previous);
+        let shared = shared_pixels(&segments, previous);
+        let pictures = Pictures::of(linked_or_shared(&segments, &shared).values().copied());
         let mut snapshot = Self {
             version: input.version,
             dimension,
@@ -133,8 +140,10 @@ impl Snapshot {
             lost_graphs,
             images: 0,
             classes: BTreeMap::new(),
+            voting: BTreeMap::new(),
             sources: BTreeMap::new(),
-            conflicts,
+            shared,
+            pictures,
             conflicting: 0,
         };
         snapshot.count();
@@ -158,6 +167,11 @@ impl Snapshot {
             (Some(own), Some(other)) => Arc::ptr_eq(own, other) || own == other,
             _ => false,
         }
+    }
+
+    /// What it compares by besides the model; absent: nothing.
+    pub fn metric(&self) -> Option<&Metric> {
+        self.metric.as_deref()
     }
 
     /// A query's vector as this version compares it.
@@ -186,6 +200,11 @@ impl Snapshot {
         &self.classes
     }
 
+    /// Images per class whose label votes; only classes that have one.
+    pub fn voting(&self) -> &BTreeMap<ClassLabel, usize> {
+        &self.voting
+    }
+
     /// Images per source.
     pub fn sources(&self) -> &BTreeMap<String, usize> {
         &self.sources
@@ -196,10 +215,25 @@ impl Snapshot {
         self.conflicting
     }
 
-    /// Whether the label of this record takes part in votes: it has one and no dispute, neither its own nor with an image of the same
-    /// pixels.
+    /// Whether the label of this record takes part in votes: it has one and no dispute, neither its own nor with another copy of its
+    /// picture.
     pub fn votes(&self, record: &Record) -> bool {
-        record.votes() && !record.pixel_key.is_some_and(|key| self.conflicts.contains(&key))
+        record.votes() && self.copies(record.id).is_none_or(|copies| !copies.label_conflict)
+    }
+
+    /// The copies of an image's picture, itself among them, if there is another.
+    pub fn copies(&self, id: ImageId) -> Option<&Arc<Copies>> {
+        self.pictures.copies(id)
+    }
+
+    /// Who an image stands for.
+    pub fn group(&self, record: &Record, one_per: OnePer) -> Group {
+        self.pictures.group(record, one_per)
+    }
+
+    /// The pictures that are there more than once.
+    pub fn pictures(&self) -> &Pictures {
+        &self.pictures
     }
 
     /// Whether a segment of this name is held: the next snapshot doesn't look at the input's vectors then.
@@ -241,8 +275,9 @@ impl Snapshot {
             legs: Vec::new(),
             allowed: Vec::with_capacity(self.segments.len()),
         };
+        let joined = self.joined(query, ask);
         for (at, live) in self.segments.iter().enumerate() {
-            let (allowed, selected) = live.allowed(query, ask);
+            let (allowed, selected) = live.allowed(query, ask, &joined);
             for (list, rows) in live.segment.lists().iter().enumerate() {
                 let wanted = match (&ask.classes, &rows.class) {
                     (None, _) => true,
@@ -266,11 +301,23 @@ impl Snapshot {
         Ok(scope)
     }
 
-    /// Goes through the legs of a scope, each as its step says: the best `k` groups of all of them and the best hit of each class.
+    /// Who stands together, because of copies, with an image that is left out for its patient or study: one film under two names is one patient's.
+    fn joined(&self, query: &Query, ask: &Ask) -> Vec<&Joined> {
+        let mut joined = BTreeMap::new();
+        for live in &self.segments {
+            for row in live.of_patient(query, ask).filter(|&row| live.live.contains(row)) {
+                joined.extend(self.pictures.joined(live.segment.record(row)));
+            }
+        }
+        joined.into_values().collect()
+    }
+
+    /// Goes through the legs of a scope, each as its step says: the best `k` groups of all of them, as `one_per` says what these are, and the best hit
+    /// of each class.
     ///
     /// # Errors
     /// `Internal` when there is not one step a leg; `Unavailable` when memory runs out.
-    pub fn search(&self, query: &Query, k: usize, scope: &Scope, steps: &[Step]) -> Result<Ranking> {
+    pub fn search(&self, query: &Query, k: usize, one_per: OnePer, scope: &Scope, steps: &[Step]) -> Result<Ranking> {
         if steps.len() != scope.legs.len() || scope.allowed.len() != self.segments.len() {
             return Err(Error::internal(format!(
                 "`{}` steps for `{}` legs",
@@ -282,6 +329,7 @@ impl Snapshot {
             snapshot: self,
             query: &query.embedding,
             k,
+            one_per,
             scope,
         };
         let mut ranking = Ranking {
@@ -314,6 +362,7 @@ impl Snapshot {
     }
 
     fn count(&mut self) {
+        let mut disputed_of: BTreeMap<ClassLabel, usize> = BTreeMap::new();
         for live in &self.segments {
             let segment = &live.segment;
             for (list, &rows) in segment.lists().iter().zip(&live.live_rows) {
@@ -330,16 +379,27 @@ impl Snapshot {
                 }
             }
             let disputed = segment.disputed().iter().copied();
-            let by_pixels = self.conflicts.iter().flat_map(|&key| segment.pixels().rows(key));
+            let by_copies = self.pictures.disputed().iter();
+            let by_copies = by_copies.flat_map(|&id| segment.images().rows(id));
             let conflicting: BTreeSet<u32> = disputed
-                .chain(by_pixels)
+                .chain(by_copies)
                 .filter(|&row| live.live.contains(row))
                 .collect();
-            self.conflicting += conflicting
-                .into_iter()
-                .filter(|&row| segment.record(row).class.is_some())
-                .count();
+            for row in conflicting {
+                let Some(class) = &segment.record(row).class else {
+                    continue;
+                };
+                self.conflicting += 1;
+                *disputed_of.entry(class.clone()).or_default() += 1;
+            }
         }
+        self.voting = self.classes.clone();
+        for (class, disputed) in disputed_of {
+            if let Some(voting) = self.voting.get_mut(&class) {
+                *voting -= disputed.min(*voting);
+            }
+        }
+        self.voting.retain(|_, voting| *voting > 0);
     }
 }
 
@@ -368,8 +428,20 @@ impl LiveSegment {
         })
     }
 
+    /// Rows of the patient and of the study that are left out.
+    fn of_patient<'a>(&'a self, query: &'a Query, ask: &'a Ask) -> impl Iterator<Item = u32> + 'a {
+        let segment = &self.segment;
+        let patients = query.patients.iter().filter(|_| ask.exclude.patient);
+        let patients = patients.flat_map(move |&patient| {
+            let same = move |row: &u32| PatientKeys::of(segment.record(*row)).is_some_and(|own| own.may_be(patient));
+            segment.patients().rows(patient.id).filter(same)
+        });
+        let studies = query.studies.iter().filter(|_| ask.exclude.study);
+        patients.chain(studies.flat_map(move |&study| segment.studies().rows(study)))
+    }
+
     /// The rows that may be returned, and how many they are in each list.
-    fn allowed(&self, query: &Query, ask: &Ask) -> (Bitmap, Vec<usize>) {
+    fn allowed(&self, query: &Query, ask: &Ask, joined: &[&Joined]) -> (Bitmap, Vec<usize>) {
         let segment = &self.segment;
         let (mut allowed, mut selected) = (self.live.clone(), self.live_rows.clone());
         let mut exclude = |row: u32| {
@@ -377,12 +449,14 @@ impl LiveSegment {
                 selected[segment.list_of(row)] -= 1;
             }
         };
-        for &patient in query.patients.iter().filter(|_| ask.exclude.patient) {
-            let same = |row: &u32| PatientKeys::of(segment.record(*row)).is_some_and(|own| own.may_be(patient));
-            segment.patients().rows(patient.id).filter(same).for_each(&mut exclude);
-        }
-        for &study in query.studies.iter().filter(|_| ask.exclude.study) {
-            segment.studies().rows(study).for_each(&mut exclude);
+        self.of_patient(query, ask).for_each(&mut exclude);
+        for joined in joined {
+            let images = joined.images.iter().flat_map(|&id| segment.images().rows(id));
+            let patients = joined.patients.iter().flat_map(|keys| {
+                let own = |row: &u32| segment.record(*row).patient == Some(keys.patient);
+                segment.patients().rows(keys.id).filter(own)
+            });
+            images.chain(patients).for_each(&mut exclude);
         }
         for &key in query.same_pixels.iter().filter(|_| ask.exclude.pixels) {
             segment
@@ -412,6 +486,7 @@ struct Passage<'a> {
     snapshot: &'a Snapshot,
     query: &'a Embedding,
     k: usize,
+    one_per: OnePer,
     scope: &'a Scope,
 }
 
@@ -489,6 +564,7 @@ impl Passage<'_> {
         let slots = rows.map(|row| segment.slot_of(row));
         let mut finder = Finder {
             snapshot: self.snapshot,
+            one_per: self.one_per,
             segment,
             found: Found::none(self.k),
         };
@@ -503,6 +579,7 @@ impl Passage<'_> {
 /// Makes hits of the rows of a segment that a scan comes across.
 struct Finder<'a> {
     snapshot: &'a Snapshot,
+    one_per: OnePer,
     segment: &'a Segment,
     found: Found,
 }
@@ -517,11 +594,12 @@ impl Sieve for Finder<'_> {
             return;
         }
         let record = self.segment.record(self.segment.row_at(slot)).clone();
-        let votes = self.snapshot.votes(&record);
         let hit = Hit {
             similarity,
+            votes: self.snapshot.votes(&record),
+            group: self.snapshot.group(&record, self.one_per),
+            copies: self.snapshot.copies(record.id).cloned(),
             record,
-            votes,
         };
         self.found.best.offer(hit.clone());
         self.found.top.offer(hit);
@@ -576,8 +654,35 @@ fn attach(segments: &mut [LiveSegment], input: &GraphInput, graph: &Arc<Graph>) 
     Ok(())
 }
 
-/// Pixels that live under more than one class. Only pixels of rows that came or went since `previous` are looked at.
-fn conflicts(segments: &[LiveSegment], previous: Option<&Snapshot>) -> HashSet<Key> {
+/// The living images that are linked, linked to, or of pixels that several have.
+fn linked_or_shared<'a>(segments: &'a [LiveSegment], shared: &HashSet<Key>) -> BTreeMap<ImageId, &'a Arc<Record>> {
+    let mut found = BTreeMap::new();
+    let mut targets = BTreeSet::new();
+    let mut take = |live: &'a LiveSegment, row: u32| {
+        let record = live.segment.record(row);
+        if live.live.contains(row) {
+            found.insert(record.id, record);
+            targets.extend(record.near_identical_to);
+        }
+    };
+    for live in segments {
+        live.segment.linked().iter().for_each(|&row| take(live, row));
+        let rows = shared.iter().flat_map(|&key| live.segment.pixels().rows(key));
+        rows.for_each(|row| take(live, row));
+    }
+    let known: BTreeSet<ImageId> = found.keys().copied().collect();
+    for (&id, live) in targets
+        .difference(&known)
+        .flat_map(|id| segments.iter().map(move |live| (id, live)))
+    {
+        let rows = live.segment.images().rows(id).filter(|&row| live.live.contains(row));
+        found.extend(rows.map(|row| (id, live.segment.record(row))));
+    }
+    found
+}
+
+/// Pixels that more than one image has. Only pixels of rows that came or went since `previous` are looked at.
+fn shared_pixels(segments: &[LiveSegment], previous: Option<&Snapshot>) -> HashSet<Key> {
     let mut changed = HashSet::new();
     let before = |name: &str| previous.and_then(|snapshot| snapshot.segment(name));
     let pixels = |live: &LiveSegment, row: u32| live.segment.record(row).pixel_key;
@@ -593,22 +698,17 @@ fn conflicts(segments: &[LiveSegment], previous: Option<&Snapshot>) -> HashSet<K
             changed.extend(held.live.iter().filter_map(|row| pixels(held, row)));
         }
     }
-    let mut conflicts = previous.map(|snapshot| snapshot.conflicts.clone()).unwrap_or_default();
+    let mut shared = previous.map(|snapshot| snapshot.shared.clone()).unwrap_or_default();
     for key in changed {
-        let rows = segments.iter().flat_map(|live| {
-            live.segment
-                .pixels()
-                .rows(key)
-                .filter(|&row| live.live.contains(row))
-                .map(|row| live.segment.record(row))
-        });
-        let mut classes = rows.flat_map(|record| record.class.iter().chain(record.alias_classes()));
-        let first = classes.next();
-        if classes.any(|class| Some(class) != first) {
-            conflicts.insert(key);
+        let rows = |live: &LiveSegment| {
+            let rows = live.segment.pixels().rows(key);
+            rows.filter(|&row| live.live.contains(row)).take(2).count()
+        };
+        if segments.iter().map(rows).sum::<usize>() > 1 {
+            shared.insert(key);
         } else {
-            conflicts.remove(&key);
+            shared.remove(&key);
         }
     }
-    conflicts
+    shared
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::domain::Hit;
 
-/// The k best hits, one for each group (patient, or image of an unknown patient), best first.
+/// The k best hits, one for each group, best first.
 ///
 /// A group that falls out comes back when a better hit of it is offered, so the order in which hits are offered doesn't matter.
 #[derive(Debug)]
@@ -38,8 +38,8 @@ impl TopGroups {
         if at >= self.k {
             return;
         }
-        let group = hit.group();
-        match self.hits.iter().position(|held| held.group() == group) {
+        let group = hit.group;
+        match self.hits.iter().position(|held| held.group == group) {
             Some(better) if better < at => return,
             Some(worse) => drop(self.hits.remove(worse)),
             None => {}
@@ -74,10 +74,8 @@ mod tests {
     proptest! {
         #[test]
         fn is_sort_dedup_truncate(rows in prop::collection::vec((0i8..4, 0u8..6), 0..60), k in 0usize..8) {
-            let hits: Vec<Hit> = rows.iter().enumerate().map(|(at, &(similarity, patient))| Hit {
-                similarity: f32::from(similarity) / 4.0,
-                record: record(at as u32, None, (patient > 0).then_some(patient)),
-                votes: false,
+            let hits: Vec<Hit> = rows.iter().enumerate().map(|(at, &(similarity, patient))| {
+                Hit::alone(f32::from(similarity) / 4.0, record(at as u32, None, (patient > 0).then_some(patient)), false)
             }).collect();
             let mut top = TopGroups::new(k);
             for hit in &hits {
@@ -88,7 +86,7 @@ mod tests {
             let mut wanted = hits;
             wanted.sort_by(Hit::order);
             let mut groups = HashSet::new();
-            wanted.retain(|hit| groups.insert(hit.group()));
+            wanted.retain(|hit| groups.insert(hit.group));
             wanted.truncate(k);
             prop_assert!(top.into_hits().iter().map(Hit::id).eq(wanted.iter().map(Hit::id)));
         }

@@ -9,17 +9,18 @@ use jiff::Timestamp;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::copies::{self, Compared, near};
 use super::dataset::Dataset;
 use super::image::pictures;
 use super::progress::Progress;
 use crate::archive::{
-    Archive, ArchiveInfo, ClassData, GraphBuilder, GraphParameters, IdentityMode, Manifest, NewArchive, NewGraph,
-    NewImage, NewModel, Retention, RowsObject, Scope, Secret, Shown, load_folder,
+    Archive, ArchiveInfo, Bulk, ClassData, GraphBuilder, GraphParameters, IdentityMode, Manifest, NewArchive, NewGraph,
+    NewImage, NewModel, Outcome, Retention, RowsObject, Scope, Secret, Shown, load_folder,
 };
-use crate::domain::{ClassLabel, Metric};
+use crate::domain::{ClassLabel, Embedding, ImageId, Metric};
 use crate::embed::{ModelCard, Network};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::Decoder;
+use crate::imaging::{Decoder, NEAR_DUPLICATE};
 use crate::index::{self, IndexSettings, build_graph, compared_row};
 use crate::search::prepare;
 
@@ -27,6 +28,9 @@ use crate::search::prepare;
 const CHUNK: usize = 64;
 /// Time between lines of progress where there is no terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// Images that are compared with each other for copies: time grows with the square of their number.
+pub const COMPARED_MAX: usize = 50_000;
 
 /// What to build, out of what.
 pub struct BuildSettings {
@@ -42,6 +46,8 @@ pub struct BuildSettings {
     pub index: IndexSettings,
     /// Threads that decode.
     pub threads: usize,
+    /// Whether copies of a picture are looked for.
+    pub near_identical: bool,
 }
 
 /// What an archive is to be. Of a new one the rest has defaults; an archive that exists has to be so already.
@@ -133,6 +139,8 @@ pub struct BuildReport {
     pub conflicts: usize,
     /// Graphs in that version.
     pub graphs: usize,
+    /// New images that are copies of another one, new or known; none where nobody looked for copies.
+    pub near_identical: Option<usize>,
     /// Files that were left out, and why.
     pub left_out: Vec<(String, String)>,
     /// Tags that are not shown, and how many records have them.
@@ -213,20 +221,31 @@ pub async fn build(
         ..BuildReport::default()
     };
     let mut bulk = archive.bulk().await?;
+    let mut looked_at = LookedAt::default();
+    // What one program drew is alike in what tells films apart.
+    let total: usize = classes.iter().map(|class| class.vectors.rows).sum();
+    let look = settings.near_identical && images.is_some() && !info.synthetic && total <= COMPARED_MAX;
     // Vectors alone are taken in at once; only pictures take time.
-    let total = classes.iter().map(|class| class.vectors.rows).sum();
     let mut progress = images.as_ref().map(|_| Progress::new(total, PROGRESS_EVERY));
     let now = Timestamp::now().to_string();
     for class in &classes {
         let rows: Vec<usize> = (0..class.vectors.rows).collect();
         for chunk in rows.chunks(CHUNK) {
             let made: Vec<_> = tokio::task::block_in_place(|| {
-                pool.install(|| chunk.par_iter().map(|&row| source.image(class, row, &now)).collect())
+                pool.install(|| {
+                    chunk
+                        .par_iter()
+                        .map(|&row| source.image(class, row, &now, look))
+                        .collect()
+                })
             });
             for (&row, image) in chunk.iter().zip(made) {
                 match image {
-                    Ok(image) => {
-                        bulk.push(image).await?;
+                    Ok((image, compared)) => {
+                        let (id, vector) = (image.record.id, image.vector.clone());
+                        if bulk.push(image).await? == Outcome::Inserted && look {
+                            looked_at.push(id, &vector, compared)?;
+                        }
                     }
                     Err(error) => report.left_out.push((name_of(class, row), error.to_string())),
                 }
@@ -238,6 +257,12 @@ pub async fn build(
     }
     if let Some(progress) = &progress {
         progress.finish();
+    }
+    if look {
+        let total = looked_at.ids.len() + bulk.base().live().count();
+        if total <= COMPARED_MAX {
+            report.near_identical = Some(link(&archive, &mut bulk, looked_at, decoder, &pool).await?);
+        }
     }
     let appended = bulk.commit(Some(graph_builder(settings.index.clone()))).await?;
     report.version = appended.version;
@@ -259,6 +284,65 @@ async fn open_or_create(url: &str, new: NewArchive, wanted: &Wanted, secret: Sec
     manifest.require_space(&space)?;
     wanted.check(&manifest, model.as_ref())?;
     Ok(archive)
+}
+
+/// Images that are compared with each other, one after the other.
+#[derive(Default)]
+struct LookedAt {
+    ids: Vec<ImageId>,
+    vectors: Vec<f32>,
+    compared: Vec<Option<Compared>>,
+}
+
+impl LookedAt {
+    fn push(&mut self, id: ImageId, raw: &[f32], compared: Option<Compared>) -> Result<()> {
+        self.vectors
+            .extend_from_slice(Embedding::from_raw(raw, raw.len())?.as_slice());
+        self.ids.push(id);
+        self.compared.push(compared);
+        Ok(())
+    }
+}
+
+/// Finds which of the new images are copies of another one, new or there before, and says so to `bulk`. Gives their number.
+async fn link(
+    archive: &Archive,
+    bulk: &mut Bulk,
+    new: LookedAt,
+    decoder: &Decoder,
+    pool: &rayon::ThreadPool,
+) -> Result<usize> {
+    let state = Arc::clone(bulk.base());
+    let spots: Vec<(usize, u32)> = state.live().collect();
+    let known = copies::compared(archive, &state, &spots, decoder).await;
+    let mut all = LookedAt::default();
+    for (&(object, row), compared) in spots.iter().zip(known) {
+        all.push(state.at((object, row)).id, state.rows[object].vector(row), compared)?;
+    }
+    let from = all.ids.len();
+    // A known image that came again is absorbed, and stays what it was.
+    let known: BTreeMap<ImageId, usize> = all.ids.iter().copied().zip(0..).collect();
+    let dimension = state.manifest.space.dimension;
+    for (at, (id, compared)) in new.ids.into_iter().zip(new.compared).enumerate() {
+        if !known.contains_key(&id) {
+            all.push(id, &new.vectors[at * dimension..(at + 1) * dimension], compared)?;
+        }
+    }
+    let pairs = tokio::task::block_in_place(|| {
+        pool.install(|| near(&all.compared, &all.vectors, dimension, from, NEAR_DUPLICATE, || {}))
+    });
+    let links = spots.iter().enumerate().filter_map(|(at, &spot)| {
+        let of = state.at(spot).near_identical_to?;
+        Some((at, *known.get(&of)?))
+    });
+    let pairs = links.chain(pairs.iter().map(|pair| (pair.a, pair.b)));
+    let mut clusters = copies::clusters(all.ids.len(), pairs);
+    // Those without a new image are as they were.
+    clusters.retain(|items| items.iter().any(|&item| item >= from));
+    let found = clusters.iter().flatten().filter(|&&item| item >= from).count();
+    let ids = |items: Vec<usize>| items.into_iter().map(|item| all.ids[item]).collect();
+    bulk.link(clusters.into_iter().map(ids).collect());
+    Ok(found)
 }
 
 fn hidden_tags(classes: &[ClassData], shown: &Shown) -> BTreeMap<String, usize> {
@@ -283,7 +367,8 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn image(&self, class: &ClassData, row: usize, now: &str) -> Result<NewImage> {
+    /// An image, with what it is compared by if copies are looked for.
+    fn image(&self, class: &ClassData, row: usize, now: &str, look: bool) -> Result<(NewImage, Option<Compared>)> {
         let identity = self.archive.identity();
         let mut record = class.file.record(row, identity, &self.info.shown, now)?;
         let described = class.file.described(row)?;
@@ -310,13 +395,16 @@ impl Source<'_> {
             record.window = Some(image.window.into());
             (thumbnail, pixels) = pictures(&image, self.info.retention)?;
         }
-        Ok(NewImage {
+        let compared =
+            (thumbnail.as_deref().filter(|_| look)).and_then(|png| Compared::of_thumbnail(png, self.decoder));
+        let image = NewImage {
             record,
             vector: class.vectors.row(row).to_vec(),
             thumbnail,
             pixels,
             provenance: class.file.provenance.rows(),
-        })
+        };
+        Ok((image, compared))
     }
 }
 
@@ -481,6 +569,7 @@ mod tests {
                 wanted,
                 index: IndexSettings::default(),
                 threads: 2,
+                near_identical: true,
             };
             let url = self.path(archive);
             let secret = || Ok(Secret::from_bytes([7; 32]));

@@ -23,9 +23,6 @@ use crate::imaging::{ModelInput, Provenance};
 
 /// The list of images that could not be embedded; absent when there is none. No class begins with `_`, so none is called so.
 const BROKEN_FILE: &str = "_broken.json";
-/// Longest time whose work a kill may cost.
-const PART_TIME_MAX: Duration = Duration::from_secs(2);
-
 /// How a run is done.
 #[derive(Debug, Clone)]
 pub struct BulkSettings {
@@ -37,9 +34,11 @@ pub struct BulkSettings {
     pub decode_threads: usize,
     /// Go on from what an earlier run with the same space and precision left; else begin anew.
     pub resume: bool,
-    /// Images in a durable part; a part is also closed after two seconds. A kill costs what is in none yet. 20,000 images make some 200 parts,
+    /// Images in a durable part, unless time is up before. A kill costs what is in none yet. 20,000 images make some 200 parts,
     /// each read about once, in order, when the final files are written.
     pub part_images: usize,
+    /// Longest time whose work a kill may cost: a part is closed then.
+    pub part_time: Duration,
     /// Seconds between two progress lines where stderr is no terminal.
     pub progress_seconds: u64,
 }
@@ -54,6 +53,7 @@ impl BulkSettings {
             decode_threads,
             resume: true,
             part_images: 128,
+            part_time: Duration::from_secs(2),
             progress_seconds: 10,
         }
     }
@@ -355,7 +355,7 @@ impl<'a> Run<'a> {
         }
         // At once: the first image of a batch alone would have taken the time of all.
         self.progress.done(self.embedded - before);
-        if self.part.images.len() >= self.settings.part_images || self.part.begun.elapsed() >= PART_TIME_MAX {
+        if self.part.images.len() >= self.settings.part_images || self.part.begun.elapsed() >= self.settings.part_time {
             self.close_part()?;
         }
         Ok(())
@@ -521,6 +521,8 @@ mod tests {
             batch: 4,
             decode_threads: 3,
             part_images: 8,
+            // However slow the machine is.
+            part_time: Duration::from_secs(3600),
             ..BulkSettings::new(out.to_owned())
         }
     }

@@ -1,10 +1,13 @@
 //! One image in, one receipt out.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use tokio::sync::{Mutex, Semaphore};
 
+use super::copies::copy_of;
 use crate::archive::{Change, Committed, Identity, NewImage, NewPixels, Outcome, Retention, Writer, open_age};
 use crate::domain::{ClassLabel, ImageId, LabelSource, Record};
 use crate::error::{Error, ErrorKind, Result};
@@ -45,8 +48,10 @@ pub struct Receipt {
     pub outcome: Outcome,
     /// Its class now.
     pub class: Option<ClassLabel>,
-    /// The same pixels stand under another class, of this patient or another: neither label votes.
+    /// Another copy of the picture stands under another class, of this patient or another: neither label votes.
     pub label_conflict: bool,
+    /// The image that it was found to be a copy of.
+    pub near_identical_to: Option<ImageId>,
 }
 
 impl Receipt {
@@ -57,6 +62,7 @@ impl Receipt {
             outcome: committed.outcome,
             class: committed.class,
             label_conflict: committed.label_conflict,
+            near_identical_to: committed.near_identical_to,
         }
     }
 }
@@ -66,12 +72,32 @@ impl Receipt {
 pub struct Ingest {
     engine: Engine,
     writer: Writer,
+    sweeps: Arc<Sweeps>,
+}
+
+/// Sweeps of reports about deleted images: one that runs and one that waits, which begins after whatever was deleted before it.
+struct Sweeps {
+    places: Semaphore,
+    turn: Mutex<()>,
+}
+
+impl Default for Sweeps {
+    fn default() -> Self {
+        Self {
+            places: Semaphore::new(2),
+            turn: Mutex::new(()),
+        }
+    }
 }
 
 impl Ingest {
     /// Writes through `writer` what `engine` has decoded and embedded.
     pub fn new(engine: Engine, writer: Writer) -> Self {
-        Self { engine, writer }
+        Self {
+            engine,
+            writer,
+            sweeps: Arc::default(),
+        }
     }
 
     /// Whether images are still taken.
@@ -89,7 +115,7 @@ impl Ingest {
         let archive = parts.archive.clone();
         let retention = parts.served.current().state.manifest.archive.retention;
         let provenance = parts.embedder.provenance().clone();
-        let image = run_blocking(move || {
+        let mut image = run_blocking(move || {
             let facts = InterchangeFacts::of(archive.identity(), &upload, &labels, &image);
             let record = record(archive.identity(), &upload, labels, &image, facts)?;
             let (thumbnail, pixels) = pictures(&image, retention)?;
@@ -103,6 +129,9 @@ impl Ingest {
         })
         .await?;
         let id = image.record.id;
+        if let Some(png) = &image.thumbnail {
+            image.record.near_identical_to = copy_of(&self.engine, id, png, &image.vector, deadline).await;
+        }
         let change = Change::Insert(Box::new(image));
         Ok(Receipt::of(id, self.writer.submit(change, deadline).await?))
     }
@@ -131,7 +160,9 @@ impl Ingest {
     /// # Errors
     /// `NotFound`; otherwise as [`Ingest::add`].
     pub async fn delete(&self, id: ImageId, deadline: Instant) -> Result<u64> {
-        Ok(self.writer.submit(Change::Delete { id }, deadline).await?.version)
+        let version = self.writer.submit(Change::Delete { id }, deadline).await?.version;
+        self.erase_reports();
+        Ok(version)
     }
 
     /// Removes every image that may be a patient's: without an issuer those of this id whoever issued it, with one those of that issuer and
@@ -154,9 +185,27 @@ impl Ingest {
         })?;
         let committed = self.writer.submit(Change::DeletePatient { patient }, deadline).await?;
         match committed.outcome {
-            Outcome::Deleted { images } if images > 0 => Ok((images, committed.version)),
+            Outcome::Deleted { images } if images > 0 => {
+                self.erase_reports();
+                Ok((images, committed.version))
+            }
             _ => Err(Error::new(ErrorKind::NotFound, "no image of this patient")),
         }
+    }
+
+    /// What was said about images that are gone goes too; nobody waits for it. Where that fails, the hourly upkeep does it.
+    fn erase_reports(&self) {
+        let archive = self.engine.parts().archive.clone();
+        let sweeps = Arc::clone(&self.sweeps);
+        tokio::spawn(async move {
+            let Ok(_place) = sweeps.places.try_acquire() else {
+                return;
+            };
+            let _turn = sweeps.turn.lock().await;
+            if let Err(error) = archive.erase_reports().await {
+                tracing::warn!(error = %error, "reports about deleted images could not be erased yet");
+            }
+        });
     }
 }
 

@@ -1,8 +1,10 @@
-//! Images in: whole data sets (`dataset`, `metadata`, `bulk`, then `build`), or one at a time (`image`).
+//! Images in: whole data sets (`dataset`, `metadata`, `bulk`, then `build`), or one at a time (`image`); `copies` finds
+//! those that are there already in another form.
 
 pub mod build;
 pub mod bulk;
 mod class_files;
+pub mod copies;
 pub mod dataset;
 mod files;
 mod image;

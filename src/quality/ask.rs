@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::cases::{Case, Cases};
-use crate::domain::{ClassLabel, Hit, Ranking, VoteMethod};
+use crate::domain::{ClassLabel, Group, Hit, Ranking, VoteMethod};
 use crate::search::vote::vote;
 
 /// What one image got.
@@ -14,7 +14,7 @@ pub struct Answer {
     pub weights: Vec<f64>,
     /// The class that is suggested.
     pub class: Option<usize>,
-    /// The neighbors that voted: similarity and item, best first, one per patient.
+    /// The neighbors that voted: similarity and item, best first, one per patient and picture.
     pub neighbors: Vec<(f32, u32)>,
 }
 
@@ -44,17 +44,27 @@ pub struct Voter<'a> {
 impl Voter<'_> {
     /// Lets the best of `ranked` vote that `may` be found.
     pub fn answer(&self, ranked: &[(f32, u32)], may: impl Fn(&Case, usize) -> bool) -> Answer {
+        self.answer_of(ranked, may, |case| case.stands_for)
+    }
+
+    /// The same, every copy of a picture with a vote of its own unless it is of a patient who has voted.
+    pub fn answer_of_each_copy(&self, ranked: &[(f32, u32)], may: impl Fn(&Case, usize) -> bool) -> Answer {
+        self.answer_of(ranked, may, |case| Group::of(&case.record))
+    }
+
+    fn answer_of(
+        &self,
+        ranked: &[(f32, u32)],
+        may: impl Fn(&Case, usize) -> bool,
+        group: impl Fn(&Case) -> Group,
+    ) -> Answer {
         let allowed = |&&(_, at): &&(f32, u32)| may(&self.cases.items[at as usize], at as usize);
         let mut groups = BTreeSet::new();
         let (mut hits, mut neighbors) = (Vec::with_capacity(self.k), Vec::with_capacity(self.k));
         for &(similarity, at) in ranked.iter().filter(allowed) {
-            let hit = Hit {
-                similarity,
-                record: Arc::clone(&self.cases.items[at as usize].record),
-                votes: true,
-            };
-            if groups.insert(hit.group()) {
-                hits.push(hit);
+            let case = &self.cases.items[at as usize];
+            if groups.insert(group(case)) {
+                hits.push(Hit::alone(similarity, Arc::clone(&case.record), true));
                 neighbors.push((similarity, at));
                 if hits.len() == self.k {
                     break;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rayon::prelude::*;
 
 use super::ask::{Answer, Voter};
-use super::cases::{Case, Cases};
+use super::cases::{Case, Cases, studies};
 use super::retrieval::{
     average_precision, average_precision_at, average_precision_of_found_at, majority_at, precision_at,
 };
@@ -40,7 +40,7 @@ pub const LIST_FIGURES: [(&str, &str); 7] = [
 /// Position of `P@10` in [`LIST_FIGURES`].
 pub const P_AT_10: usize = 2;
 
-/// Each figure of one list: relevance by rank, one image per patient.
+/// Each figure of one list: relevance by rank, one image per patient and picture.
 pub fn list_figures(relevant: &[bool]) -> [Option<f64>; LIST_FIGURES.len()] {
     [
         precision_at(relevant, 1),
@@ -64,6 +64,8 @@ pub enum Rule {
     WithCopies,
     /// Everything but the very image.
     WithBoth,
+    /// Guarded, and every copy of a picture votes, unless it is of a patient who has voted.
+    EachCopy,
     /// Guarded, and of the query's source.
     SameSource,
     /// Guarded, and of any other source.
@@ -72,23 +74,25 @@ pub enum Rule {
 
 impl Rule {
     /// All of them, in the order of [`Asked::extra`].
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Guarded,
         Self::WithSamePatient,
         Self::WithCopies,
         Self::WithBoth,
+        Self::EachCopy,
         Self::SameSource,
         Self::OtherSource,
     ];
 
     fn lets(self, query: &Case, found: &Case) -> bool {
         let itself = query.record.id == found.record.id || query.record.file_key == found.record.file_key;
-        let same_patient = query.patient.is_some() && query.patient == found.patient;
+        let same_study = || studies(&query.record).any(|own| studies(&found.record).any(|other| own == other));
+        let same_patient = query.patient.is_some() && query.patient == found.patient || same_study();
         let same_picture = query.picture == found.picture;
         let guarded = query.group != found.group;
         let known = query.source.is_some() && found.source.is_some();
         match self {
-            Self::Guarded => guarded,
+            Self::Guarded | Self::EachCopy => guarded,
             Self::WithSamePatient => guarded || !itself && !same_picture,
             Self::WithCopies => guarded || !itself && !same_patient,
             Self::WithBoth => !itself,
@@ -184,7 +188,13 @@ pub fn ask_all<S: Borrow<Cases> + Sync>(
             }
         }
         if asking.extra && query.asked && first_test.is_some_and(|first| views.contains(&first)) {
-            let by_rule = |rule: &Rule| voter.answer(&ranked, |found, _| rule.lets(query, found));
+            let by_rule = |rule: &Rule| {
+                let may = |found: &Case, _| rule.lets(query, found);
+                match rule {
+                    Rule::EachCopy => voter.answer_of_each_copy(&ranked, may),
+                    _ => voter.answer(&ranked, may),
+                }
+            };
             heard.extra = Rule::ALL.iter().map(by_rule).collect();
         }
         done();
@@ -255,12 +265,12 @@ pub fn decided<'a>(answers: impl Iterator<Item = &'a Answer>, classes: usize) ->
     shares
 }
 
-/// Whether each image of the list is of the query's class: one per patient.
+/// Whether each image of the list is of the query's class: one per patient and picture.
 fn relevant(cases: &Cases, query: &Case, ranked: &[(f32, u32)], may: impl Fn(&Case, usize) -> bool) -> Vec<bool> {
     let mut seen = std::collections::HashSet::new();
     let found = ranked.iter().map(|&(_, at)| (&cases.items[at as usize], at as usize));
     found
-        .filter(|&(case, at)| may(case, at) && case.patient.is_none_or(|patient| seen.insert(patient)))
+        .filter(|&(case, at)| may(case, at) && seen.insert(case.stands_for))
         .map(|(case, _)| case.class == query.class)
         .collect()
 }

@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::random::Random;
+use crate::domain::ShareCalibration;
 
 /// Bins of the reliability diagram.
 pub const BINS: usize = 10;
 
 /// One bin of the reliability diagram: images of about the same confidence.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Bin {
     /// Images in it.
     pub images: usize,
@@ -72,116 +73,57 @@ pub fn brier<'a>(answers: impl IntoIterator<Item = (&'a [f64], usize)>) -> f64 {
     sum / images.max(1) as f64
 }
 
-/// Multinomial logistic regression on the logarithms of vote shares: a slope for all classes and an offset for each (the offset of the first
-/// is 0). Slope 1 and offsets 0 leave the shares as they are.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ShareCalibration {
-    /// How much sharper than the shares.
-    pub slope: f64,
-    /// How much likelier each class is than its share says.
-    pub offsets: Vec<f64>,
-    /// Added to every weight before the logarithm, as a share of all: nothing is impossible because no neighbor has it.
-    pub smoothing: f64,
-}
-
-impl ShareCalibration {
-    /// Shares as they are, but for the smoothing.
-    pub fn none(classes: usize, smoothing: f64) -> Self {
-        Self {
-            slope: 1.0,
-            offsets: vec![0.0; classes],
-            smoothing,
-        }
-    }
-
-    /// Probabilities from weights, which are not negative.
-    pub fn probabilities(&self, weights: &[f64]) -> Vec<f64> {
-        softmax(&self.scores(weights))
-    }
-
-    fn scores(&self, weights: &[f64]) -> Vec<f64> {
-        let logs = log_shares(weights, self.smoothing);
-        logs.iter()
-            .zip(&self.offsets)
-            .map(|(log, offset)| self.slope * log + offset)
-            .collect()
-    }
-
-    /// The maximum of likelihood with a weak pull to slope 1 and offsets 0, by Newton's method: the problem is convex. `answers` are weights and
-    /// the true class, all of one length.
-    pub fn fit(answers: &[(Vec<f64>, usize)], smoothing: f64) -> Self {
-        let classes = answers.first().map_or(0, |(weights, _)| weights.len());
-        let mut fitted = Self::none(classes, smoothing);
-        let logs: Vec<Vec<f64>> = answers
-            .iter()
-            .map(|(weights, _)| log_shares(weights, smoothing))
-            .collect();
-        // Parameters: slope, offsets of all classes but the first.
-        for _ in 0..NEWTON_STEPS {
-            let mut gradient = vec![0.0; classes.max(1)];
-            let mut hessian = vec![vec![0.0; classes.max(1)]; classes.max(1)];
-            for ((_, truth), logs) in answers.iter().zip(&logs) {
-                let scores: Vec<f64> = logs
-                    .iter()
-                    .zip(&fitted.offsets)
-                    .map(|(log, offset)| fitted.slope * log + offset)
-                    .collect();
-                let p = softmax(&scores);
-                // The derivative of score c by parameter j: the log share for the slope, 1 for its own offset.
-                let derivative = |class: usize, parameter: usize| match parameter {
-                    0 => logs[class],
-                    own => f64::from(u8::from(own == class)),
-                };
-                let mean: Vec<f64> = (0..classes)
-                    .map(|j| (0..classes).map(|c| p[c] * derivative(c, j)).sum())
-                    .collect();
-                for j in 0..classes {
-                    gradient[j] += mean[j] - derivative(*truth, j);
-                    for k in 0..classes {
-                        let both: f64 = (0..classes).map(|c| p[c] * derivative(c, j) * derivative(c, k)).sum();
-                        hessian[j][k] += both - mean[j] * mean[k];
-                    }
+/// The maximum of likelihood with a weak pull to slope 1 and offsets 0, by Newton's method: the problem is convex. `answers` are weights and
+/// the true class, all of one length.
+pub fn fit_shares(answers: &[(Vec<f64>, usize)], smoothing: f64) -> ShareCalibration {
+    let classes = answers.first().map_or(0, |(weights, _)| weights.len());
+    let mut fitted = ShareCalibration::none(classes, smoothing);
+    let logs: Vec<Vec<f64>> = answers.iter().map(|(weights, _)| fitted.logs(weights)).collect();
+    // Parameters: slope, offsets of all classes but the first.
+    for _ in 0..NEWTON_STEPS {
+        let mut gradient = vec![0.0; classes.max(1)];
+        let mut hessian = vec![vec![0.0; classes.max(1)]; classes.max(1)];
+        for ((_, truth), logs) in answers.iter().zip(&logs) {
+            let p = fitted.of_logs(logs);
+            // The derivative of a class's score is its log share by the slope and 1 by its own offset: the Hessian is the covariance of these.
+            let mean: f64 = p.iter().zip(logs).map(|(p, log)| p * log).sum();
+            gradient[0] += mean - logs[*truth];
+            hessian[0][0] += p.iter().zip(logs).map(|(p, log)| p * (log - mean) * log).sum::<f64>();
+            for j in 1..classes {
+                gradient[j] += p[j] - f64::from(u8::from(j == *truth));
+                let with_slope = p[j] * (logs[j] - mean);
+                hessian[0][j] += with_slope;
+                hessian[j][0] += with_slope;
+                hessian[j][j] += p[j];
+                for k in 1..classes {
+                    hessian[j][k] -= p[j] * p[k];
                 }
             }
-            for j in 0..classes {
-                let from = if j == 0 { fitted.slope - 1.0 } else { fitted.offsets[j] };
-                gradient[j] += PULL * from;
-                hessian[j][j] += PULL;
-            }
-            let step = solve(hessian, gradient);
-            let largest = step.iter().fold(0f64, |most, step| most.max(step.abs()));
-            // Far from the optimum a full step may overshoot.
-            let scale = (STEP_MAX / largest).min(1.0);
-            fitted.slope -= scale * step.first().copied().unwrap_or(0.0);
-            for (offset, step) in fitted.offsets.iter_mut().zip(&step).skip(1) {
-                *offset -= scale * step;
-            }
-            if largest < 1e-10 {
-                break;
-            }
         }
-        fitted
+        for j in 0..classes {
+            let from = if j == 0 { fitted.slope - 1.0 } else { fitted.offsets[j] };
+            gradient[j] += PULL * from;
+            hessian[j][j] += PULL;
+        }
+        let step = solve(hessian, gradient);
+        let largest = step.iter().fold(0f64, |most, step| most.max(step.abs()));
+        // Far from the optimum a full step may overshoot.
+        let scale = (STEP_MAX / largest).min(1.0);
+        fitted.slope -= scale * step.first().copied().unwrap_or(0.0);
+        for (offset, step) in fitted.offsets.iter_mut().zip(&step).skip(1) {
+            *offset -= scale * step;
+        }
+        if largest < 1e-10 {
+            break;
+        }
     }
+    fitted
 }
 
 /// Precision of the prior on slope and offsets: as much as one image says.
 const PULL: f64 = 1.0;
 const NEWTON_STEPS: usize = 50;
 const STEP_MAX: f64 = 2.0;
-
-fn log_shares(weights: &[f64], smoothing: f64) -> Vec<f64> {
-    let total: f64 = weights.iter().sum();
-    let total = if total > 0.0 { total } else { 1.0 };
-    weights.iter().map(|weight| (weight / total + smoothing).ln()).collect()
-}
-
-/// Probabilities from scores, without overflow.
-pub fn softmax(scores: &[f64]) -> Vec<f64> {
-    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let exps: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
-    let sum: f64 = exps.iter().sum();
-    exps.into_iter().map(|exp| exp / sum).collect()
-}
 
 /// `x` in `a x = b` by elimination with pivots; a few unknowns. What does not matter comes out as 0.
 fn solve(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
@@ -272,7 +214,7 @@ mod tests {
                 (weights, truth)
             })
             .collect();
-        let fitted = ShareCalibration::fit(&answers, 0.01);
+        let fitted = fit_shares(&answers, 0.01);
         assert!((fitted.slope - 2.0).abs() < 0.1, "{fitted:?}");
         assert!(
             (fitted.offsets[1] - 0.7).abs() < 0.1 && (fitted.offsets[2] + 0.5).abs() < 0.1,

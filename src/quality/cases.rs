@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::split::Union;
-use crate::domain::{ClassLabel, PatientKeys, Record};
+use crate::domain::{ClassLabel, Group, Key, OnePer, PatientKeys, Record, Union};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index;
 use crate::search::Version;
@@ -16,12 +15,14 @@ pub struct Case {
     pub record: Arc<Record>,
     /// Index into [`Cases::classes`].
     pub class: usize,
-    /// What is kept together: the patient, and copies of a picture.
+    /// What is kept together: the patient, the study, and copies of a picture.
     pub group: usize,
     /// The patient, as a number; absent when unknown.
     pub patient: Option<usize>,
-    /// The picture, as a number: equal pixels, and near duplicates once they are known, are one.
+    /// The picture, as a number: equal pixels, links of the archive, and near duplicates once they are known, are one.
     pub picture: usize,
+    /// Who it stands for in an answer.
+    pub stands_for: Group,
     /// Index into [`Cases::sources`].
     pub source: Option<usize>,
     /// It can be found.
@@ -63,7 +64,7 @@ impl Cases {
             ));
         }
         let mut without_label = 0;
-        let mut found: Vec<(Arc<Record>, Vec<f32>, bool)> = Vec::new();
+        let mut found: Vec<(Arc<Record>, Vec<f32>, bool, Group)> = Vec::new();
         for (version, indexed) in [(Some(archive), true), (queries, false)] {
             let Some(version) = version else { continue };
             for spot in version.state.live() {
@@ -72,7 +73,9 @@ impl Cases {
                     without_label += 1;
                     continue;
                 }
-                found.push((Arc::clone(record), version.unit_at(spot)?.as_slice().to_vec(), indexed));
+                let stands_for = version.snapshot.group(record, OnePer::Picture);
+                let vector = version.unit_at(spot)?.as_slice().to_vec();
+                found.push((Arc::clone(record), vector, indexed, stands_for));
             }
         }
         // So that an item's number stands for the bytes of its id in the order of hits.
@@ -87,7 +90,7 @@ impl Cases {
             numbered(records.iter().map(|record| patient(record))),
             equal_pictures(&records),
         );
-        let groups = groups(&patients, &pictures);
+        let groups = groups(&patients, &records, &pictures);
         let mut cases = Self {
             sources,
             items: Vec::with_capacity(found.len()),
@@ -96,7 +99,7 @@ impl Cases {
             vectors: Vec::with_capacity(found.len() * space.dimension),
             classes,
         };
-        for (at, (record, vector, indexed)) in found.into_iter().enumerate() {
+        for (at, (record, vector, indexed, stands_for)) in found.into_iter().enumerate() {
             let class = record
                 .class
                 .as_ref()
@@ -112,6 +115,7 @@ impl Cases {
                 group: groups[at],
                 patient: patients[at],
                 picture: pictures[at],
+                stands_for,
                 indexed,
                 asked: queries.is_none() || !indexed,
                 record,
@@ -149,7 +153,8 @@ impl Cases {
         pairs.for_each(|(a, b)| union.join(a, b));
         let pictures = union.sets();
         let patients: Vec<Option<usize>> = self.items.iter().map(|case| case.patient).collect();
-        let groups = groups(&patients, &pictures);
+        let records: Vec<&Record> = self.items.iter().map(|case| case.record.as_ref()).collect();
+        let groups = groups(&patients, &records, &pictures);
         for (case, (picture, group)) in self.items.iter_mut().zip(pictures.into_iter().zip(groups)) {
             (case.picture, case.group) = (picture, group);
         }
@@ -221,14 +226,18 @@ fn patient(record: &Record) -> Option<[u8; 16]> {
     PatientKeys::of(record).map(|keys| keys.id.0)
 }
 
-/// Images of equal pixels or of one file, as numbers: what was indexed without its pictures is known by its files alone.
+/// Images of equal pixels, of one file, or that the archive knows as copies, as numbers: what was indexed without its pictures is known by its files
+/// alone.
 fn equal_pictures(records: &[&Record]) -> Vec<usize> {
     let mut union = Union::new(records.len());
-    let mut first = BTreeMap::new();
+    let (mut first, mut by_id) = (BTreeMap::new(), BTreeMap::new());
     for (at, record) in records.iter().enumerate() {
         let files = record.aliases.iter().map(|alias| alias.file_key);
         for key in files.chain([record.file_key]).chain(record.pixel_key) {
             union.join(*first.entry(key.0).or_insert(at), at);
+        }
+        for id in record.near_identical_to.into_iter().chain([record.id]) {
+            union.join(*by_id.entry(id).or_insert(at), at);
         }
     }
     union.sets()
@@ -244,13 +253,22 @@ fn numbered(keys: impl Iterator<Item = Option<[u8; 16]>>) -> Vec<Option<usize>> 
     .collect()
 }
 
-/// Images of one patient, and copies of one picture, in one group; closed over both.
-fn groups(patients: &[Option<usize>], pictures: &[usize]) -> Vec<usize> {
+/// Studies of an image and of its further files.
+pub(super) fn studies(record: &Record) -> impl Iterator<Item = Key> {
+    let aliases = record.aliases.iter().filter_map(|alias| alias.study);
+    aliases.chain(record.study)
+}
+
+/// Images of one patient, of one study, and copies of one picture, in one group; closed over all three.
+fn groups(patients: &[Option<usize>], records: &[&Record], pictures: &[usize]) -> Vec<usize> {
     let mut union = Union::new(pictures.len());
-    let (mut by_patient, mut by_picture) = (BTreeMap::new(), BTreeMap::new());
+    let (mut by_patient, mut by_study, mut by_picture) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (at, (patient, picture)) in patients.iter().zip(pictures).enumerate() {
         if let Some(patient) = patient {
             union.join(*by_patient.entry(patient).or_insert(at), at);
+        }
+        for study in studies(records[at]) {
+            union.join(*by_study.entry(study).or_insert(at), at);
         }
         union.join(*by_picture.entry(picture).or_insert(at), at);
     }
@@ -267,7 +285,12 @@ pub(super) mod tests {
         let dimension = items[0].3.len();
         let patients: Vec<Option<usize>> = items.iter().map(|item| (item.1 > 0).then_some(item.1.into())).collect();
         let pictures: Vec<usize> = (0..items.len()).collect();
-        let groups = groups(&patients, &pictures);
+        let nothing = Record::bare(
+            ImageId::new(Slot(0), Key([0; 16])),
+            Key([0; 16]),
+            "2026-01-01T00:00:00Z",
+        );
+        let groups = groups(&patients, &vec![&nothing; items.len()], &pictures);
         let class = |at: usize| ClassLabel::parse(&format!("class {at}")).unwrap();
         let classes = items.iter().map(|item| item.0).max().unwrap() + 1;
         let sources = items.iter().map(|item| item.2).max().unwrap() + 1;
@@ -279,6 +302,7 @@ pub(super) mod tests {
             record.class = Some(class(item.0));
             record.patient = (item.1 > 0).then_some(Key([item.1; 16]));
             Case {
+                stands_for: Group::of(&record),
                 record: Arc::new(record),
                 class: item.0,
                 group: groups[at],
@@ -302,9 +326,23 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn patients_and_equal_pixels_make_groups_together() {
-        let patients = [Some(0), Some(0), None, Some(1), None];
-        assert_eq!(groups(&patients, &[0, 1, 1, 2, 3]), [0, 0, 0, 3, 4]);
+    fn patients_studies_and_equal_pixels_make_groups_together() {
+        let record = |study: Option<u8>| {
+            let mut record = Record::bare(
+                ImageId::new(Slot(0), Key([0; 16])),
+                Key([0; 16]),
+                "2026-01-01T00:00:00Z",
+            );
+            record.study = study.map(|study| Key([study; 16]));
+            record
+        };
+        let patients = [Some(0), Some(0), None, Some(1), None, None];
+        let of = |studies: [Option<u8>; 6]| {
+            let records = studies.map(record);
+            groups(&patients, &records.each_ref(), &[0, 1, 1, 2, 3, 4])
+        };
+        assert_eq!(of([None; 6]), [0, 0, 0, 3, 4, 5]);
+        assert_eq!(of([None, None, Some(7), None, Some(8), Some(7)]), [0, 0, 0, 3, 4, 0]);
     }
 
     #[test]

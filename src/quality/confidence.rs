@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 
 use super::asked::Asked;
-use super::calibration::{ShareCalibration, brier, ece, ece_by_chance, reliability};
+use super::calibration::{brier, ece, ece_by_chance, fit_shares, reliability};
 use super::cases::Cases;
-use super::conformal::{ClassScores, prediction_set, strangeness};
+use super::conformal::ClassScores;
 use super::evaluation::{ClassCoverage, ConfidenceReport, PrecisionRecall, PredictionSets, Reliability, Selective};
 use super::separation::{auroc, selective_accuracy};
 use super::views::{Plan, Round};
+use crate::domain::{ShareCalibration, prediction_set, strangeness};
+use crate::search::calibrate::SET_SIZE_MAX;
 
 /// The levels at which sets are made.
 pub const LEVELS: [f64; 2] = [0.9, 0.95];
-/// A set of so many classes says nothing, or of all classes if these are fewer.
-pub const SET_SIZE_MAX: usize = 3;
 
 /// Added to every share before its logarithm: as if each class had a twentieth of a vote among ten.
-const SMOOTHING: f64 = 0.005;
+pub(super) const SMOOTHING: f64 = 0.005;
 /// Points of a curve.
 const POINTS: usize = 100;
 /// Draws from the probabilities for what chance makes of the calibration error.
@@ -124,7 +124,7 @@ fn fit(cases: &Cases, asked: &Asked, round: &Round, without: Option<usize>) -> S
     if answers.is_empty() {
         return ShareCalibration::none(cases.classes.len(), SMOOTHING);
     }
-    ShareCalibration::fit(&answers, SMOOTHING)
+    fit_shares(&answers, SMOOTHING)
 }
 
 impl Tests {
@@ -296,8 +296,8 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::calibration::softmax;
     use super::*;
+    use crate::domain::softmax;
 
     #[test]
     fn thinning_keeps_the_end() {

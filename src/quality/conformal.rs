@@ -7,11 +7,6 @@
 
 use std::collections::BTreeMap;
 
-/// How strange a class is for an image: 0 when its probability is 1.
-pub fn strangeness(probability: f64) -> f64 {
-    1.0 - probability
-}
-
 /// What the images of one class say about it: (group, strangeness of their own class), in any order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ClassScores {
@@ -30,12 +25,12 @@ impl ClassScores {
     }
 
     /// The greatest strangeness with which the class is still in the set, so that a new group's images have it in theirs with probability
-    /// `1 - alpha`. `None` when there are too few groups to say so: fewer than `1 / alpha - 1`, which is 19 at 95 %.
+    /// `1 - alpha`. `None` when there are too few groups to say so: fewer than [`GROUPS_MIN`], or than `1 / alpha - 1`.
     pub fn threshold(&self, alpha: f64) -> Option<f64> {
         let groups = self.groups.len();
         // The new group is one of `groups + 1` equals, and the strangest possible.
         let wanted = (1.0 - alpha) * (groups + 1) as f64;
-        if wanted > groups as f64 + ROUNDING {
+        if groups < GROUPS_MIN || wanted > groups as f64 + ROUNDING {
             return None;
         }
         let mut weighted: Vec<(f64, f64)> = Vec::new();
@@ -54,15 +49,10 @@ impl ClassScores {
     }
 }
 
+/// Fewer groups than this say nothing at any level: they are what 95 % takes, and a threshold of fewer differs much from one draw to the next.
+pub const GROUPS_MIN: usize = 19;
 /// Sums of shares of one are not exactly one.
 const ROUNDING: f64 = 1e-9;
-
-/// The classes that can't be ruled out, by the threshold of each. Nothing is known of a class without one, so that it is in every set.
-pub fn prediction_set(probabilities: &[f64], thresholds: &[Option<f64>]) -> Vec<usize> {
-    (0..probabilities.len())
-        .filter(|&class| thresholds[class].is_none_or(|threshold| strangeness(probabilities[class]) <= threshold))
-        .collect()
-}
 
 #[cfg(test)]
 mod tests {
@@ -77,9 +67,11 @@ mod tests {
     }
 
     #[test]
-    fn nineteen_groups_are_needed_for_ninety_five_percent() {
+    fn nineteen_groups_are_needed() {
         let few: Vec<_> = (0..18).map(|group| (group, group as f64)).collect();
-        assert_eq!(scores(&few).threshold(0.05), None);
+        for alpha in [0.05, 0.1, 0.5] {
+            assert_eq!(scores(&few).threshold(alpha), None);
+        }
         let enough: Vec<_> = (0..19).map(|group| (group, group as f64)).collect();
         assert_eq!(scores(&enough).threshold(0.05), Some(18.0));
         assert_eq!(scores(&enough).threshold(0.1), Some(17.0));
@@ -91,15 +83,6 @@ mod tests {
         let mut many: Vec<_> = (0..19).map(|group| (group, 0.0)).collect();
         many.extend((0..1000).map(|_| (19, 1.0)));
         assert_eq!(scores(&many).threshold(0.1), Some(0.0));
-    }
-
-    #[test]
-    fn a_set_is_what_is_not_ruled_out() {
-        let thresholds = [Some(0.5), Some(0.95), None];
-        assert_eq!(prediction_set(&[0.6, 0.3, 0.1], &thresholds), [0, 1, 2]);
-        assert_eq!(prediction_set(&[0.2, 0.01, 0.79], &thresholds), [2]);
-        assert_eq!(prediction_set(&[0.2, 0.01, 0.79], &[Some(0.5); 3]), [2]);
-        assert_eq!(prediction_set(&[0.4, 0.3, 0.3], &[Some(0.5); 3]), [0usize; 0]);
     }
 
     proptest! {

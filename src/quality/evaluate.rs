@@ -13,6 +13,7 @@ use super::evaluation::{
 use super::figures::{Decided, retrieval};
 use super::floors::Floors;
 use super::learned::{Candidate, Learner, choices};
+use super::masked::{Masked, controls};
 use super::metric::FitSettings;
 use super::recall::recall;
 use super::separation::{auroc, false_positives_at};
@@ -56,6 +57,8 @@ pub struct Subject {
     pub cases: Cases,
     /// The same as 32×32 grey values, or why not.
     pub thumbnails: std::result::Result<Cases, String>,
+    /// The queries with a part of each blacked out, or why there are none.
+    pub masked: std::result::Result<Vec<Masked>, String>,
     /// Their small pictures.
     pub pictures: Pictures,
     /// Images that are near duplicates of another one, where there are pictures to tell.
@@ -152,9 +155,14 @@ pub fn evaluate(subject: &Subject, settings: &Settings, done: impl Fn() + Sync) 
         selective: tests.selective(cases),
         precision_recall: tests.precision_recall(cases),
         shortcuts: guards.shortcuts(),
+        controls: match &subject.masked {
+            Ok(masked) => Available::Yes(controls(cases, masked, asking, settings.resamples)),
+            Err(why) => Available::no(why),
+        },
         leakage: guards.leakage(),
         outside: outside(subject, &plan, &asked, &items, asking, learner.as_ref())?,
         index: recall(cases, settings.vote)?,
+        explanations: None,
         hardest: hardest(subject, &plan, &asked, &tests),
         notes: notes(subject, settings),
     })

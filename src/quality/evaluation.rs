@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::calibration::Bin;
 
 /// The whole report.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Who was asked about whom.
     pub protocol: Protocol,
@@ -29,12 +29,17 @@ pub struct Evaluation {
     pub precision_recall: Vec<PrecisionRecall>,
     /// What a shortcut could explain.
     pub shortcuts: Available<Shortcuts>,
+    /// How much is still found with a part of each query blacked out.
+    pub controls: Available<Controls>,
     /// What same patients and duplicates in the archive would have added; the first is with every guard.
     pub leakage: Vec<Leakage>,
     /// Families of images that do not belong here, and whether they are told apart.
     pub outside: Vec<Outside>,
     /// The graphs against the exact scan.
     pub index: Available<IndexReport>,
+    /// Whether heat maps point at what makes images alike; absent unless asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explanations: Option<Available<Explanations>>,
     /// The confident mistakes, worst first.
     pub hardest: Vec<HardCase>,
     /// What a reader has to know, in sentences.
@@ -42,7 +47,7 @@ pub struct Evaluation {
 }
 
 /// A part of the report, or why there is none.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Available<T> {
     /// It is there.
@@ -64,7 +69,7 @@ impl<T> Available<T> {
 }
 
 /// Who was asked about whom.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Protocol {
     /// What was evaluated: an archive's name, or a folder's.
     pub what: String,
@@ -107,7 +112,7 @@ pub struct Protocol {
 }
 
 /// How a metric was learned.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LearnedMetric {
     /// In words.
     pub method: String,
@@ -116,7 +121,7 @@ pub struct LearnedMetric {
 }
 
 /// One choice.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Chosen {
     /// The space of the vectors that were learned from.
     pub space: String,
@@ -127,7 +132,7 @@ pub struct Chosen {
 }
 
 /// Near duplicates among the images.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Copies {
     /// Images that are a near duplicate of another one.
     pub images: usize,
@@ -136,7 +141,7 @@ pub struct Copies {
 }
 
 /// One class.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ClassCount {
     /// Its name.
     pub class: String,
@@ -149,7 +154,7 @@ pub struct ClassCount {
 }
 
 /// A figure with the interval in which 95 % of the resamples by group lie.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// Mean over the seeds, all images as they are.
     pub value: f64,
@@ -160,7 +165,7 @@ pub struct Interval {
 }
 
 /// One way of scoring a list.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RetrievalFigure {
     /// For example `P@10`.
     pub name: String,
@@ -173,7 +178,7 @@ pub struct RetrievalFigure {
 }
 
 /// How good the vote is.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Decisions {
     /// Share of right suggestions; no suggestion is a wrong one.
     pub accuracy: Option<Interval>,
@@ -190,7 +195,7 @@ pub struct Decisions {
 }
 
 /// One class against all others.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ClassDecisions {
     /// Its name.
     pub class: String,
@@ -203,7 +208,7 @@ pub struct ClassDecisions {
 }
 
 /// What a method that knows less reaches on the same split.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Floor {
     /// For example `32×32 grey thumbnail`.
     pub name: String,
@@ -214,7 +219,7 @@ pub struct Floor {
 }
 
 /// The figures of a floor.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FloorFigures {
     /// Share of right suggestions.
     pub accuracy: Option<Interval>,
@@ -229,7 +234,7 @@ pub struct FloorFigures {
 }
 
 /// Probabilities of the vote as it is, and calibrated on groups that were not asked about.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ConfidenceReport {
     /// The share of the votes, taken as a probability.
     pub raw: Reliability,
@@ -240,7 +245,7 @@ pub struct ConfidenceReport {
 }
 
 /// How far probabilities are right.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reliability {
     /// Expected calibration error over ten bins of equal mass.
     pub ece: f64,
@@ -253,7 +258,7 @@ pub struct Reliability {
 }
 
 /// Conformal prediction sets at one level.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PredictionSets {
     /// The share of each class's patients that is promised to find the class in its set, for example 0.9.
     pub level: f64,
@@ -272,7 +277,7 @@ pub struct PredictionSets {
 }
 
 /// One class at one level.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ClassCoverage {
     /// Its name.
     pub class: String,
@@ -283,7 +288,7 @@ pub struct ClassCoverage {
 }
 
 /// Answers in order of confidence.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Selective {
     /// (share answered, error rate among them), from the most confident on; at most 100 points.
     pub risk_coverage: Vec<(f64, f64)>,
@@ -298,7 +303,7 @@ pub struct Selective {
 }
 
 /// One class's images, looked for by its calibrated probability.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PrecisionRecall {
     /// The class.
     pub class: String,
@@ -311,7 +316,7 @@ pub struct PrecisionRecall {
 }
 
 /// What a shortcut could explain.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Shortcuts {
     /// Share of queries whose source is that of most of their neighbors.
     pub source_accuracy: Option<f64>,
@@ -327,7 +332,7 @@ pub struct Shortcuts {
 }
 
 /// Classes told apart within one source.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SourceMatched {
     /// The source.
     pub source: String,
@@ -340,7 +345,7 @@ pub struct SourceMatched {
 }
 
 /// One source, asked about among all others.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LeftOut {
     /// The source.
     pub source: String,
@@ -352,8 +357,36 @@ pub struct LeftOut {
     pub balanced_accuracy: Option<Interval>,
 }
 
+/// Queries with a part of the picture blacked out, beside the same with the whole picture.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Controls {
+    /// Balanced accuracy without knowledge.
+    pub by_guessing: f64,
+    /// Images that were asked about so: those whose file was there.
+    pub queries: usize,
+    /// The whole picture first.
+    pub rows: Vec<Control>,
+}
+
+/// One way of blacking out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Control {
+    /// For example `border only`.
+    pub name: String,
+    /// What is left to see.
+    pub sees: String,
+    /// Share of right suggestions.
+    pub accuracy: Option<Interval>,
+    /// Mean sensitivity of the classes.
+    pub balanced_accuracy: Option<Interval>,
+    /// By how much the balanced accuracy of the whole pictures is above this, on the same resamples.
+    pub below_whole: Option<Interval>,
+    /// The share of the balanced accuracy above guessing that remains: 1 all, 0 none. Absent where the whole pictures reach no more than guessing.
+    pub remains: Option<f64>,
+}
+
 /// Each image asked about in the whole archive, with every guard (the first of them) or without one.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Leakage {
     /// Which guards, in words.
     pub guards: String,
@@ -366,7 +399,7 @@ pub struct Leakage {
 }
 
 /// One family of images that do not belong here.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Outside {
     /// Its name.
     pub family: String,
@@ -379,7 +412,7 @@ pub struct Outside {
 }
 
 /// The graphs against the exact scan.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct IndexReport {
     /// Share of the exact ten that the graphs find too.
     pub recall_at_10: f64,
@@ -391,8 +424,40 @@ pub struct IndexReport {
     pub graphs: String,
 }
 
+/// Heat maps, measured by insertion and deletion beside maps that know nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Explanations {
+    /// How the maps came about: `cells` or `occlusion`.
+    pub method: String,
+    /// Images that were explained, each with its nearest of another group.
+    pub images: usize,
+    /// Equal steps in which each was revealed and covered.
+    pub steps: usize,
+    /// Orders by lot behind the random map's figures, for each image.
+    pub random_orders: usize,
+    /// The explanation first.
+    pub maps: Vec<MapFigures>,
+}
+
+/// How much of the similarity comes, and goes, with the places that a map names first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MapFigures {
+    /// `explanation`, `random`, or one of the ways to follow a uniform map: `uniform, faded`, `uniform, by rows`, `uniform, dotted`.
+    pub name: String,
+    /// What it knows.
+    pub sees: String,
+    /// Mean cosine to the neighbor while the blurred image is revealed: larger is better.
+    pub insertion: Option<Interval>,
+    /// Mean cosine while the image is covered with its mean colour: smaller is better.
+    pub deletion: Option<Interval>,
+    /// By how much the explanation's insertion is larger, image by image; absent for itself.
+    pub insertion_below_explanation: Option<Interval>,
+    /// By how much the explanation's deletion is smaller, image by image; absent for itself.
+    pub deletion_above_explanation: Option<Interval>,
+}
+
 /// A confident mistake.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HardCase {
     /// The query.
     pub query: Picture,
@@ -405,7 +470,7 @@ pub struct HardCase {
 }
 
 /// An image as the report shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Picture {
     /// Its id in the archive.
     pub id: String,

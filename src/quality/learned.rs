@@ -307,7 +307,7 @@ impl<'a> Judged<'a> {
     }
 }
 
-fn scatter(cases: &Cases, items: &[usize]) -> Result<Scatter> {
+pub(super) fn scatter(cases: &Cases, items: &[usize]) -> Result<Scatter> {
     let vectors: Vec<&[f32]> = items.iter().map(|&item| cases.vector(item)).collect();
     let classes: Vec<usize> = items.iter().map(|&item| cases.items[item].class).collect();
     Scatter::new(&vectors, &classes).map_err(refused)
@@ -317,7 +317,7 @@ fn refused(error: FitError) -> Error {
     Error::new(ErrorKind::InvalidRequest, format!("no metric can be learned: {error}"))
 }
 
-fn mapped(cases: &Cases, metric: &Metric) -> Cases {
+pub(super) fn mapped(cases: &Cases, metric: &Metric) -> Cases {
     let items: Vec<usize> = (0..cases.items.len()).collect();
     let vectors: Vec<Vec<f32>> = items
         .par_iter()

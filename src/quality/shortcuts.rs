@@ -188,6 +188,10 @@ impl Guards<'_> {
             of("without excluding the query's patient", Rule::WithSamePatient),
             of("without excluding copies of the query's picture", Rule::WithCopies),
             of("without excluding either", Rule::WithBoth),
+            of(
+                "with every guard, each copy of a picture with its own vote",
+                Rule::EachCopy,
+            ),
         ]
     }
 }

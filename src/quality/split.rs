@@ -50,49 +50,10 @@ pub fn folds(groups: &[usize], classes: &[usize], folds: usize, seed: u64) -> Ve
     fold_of
 }
 
-/// Joins what belongs together: equal patients, pairs of duplicates.
-#[derive(Debug, Clone)]
-pub struct Union {
-    parent: Vec<usize>,
-}
-
-impl Union {
-    /// `count` sets of one.
-    pub fn new(count: usize) -> Self {
-        Self {
-            parent: (0..count).collect(),
-        }
-    }
-
-    /// The set that `item` is in, named by its smallest member.
-    pub fn find(&mut self, item: usize) -> usize {
-        let mut root = item;
-        while self.parent[root] != root {
-            root = self.parent[root];
-        }
-        let mut at = item;
-        while self.parent[at] != root {
-            at = std::mem::replace(&mut self.parent[at], root);
-        }
-        root
-    }
-
-    /// Makes one set of two.
-    pub fn join(&mut self, a: usize, b: usize) {
-        let (a, b) = (self.find(a), self.find(b));
-        // The smallest member names the set, whatever the order of joins.
-        self.parent[a.max(b)] = a.min(b);
-    }
-
-    /// The set of every item.
-    pub fn sets(mut self) -> Vec<usize> {
-        (0..self.parent.len()).map(|item| self.find(item)).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Union;
     use proptest::prelude::*;
 
     proptest! {

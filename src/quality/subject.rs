@@ -8,13 +8,16 @@ use base64::engine::general_purpose::STANDARD;
 use rayon::prelude::*;
 
 use super::cases::Cases;
-use super::duplicates::{Cluster, Compared, Duplicates, Pair, clusters, near};
+use super::duplicates::{Cluster, Duplicates};
 use super::evaluation::{Available, Copies, Picture};
 use crate::archive::Archive;
-use crate::domain::{ClassLabel, Embedding, ImageId, PackRef, PatientKeys, Record, UNLABELLED};
+use crate::domain::{
+    Appearance, Appearances, ClassLabel, Embedding, ImageId, PackRef, PatientKeys, Record, UNLABELLED,
+};
 use crate::embed::{Backend as _, ThumbnailBackend};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::{Decoder, Fingerprint, NEAR_DUPLICATE, to_eight_bit};
+use crate::imaging::{Decoder, NEAR_DUPLICATE, appearance, to_eight_bit};
+use crate::ingest::copies::{self, Compared, Pair, clusters, near};
 use crate::search::{Version, prepare};
 
 /// An archive with one of its versions.
@@ -100,7 +103,7 @@ impl Pictures {
         if compared.iter().all(Option::is_none) {
             return Available::no("no pictures are kept");
         }
-        let pairs = near(&compared, cases.vectors(), cases.dimension(), NEAR_DUPLICATE, done);
+        let pairs = near(&compared, cases.vectors(), cases.dimension(), 0, NEAR_DUPLICATE, done);
         // An image that is asked about and in the archive too is no duplicate of itself.
         let other = |pair: &&Pair| cases.items[pair.a].record.id != cases.items[pair.b].record.id;
         let copies: BTreeSet<usize> = pairs.iter().filter(other).flat_map(|pair| [pair.a, pair.b]).collect();
@@ -113,9 +116,19 @@ impl Pictures {
 
     /// What an image is compared by with others; none without a picture that can be read.
     pub fn compared(&self, id: ImageId, decoder: &Decoder) -> Option<Compared> {
-        let decoded = decoder.decode(self.0.get(&id)?).ok()?;
-        let (picture, _) = to_eight_bit(&decoded.raster).ok()?;
-        Some(Compared::of(Fingerprint::of(&picture)))
+        Compared::of_thumbnail(self.0.get(&id)?, decoder)
+    }
+
+    /// What they look like at a glance; `None` where there are none.
+    pub fn appearances(&self, decoder: &Decoder) -> Option<Appearances> {
+        let pictures: Vec<&bytes::Bytes> = self.0.values().collect();
+        let of_one = |png: &&bytes::Bytes| {
+            let decoded = decoder.decode(png).ok()?;
+            let (picture, _) = to_eight_bit(&decoded.raster).ok()?;
+            Some(appearance(&picture))
+        };
+        let seen: Vec<Option<Appearance>> = pictures.par_iter().map(of_one).collect();
+        Appearances::of(seen.into_iter().flatten())
     }
 
     /// One as a `data:` URL.
@@ -164,17 +177,13 @@ pub async fn duplicates(
     let mut spots: Vec<(usize, u32)> = version.state.live().collect();
     spots.sort_by_key(|&spot| version.state.at(spot).id);
     let records: Vec<&Arc<Record>> = spots.iter().map(|&spot| version.state.at(spot)).collect();
-    let pictures = Pictures::read(records.iter().copied(), &[opened]).await?;
-    let compared: Vec<Option<Compared>> = records
-        .par_iter()
-        .map(|record| pictures.compared(record.id, decoder))
-        .collect();
+    let compared = copies::compared(&opened.archive, &version.state, &spots, decoder).await;
     let mut vectors = Vec::new();
     for &spot in &spots {
         vectors.extend_from_slice(version.unit_at(spot)?.as_slice());
     }
     let dimension = version.state.manifest.space.dimension;
-    let mut pairs = near(&compared, &vectors, dimension, similarity_min, done);
+    let mut pairs = near(&compared, &vectors, dimension, 0, similarity_min, done);
     let known: BTreeSet<(usize, usize)> = pairs.iter().map(|pair| (pair.a, pair.b)).collect();
     let mut by_pixels = BTreeMap::new();
     for (at, record) in records.iter().enumerate() {
@@ -199,6 +208,8 @@ pub async fn duplicates(
     for pair in pairs {
         own[cluster_of[pair.a]].push(pair);
     }
+    let shown = members.iter().flatten().map(|&item| records[item]);
+    let pictures = Pictures::read(shown, &[opened]).await?;
     let mut clusters: Vec<Cluster> = (members.iter().zip(own))
         .map(|(members, own)| cluster(&records, members, &own, &pictures))
         .collect();
@@ -209,6 +220,10 @@ pub async fn duplicates(
         images: records.len(),
         further_files: records.iter().map(|record| record.aliases.len()).sum(),
         without_picture: compared.iter().filter(|compared| compared.is_none()).count(),
+        compared: (records.iter().zip(&compared))
+            .filter(|(_, compared)| compared.is_some())
+            .map(|(record, _)| record.id)
+            .collect(),
         similarity_min,
         clusters,
     })

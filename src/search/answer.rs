@@ -1,12 +1,15 @@
 //! What a search returns to its caller: everything that explains how the answer came about.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Warning;
-use crate::archive::MetricEntry;
-use crate::domain::{Ask, ClassLabel, Coverage, ImageId, Ranking, Region, Space, SpaceId, Verdict, Window};
+use crate::archive::{CalibrationEntry, MetricEntry};
+use crate::domain::{
+    Ask, Calibration, ClassLabel, Coverage, ImageId, Ranking, Region, Space, SpaceId, Verdict, Window,
+};
 
 /// An image as it came, with whose it is if the client says so. `Debug` shows sizes only: bytes and identities are never logged.
 #[derive(Clone)]
@@ -117,8 +120,10 @@ pub struct Overview {
     pub images: usize,
     /// Images with a class.
     pub labelled: usize,
-    /// Images whose label does not vote because the same pixels stand under another class.
+    /// Images whose label does not vote because another copy of the picture stands under another class.
     pub conflicts: usize,
+    /// Images that are a copy of another one.
+    pub near_identical: usize,
     /// Graphs that can't be used, so that their classes are scanned.
     pub lost_graphs: usize,
     /// Images per class.
@@ -129,6 +134,8 @@ pub struct Overview {
     pub space: Space,
     /// The learned metric that it is searched by; absent: cosine.
     pub metric: Option<MetricEntry>,
+    /// The calibration of its votes, with what it says if it can be read.
+    pub calibration: Option<(CalibrationEntry, Option<Arc<Calibration>>)>,
     /// Made for showing the product.
     pub demo: bool,
     /// Its images were made by a program.

@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{Answer, AskedQuery, EmbeddedImage, Overview, Saturation, Timings, Upload};
+use super::calibrate::{Asked, Origin, calibrate};
 use super::prepare::{InModel, PreparedImage, Preparer};
 use super::served::{Served, Version};
 use super::{local, merge, vote, warn};
 use crate::archive::{Archive, Identity};
-use crate::domain::{Ask, Coverage, Embedding, ImageId, Key, PatientKeys, Query, Record, Region, SpaceId};
+use crate::domain::{
+    Appearance, Ask, Calibration, Coverage, Embedding, ImageId, Key, PatientKeys, Query, Record, Region, SpaceId,
+};
 use crate::embed::{Embedded, Embedder};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::{render, thumbnail_png};
+use crate::imaging::{appearance, render, thumbnail_png};
 use crate::telemetry::run_blocking;
 
 /// Most ids that one search may be made of.
@@ -25,6 +29,10 @@ const PREVIEW_PX_MAX: u32 = 1024;
 const ECHO_CHARACTERS_MAX: usize = 40;
 /// Images that are searched where the request is: at most half a millisecond of work.
 const INLINE_IMAGES_MAX: usize = 1000;
+/// Explanations at a time: one fills the model's batches, and searches need their places in its queue.
+const EXPLANATIONS_AT_ONCE: usize = 1;
+/// Explanations that are made or wait; one more is refused. Each keeps its upload's share of the memory for uploads.
+const EXPLANATIONS_MAX: usize = 4;
 /// Longest wait for memory to show a picture.
 const RENDER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for a version that is not served yet: a ready server has every version within two seconds.
@@ -52,7 +60,25 @@ pub struct Engine(Arc<Inner>);
 
 struct Inner {
     parts: Parts,
-    search_permits: Arc<tokio::sync::Semaphore>,
+    search_permits: Arc<Semaphore>,
+    explanation_permits: Arc<Semaphore>,
+    explanation_places: Arc<Semaphore>,
+}
+
+async fn turn(permits: &Arc<Semaphore>, deadline: Instant, too_late: &'static str) -> Result<OwnedSemaphorePermit> {
+    tokio::time::timeout_at(deadline.into(), Arc::clone(permits).acquire_owned())
+        .await
+        .map_err(|_| Error::new(ErrorKind::Deadline, too_late))?
+        .map_err(|_| Error::new(ErrorKind::Unavailable, "the server is stopping"))
+}
+
+/// What is known of a query beside its place in the index.
+struct AskedAbout {
+    origin: Origin,
+    /// What the model made of it, unless it is in the archive.
+    unit: Option<Embedding>,
+    /// What it looks like, where it is a whole image that can be told by it.
+    appearance: Option<Appearance>,
 }
 
 impl Engine {
@@ -72,8 +98,13 @@ impl Engine {
                 ),
             ));
         }
-        let search_permits = Arc::new(tokio::sync::Semaphore::new(parts.search_threads.max(1)));
-        Ok(Self(Arc::new(Inner { parts, search_permits })))
+        let search_permits = Arc::new(Semaphore::new(parts.search_threads.max(1)));
+        Ok(Self(Arc::new(Inner {
+            parts,
+            search_permits,
+            explanation_permits: Arc::new(Semaphore::new(EXPLANATIONS_AT_ONCE)),
+            explanation_places: Arc::new(Semaphore::new(EXPLANATIONS_MAX)),
+        })))
     }
 
     /// Finds the cases most similar to an image.
@@ -102,21 +133,45 @@ impl Engine {
             .await?;
         let whose = Whose::of(parts.archive.identity(), &upload, &image);
         let facts = image.facts.clone();
-        // Pixels are not needed any more, unless to be shown; nothing large waits for the model.
-        let preview = if upload.preview {
-            Some(run_blocking(move || thumbnail_png(&image.raster8, PREVIEW_PX_MAX)).await?)
+        // Pixels are not needed after this; nothing large waits for the model.
+        let ranged = |(_, calibration): (_, &Calibration)| calibration.appearances.is_some();
+        let glance = region.is_none() && version.calibration().is_ok_and(ranged);
+        let (appearance, preview) = if glance || upload.preview {
+            let look = move || {
+                let appearance = glance.then(|| appearance(&image.raster8));
+                let preview = upload.preview.then(|| thumbnail_png(&image.raster8, PREVIEW_PX_MAX));
+                Ok((appearance, preview.transpose()?))
+            };
+            run_blocking(look).await?
         } else {
             drop(image);
-            None
+            (None, None)
         };
         let embedded = pending.wait().await?;
-        let query = Query {
-            embedding: version.compared(&embedded.raw)?,
+        let unit = version.unit(&embedded.raw)?;
+        let mut query = Query {
+            embedding: version.snapshot.compared(unit.clone())?,
             patients: whose.patient.into_iter().collect(),
             studies: whose.study.into_iter().collect(),
             same_pixels: vec![whose.file_key, whose.pixel_key],
         };
-        let mut answer = self.search(version, query, ask, deadline).await?;
+        let files = version.state.by_file_key(whose.file_key);
+        let known: Vec<_> = files.chain(version.state.by_pixel_key(whose.pixel_key)).collect();
+        let copies = known
+            .iter()
+            .flat_map(|&spot| version.keys_of_copies(version.state.at(spot)));
+        query.same_pixels.extend(copies);
+        let origin = match region {
+            Some(_) => Origin::Region,
+            None if !known.is_empty() => Origin::Archive,
+            None => Origin::Image,
+        };
+        let asked_about = AskedAbout {
+            origin,
+            unit: Some(unit),
+            appearance,
+        };
+        let mut answer = self.search(version, query, ask, asked_about, deadline).await?;
         answer.query = AskedQuery {
             image: Some(facts),
             region,
@@ -153,9 +208,7 @@ impl Engine {
             embeddings.push(version.snapshot.compared(version.unit_at(spot)?)?);
             patients.extend(PatientKeys::of(record));
             studies.extend(record.study);
-            same_pixels.push(record.file_key);
-            same_pixels.extend(record.pixel_key);
-            same_pixels.extend(record.aliases.iter().map(|alias| alias.file_key));
+            same_pixels.extend(version.keys_of_copies(record));
         }
         let query = Query {
             embedding: Embedding::mean(&embeddings)?,
@@ -163,7 +216,12 @@ impl Engine {
             studies,
             same_pixels,
         };
-        self.search(version, query, ask, deadline).await
+        let asked_about = AskedAbout {
+            origin: Origin::Archive,
+            unit: None,
+            appearance: None,
+        };
+        self.search(version, query, ask, asked_about, deadline).await
     }
 
     /// Finds the cases most similar to a vector of `space`.
@@ -181,8 +239,14 @@ impl Engine {
                 ),
             ));
         }
-        let embedding = version.compared(&raw)?;
-        self.search(version, Query::of(embedding), ask, deadline).await
+        let unit = version.unit(&raw)?;
+        let query = Query::of(version.snapshot.compared(unit.clone())?);
+        let asked_about = AskedAbout {
+            origin: Origin::Vector,
+            unit: Some(unit),
+            appearance: None,
+        };
+        self.search(version, query, ask, asked_about, deadline).await
     }
 
     /// The vector of an image, raw as the model gives it.
@@ -224,12 +288,32 @@ impl Engine {
         Ok(version)
     }
 
+    /// A turn at searching, for as long as it is held: never more at once than there are threads for it.
+    pub(crate) async fn search_turn(&self, deadline: Instant) -> Result<OwnedSemaphorePermit> {
+        turn(&self.0.search_permits, deadline, "no search thread came free in time").await
+    }
+
+    /// A turn at explaining, for as long as it is held.
+    pub(super) async fn explanation_turn(&self, deadline: Instant) -> Result<[OwnedSemaphorePermit; 2]> {
+        let place = Arc::clone(&self.0.explanation_places).try_acquire_owned();
+        let full = |_| Error::new(ErrorKind::Overloaded, "too many explanations wait for the model");
+        let place = place.map_err(full)?;
+        let too_late = "the explanations before this one took too long";
+        let turn = turn(&self.0.explanation_permits, deadline, too_late).await?;
+        Ok([place, turn])
+    }
+
     /// Index, merge, vote, on a blocking thread unless the archive is tiny.
-    async fn search(&self, version: Arc<Version>, query: Query, ask: Ask, deadline: Instant) -> Result<Answer> {
-        let turn = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.0.search_permits).acquire_owned()).await;
-        let permit = turn
-            .map_err(|_| Error::new(ErrorKind::Deadline, "no search thread came free in time"))?
-            .map_err(|_| Error::new(ErrorKind::Unavailable, "the server is stopping"))?;
+    async fn search(
+        &self,
+        version: Arc<Version>,
+        query: Query,
+        ask: Ask,
+        about: AskedAbout,
+        deadline: Instant,
+    ) -> Result<Answer> {
+        let permit = self.search_turn(deadline).await?;
+        let query = refined(&version, query, &ask)?;
         let images = version.snapshot.images();
         let work = move || {
             let _permit = permit;
@@ -237,6 +321,15 @@ impl Engine {
             // One machine holds every shard, so that one leg is the whole plan; merge is what will join several.
             let ranking = merge::merge(vec![local::search(&version.snapshot, &query, &ask)?], ask.k);
             let verdict = vote::vote(&ranking, ask.vote, ask.k);
+            let asked = Asked {
+                ask: &ask,
+                origin: about.origin,
+                unit: about.unit.as_ref(),
+                appearance: about.appearance.as_ref(),
+                complete: true,
+                voting: version.snapshot.voting(),
+            };
+            let verdict = calibrate(verdict, &ranking, version.calibration(), &asked);
             let warnings = warn::warnings(&ranking.hits, &ask, version.snapshot.sources());
             let elapsed = ms(started.elapsed());
             let shards = version.state.manifest.shards.len();
@@ -282,6 +375,14 @@ impl Engine {
     /// An image's record.
     pub fn record(&self, id: ImageId) -> Option<Arc<Record>> {
         self.0.parts.served.current().state.record(id).cloned()
+    }
+
+    /// The other copies of an image's picture.
+    pub fn other_copies(&self, id: ImageId) -> Vec<ImageId> {
+        let version = self.0.parts.served.current();
+        let copies = version.snapshot.copies(id);
+        let others = copies.iter().flat_map(|copies| &copies.images);
+        others.copied().filter(|&other| other != id).collect()
     }
 
     /// Whether an image's label is kept out of votes because the same pixels stand under another class.
@@ -397,11 +498,26 @@ impl Whose {
     }
 }
 
-fn not_found(id: ImageId) -> Error {
+/// A query moved by examples, which are left out of the answer themselves.
+fn refined(version: &Version, mut query: Query, ask: &Ask) -> Result<Query> {
+    let mut embeddings = |ids: &[ImageId]| -> Result<Vec<Embedding>> {
+        let embedding = |&id: &ImageId| {
+            let spot = version.state.find(id).ok_or_else(|| not_found(id))?;
+            query.same_pixels.extend(version.keys_of_copies(version.state.at(spot)));
+            version.snapshot.compared(version.unit_at(spot)?)
+        };
+        ids.iter().map(embedding).collect()
+    };
+    let (liked, disliked) = (embeddings(&ask.liked)?, embeddings(&ask.disliked)?);
+    query.embedding = query.embedding.refined(&liked, &disliked)?;
+    Ok(query)
+}
+
+pub(super) fn not_found(id: ImageId) -> Error {
     Error::new(ErrorKind::NotFound, format!("this archive has no image `{id}`"))
 }
 
-fn not_kept() -> Error {
+pub(super) fn not_kept() -> Error {
     Error::new(
         ErrorKind::PixelsNotKept,
         "this archive did not keep the pixels of this image",

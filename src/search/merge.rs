@@ -7,7 +7,7 @@ use crate::domain::{ClassLabel, Hit, PathTaken, Ranking};
 /// The `k` best groups over all rankings, one hit a group and one an image, and the best hit of each class.
 ///
 /// Equal to sorting all hits, keeping the first of each group and image, and cutting off; so the order of the rankings doesn't matter,
-/// nor does merging them in parts (as long as an image belongs to one group, which placement by patient makes sure).
+/// nor does merging them in parts (as long as an image belongs to one group, which makes sure that shards are grouped by one version of the archive).
 pub fn merge(rankings: Vec<Ranking>, k: usize) -> Ranking {
     let mut merged = Ranking::default();
     let mut nearest: BTreeMap<ClassLabel, Hit> = BTreeMap::new();
@@ -35,7 +35,7 @@ pub fn merge(rankings: Vec<Ranking>, k: usize) -> Ranking {
     let (mut groups, mut images) = (HashSet::new(), HashSet::new());
     merged
         .hits
-        .retain(|hit| images.insert(hit.id()) && groups.insert(hit.group()));
+        .retain(|hit| images.insert(hit.id()) && groups.insert(hit.group));
     merged.hits.truncate(k);
     merged.nearest_per_class = nearest.into_values().collect();
     merged.nearest_per_class.sort_by(Hit::order);
@@ -45,17 +45,25 @@ pub fn merge(rankings: Vec<Ranking>, k: usize) -> Ranking {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{Group, ImageId};
     use crate::index::segment::tests::record;
     use proptest::prelude::*;
+
+    fn record_id(number: u32) -> ImageId {
+        record(number, None, None).id
+    }
 
     /// A hit whose record follows from its number, as an image has one record wherever it is found.
     fn hit(number: u32, similarity: i8) -> Hit {
         let class = [None, Some("A"), Some("B"), Some("Viral Pneumonia")][number as usize % 4];
         let patient = (!number.is_multiple_of(3)).then_some((number / 3 % 5) as u8);
+        let record = record(number, class, patient);
+        // Every fifth image is a copy of one picture of many patients, whatever its shard.
+        let joined = number.is_multiple_of(5).then_some(Group::Joined(record_id(0)));
+        let hit = Hit::alone(f32::from(similarity) / 8.0, record, class.is_some());
         Hit {
-            similarity: f32::from(similarity) / 8.0,
-            record: record(number, class, patient),
-            votes: class.is_some(),
+            group: joined.unwrap_or(hit.group),
+            ..hit
         }
     }
 
@@ -94,10 +102,7 @@ mod tests {
         hits.sort_by(Hit::order);
         let mut kept: Vec<Hit> = Vec::new();
         for hit in hits {
-            if !kept
-                .iter()
-                .any(|held| held.group() == hit.group() || held.id() == hit.id())
-            {
+            if !kept.iter().any(|held| held.group == hit.group || held.id() == hit.id()) {
                 kept.push(hit);
             }
         }

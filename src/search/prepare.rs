@@ -126,6 +126,11 @@ impl Preparer {
         }
     }
 
+    /// What reads pictures.
+    pub fn decoder(&self) -> Arc<Decoder> {
+        Arc::clone(&self.decoder)
+    }
+
     /// Room in memory for a picture of so many pixels. Waits for it no longer than `deadline`.
     ///
     /// # Errors
@@ -138,6 +143,16 @@ impl Preparer {
             .await
             .map_err(|_| Error::new(ErrorKind::Overloaded, "too many large pictures at the same time"))?
             .map_err(|_| Error::new(ErrorKind::Unavailable, "the server is stopping"))
+    }
+
+    /// The longer side of a picture, in pixels, as its file announces it.
+    ///
+    /// # Errors
+    /// `Damaged` when it announces none.
+    pub fn long_side(&self, bytes: &[u8]) -> Result<u32> {
+        let size = self.decoder.announced_size(bytes);
+        let (width, height) = size.ok_or_else(|| Error::new(ErrorKind::Damaged, "a kept picture is damaged"))?;
+        Ok(width.max(height))
     }
 
     /// One image, on a blocking thread unless that takes longer than the image itself, up to the model's queue. Waits for its turn no longer than `deadline`.
@@ -154,6 +169,47 @@ impl Preparer {
         coming: Announced,
         deadline: Instant,
     ) -> Result<InModel> {
+        let work = move |prepared: Prepared, bytes: &Bytes, memory| {
+            let Prepared {
+                input,
+                picture,
+                decode,
+                preprocess,
+            } = prepared;
+            let pending = coming.send(input, deadline)?;
+            // The model has it and goes first where both share a processor: what only the search needs is computed beside it.
+            std::thread::yield_now();
+            let mut image = picture.digest(bytes);
+            image._memory = Some(memory);
+            Ok(InModel {
+                image,
+                pending,
+                decode,
+                preprocess,
+            })
+        };
+        self.in_turn(bytes, region, deadline, work).await
+    }
+
+    /// One image, in the same way, for a caller that goes to the model itself.
+    ///
+    /// # Errors
+    /// As [`Preparer::run`].
+    ///
+    /// # Cancel safety
+    /// As [`Preparer::run`].
+    pub async fn prepare(&self, bytes: Bytes, region: Option<Region>, deadline: Instant) -> Result<Prepared> {
+        self.in_turn(bytes, region, deadline, |prepared, _, _| Ok(prepared))
+            .await
+    }
+
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        bytes: Bytes,
+        region: Option<Region>,
+        deadline: Instant,
+        then: impl FnOnce(Prepared, &Bytes, OwnedSemaphorePermit) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let memory = self.room(self.decoder.announced_pixels(&bytes), deadline).await?;
         let turn = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
         let permit = turn
@@ -163,23 +219,7 @@ impl Preparer {
         let at_once = decoder.is_quick(&bytes);
         let work = move || {
             let _permit = permit;
-            let Prepared {
-                input,
-                picture,
-                decode,
-                preprocess,
-            } = prepare(&decoder, &input, &bytes, region)?;
-            let pending = coming.send(input, deadline)?;
-            // The model has it and goes first where both share a processor: what only the search needs is computed beside it.
-            std::thread::yield_now();
-            let mut image = picture.digest(&bytes);
-            image._memory = Some(memory);
-            Ok(InModel {
-                image,
-                pending,
-                decode,
-                preprocess,
-            })
+            then(prepare(&decoder, &input, &bytes, region)?, &bytes, memory)
         };
         // A small picture is not worth another thread, nor its bytes the way to another core.
         if at_once {

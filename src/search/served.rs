@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::Overview;
+use super::calibrate::Known;
 use super::mapping::snapshot_input;
 use crate::archive::{Archive, GraphEntry, Manifest, State};
-use crate::domain::{ClassLabel, Embedding, ImageId, Metric, Record};
+use crate::domain::{Calibration, ClassLabel, Embedding, ImageId, Key, Metric, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{IndexSettings, Snapshot};
 use crate::telemetry::run_blocking;
@@ -28,12 +29,35 @@ pub struct Version {
     pub snapshot: Snapshot,
     /// What people are told about it.
     pub overview: Overview,
+    /// What its votes are worth, or why that is not known.
+    calibration: Calibrated,
 }
+
+/// A calibration with its short name, or why there is none.
+type Calibrated = std::result::Result<(String, Arc<Calibration>), &'static str>;
 
 impl Version {
     /// Whether an image has a class that does not vote, since the same pixels stand under another one.
     pub fn label_conflict(&self, record: &Record) -> bool {
         record.class.is_some() && !self.snapshot.votes(record)
+    }
+
+    /// Pseudonyms of the files and pixels of an image and of the other copies of its picture: what leaves out these is without the picture.
+    pub fn keys_of_copies(&self, record: &Record) -> Vec<Key> {
+        let copies = self.snapshot.copies(record.id);
+        let others = copies.iter().flat_map(|copies| &copies.images);
+        let others = others
+            .filter_map(|&id| self.state.record(id))
+            .flat_map(|record| record.own_keys());
+        record.own_keys().chain(others).collect()
+    }
+
+    /// What its votes are worth, or why that is not known.
+    pub fn calibration(&self) -> Known<'_> {
+        let known = self.calibration.as_ref();
+        known
+            .map(|(id, calibration)| (id.as_str(), &**calibration))
+            .map_err(|why| *why)
     }
 
     /// What a model gave, as this version compares it.
@@ -52,7 +76,11 @@ impl Version {
         self.unit(self.state.rows[object].vector(row))
     }
 
-    fn unit(&self, raw: &[f32]) -> Result<Embedding> {
+    /// What a model gave, at unit length.
+    ///
+    /// # Errors
+    /// As [`Embedding::from_raw`].
+    pub fn unit(&self, raw: &[f32]) -> Result<Embedding> {
         Embedding::from_raw(raw, self.state.manifest.space.dimension)
     }
 }
@@ -143,7 +171,8 @@ impl Version {
     /// `Unavailable`, `Damaged`.
     pub async fn as_embedded(archive: &Archive) -> Result<Self> {
         let state = Arc::new(State::load(archive).await?);
-        build(state, None, vec![], None, IndexSettings::default()).await
+        let calibration = Err("nothing learned is in use");
+        build(state, None, calibration, vec![], None, IndexSettings::default()).await
     }
 }
 
@@ -161,6 +190,7 @@ async fn index(
         })?),
         None => None,
     };
+    let calibration = calibration(archive, &state, previous.as_deref()).await?;
     let mut graphs = Vec::new();
     for entry in &state.manifest.graphs {
         let tried = previous.as_ref().is_some_and(|version| {
@@ -169,12 +199,36 @@ async fn index(
         let bytes = if tried { None } else { read_graph(archive, entry).await };
         graphs.push((entry.clone(), bytes));
     }
-    build(state, metric, graphs, previous, settings.clone()).await
+    build(state, metric, calibration, graphs, previous, settings.clone()).await
+}
+
+/// A calibration adds to an answer: a damaged one costs that, not the answer. One that can't be read now is waited for, like a metric: nothing would
+/// ask for it again before the next write.
+async fn calibration(archive: &Archive, state: &State, previous: Option<&Version>) -> Result<Calibrated> {
+    let Some(entry) = &state.manifest.calibration else {
+        return Ok(Err("this archive has no calibration"));
+    };
+    // What could not be read is tried again.
+    if let Some(previous) = previous
+        && previous.state.manifest.calibration.as_ref() == Some(entry)
+        && previous.calibration.is_ok()
+    {
+        return Ok(previous.calibration.clone());
+    }
+    match archive.read_calibration(entry).await {
+        Ok(calibration) => Ok(Ok((entry.id().to_owned(), Arc::new(calibration)))),
+        Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
+        Err(error) => {
+            tracing::error!(error = %error, "the calibration can't be read, answers are without confidence; `medsearch fit` makes another");
+            Ok(Err("the archive's calibration can't be read"))
+        }
+    }
 }
 
 async fn build(
     state: Arc<State>,
     metric: Option<Arc<Metric>>,
+    calibration: Calibrated,
     graphs: Vec<(GraphEntry, Option<Bytes>)>,
     previous: Option<Arc<Version>>,
     settings: IndexSettings,
@@ -183,11 +237,12 @@ async fn build(
         let previous = previous.as_ref().map(|version| &version.snapshot);
         let input = snapshot_input(&state, metric, graphs, previous);
         let snapshot = Snapshot::build(&input, previous, &settings)?;
-        let overview = overview(&state, &snapshot);
+        let overview = overview(&state, &snapshot, &calibration);
         Ok(Version {
             state,
             snapshot,
             overview,
+            calibration,
         })
     })
     .await
@@ -205,8 +260,12 @@ async fn read_graph(archive: &Archive, entry: &GraphEntry) -> Option<Bytes> {
 /// Sample queries that a demo archive offers.
 const SAMPLES: usize = 6;
 
-fn overview(state: &State, snapshot: &Snapshot) -> Overview {
+fn overview(state: &State, snapshot: &Snapshot, calibration: &Calibrated) -> Overview {
     let manifest = &state.manifest;
+    let calibration = calibration
+        .as_ref()
+        .ok()
+        .map(|(_, calibration)| Arc::clone(calibration));
     let classes: Vec<(ClassLabel, usize)> = snapshot
         .classes()
         .iter()
@@ -218,10 +277,12 @@ fn overview(state: &State, snapshot: &Snapshot) -> Overview {
         images: snapshot.images(),
         labelled: classes.iter().map(|(_, images)| images).sum(),
         conflicts: snapshot.conflicts(),
+        near_identical: snapshot.pictures().images(),
         lost_graphs: snapshot.lost_graphs().len(),
         sources: snapshot.sources().keys().cloned().collect(),
         space: manifest.space.clone(),
         metric: manifest.metric.clone(),
+        calibration: manifest.calibration.clone().map(|entry| (entry, calibration)),
         demo: manifest.archive.demo,
         synthetic: manifest.archive.synthetic,
         licence: manifest.archive.licence.clone(),

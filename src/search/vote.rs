@@ -62,12 +62,9 @@ pub fn vote(ranking: &Ranking, method: VoteMethod, k: usize) -> Verdict {
             .collect(),
         voters: voters.iter().map(|hit| hit.id()).collect(),
         confidence: None,
-        prediction_set: None,
-        calibration: CalibrationNote {
-            id: None,
-            valid: false,
-            why_not: Some("this archive has no calibration".into()),
-        },
+        prediction_sets: vec![],
+        mahalanobis: None,
+        calibration: CalibrationNote::default(),
     }
 }
 
@@ -148,17 +145,23 @@ impl Tally<'_> {
 fn words(winner: &Tally, by: By, tied: &[&ClassLabel], voters: usize, method: VoteMethod) -> String {
     let class = winner.class;
     let share = format!("{} of {voters} labelled {class}", winner.votes);
-    let others = tied
-        .iter()
-        .map(|class| class.as_str())
-        .collect::<Vec<_>>()
-        .join(" and ");
+    let others = join(tied);
     match (by, method) {
         (By::Weight, VoteMethod::Majority) => share,
         (By::Weight, VoteMethod::Distance) => format!("{share}, the most weight by similarity"),
         (By::Weight, VoteMethod::Prior) => format!("{share}, the most weight by rarity"),
         (By::SimilaritySum, _) => format!("{share}, a tie with {others}: those of {class} are more similar"),
         (By::Nearest, _) => format!("{share}, a tie with {others}: the nearest is {class}"),
+    }
+}
+
+/// `A`, `A and B`, `A, B and C`.
+pub(super) fn join(classes: &[impl std::borrow::Borrow<ClassLabel>]) -> String {
+    let names: Vec<&str> = classes.iter().map(|class| class.borrow().as_str()).collect();
+    match names[..] {
+        [] => String::new(),
+        [only] => only.to_owned(),
+        [ref others @ .., last] => format!("{} and {last}", others.join(", ")),
     }
 }
 
@@ -178,11 +181,7 @@ mod tests {
 
     fn ranking(hits: &[(f32, Option<&str>, bool)]) -> Ranking {
         let hits: Vec<Hit> = (hits.iter().zip(0..))
-            .map(|(&(similarity, class, votes), at)| Hit {
-                similarity,
-                record: record(at, class, None),
-                votes,
-            })
+            .map(|(&(similarity, class, votes), at)| Hit::alone(similarity, record(at, class, None), votes))
             .collect();
         let eligible = [("COVID", 10), ("Normal", 30), ("Viral Pneumonia", 60)];
         let eligible = eligible
@@ -208,10 +207,6 @@ mod tests {
                 (class, reason)
             );
             assert_eq!(verdict.status == Status::Suggested, class.is_some());
-            assert_eq!(
-                verdict.calibration.why_not.as_deref(),
-                Some("this archive has no calibration")
-            );
         };
         use VoteMethod::{Distance, Majority, Prior};
         check(

@@ -87,13 +87,12 @@ mod tests {
     use crate::index::segment::tests::record;
 
     fn hits(sources: &[Option<&str>]) -> Vec<Hit> {
-        let hit = |(at, source): (usize, &Option<&str>)| Hit {
-            similarity: 1.0 - at as f32 * 0.01,
-            record: Arc::new(Record {
+        let hit = |(at, source): (usize, &Option<&str>)| {
+            let record = Arc::new(Record {
                 source: source.map(str::to_owned),
                 ..Record::clone(&record(at as u32, Some("A"), None))
-            }),
-            votes: true,
+            });
+            Hit::alone(1.0 - at as f32 * 0.01, record, true)
         };
         sources.iter().enumerate().map(hit).collect()
     }

@@ -160,19 +160,45 @@ fn even(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Stripes whose direction is the class and whose phase and noise are the number.
+/// Stripes whose direction is the class, with blocks that are the number: pictures of a class are similar, and none is a copy of another.
 pub fn pattern_png(class: u32, number: u32) -> Vec<u8> {
+    let noise = |x: u32, y: u32| {
+        let mixed = (x * 31 + y * 1017 + number * 10_007 + 1).wrapping_mul(2_654_435_761);
+        (mixed ^ mixed >> 15).wrapping_mul(2_246_822_519) >> 24
+    };
     grey_png(96, 96, |x, y| {
         let along = match class {
             0 => x,
             1 => y,
             _ => x + y,
         };
-        let stripe = (along * 4 + number * 3) % 200;
-        let noise = (x * 31 + y * 17 + number * 101 + 1)
-            .wrapping_mul(2_654_435_761)
-            .wrapping_mul(2 * number + 1)
-            >> 28;
-        (stripe + noise) as u8
+        let stripe = (along * 4 + number % 8 * 3) % 140;
+        (stripe + noise(x / 6, y / 6) * 7 / 16) as u8
+    })
+}
+
+/// A picture with structure of all sizes, the same in any size for one `seed`; `change` makes it another one that resembles it.
+pub fn scene_png(seed: u32, width: u32, height: u32, change: f64) -> Vec<u8> {
+    let mut state = u64::from(seed) + 1;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f64 / f64::from(1 << 24)
+    };
+    let waves: Vec<[f64; 4]> = (1..40)
+        .map(|wave| {
+            let size = 1.0 + f64::from(wave) / 4.0;
+            let (along, down) = (size * (next() - 0.5) * 18.0, size * (next() - 0.5) * 18.0);
+            [along, down, next() * 6.3 + change * f64::from(wave), size]
+        })
+        .collect();
+    grey_png(width, height, |x, y| {
+        let (u, v) = (
+            (f64::from(x) + 0.5) / f64::from(width),
+            (f64::from(y) + 0.5) / f64::from(height),
+        );
+        let wave = |[along, down, start, size]: &[f64; 4]| (along * u + down * v + start).sin() / size.sqrt();
+        (128.0 + 25.0 * waves.iter().map(wave).sum::<f64>()).clamp(0.0, 255.0) as u8
     })
 }

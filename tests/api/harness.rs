@@ -31,7 +31,7 @@ pub struct TestApp {
     client: Client,
     /// Dropping it ends the task that follows the archive.
     _written: watch::Sender<u64>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// A server as it is on loopback without a key.
@@ -94,11 +94,23 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
         space,
         client: client.build().unwrap(),
         _written: written,
-        _folder: folder,
+        folder,
     }
 }
 
 impl TestApp {
+    /// The folder of its archive.
+    pub fn archive_folder(&self) -> PathBuf {
+        self.folder.path().join("archive")
+    }
+
+    /// A file with the archive's secret.
+    pub fn secret_file(&self) -> PathBuf {
+        let path = self.folder.path().join("secret");
+        std::fs::write(&path, hex::encode([7; 32])).unwrap();
+        path
+    }
+
     /// A request to be completed and sent.
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let method = Method::from_bytes(method.as_bytes()).unwrap();

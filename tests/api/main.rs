@@ -1,6 +1,10 @@
 //! The service as its users meet it: over HTTP, on a port of its own.
 
 mod archive;
+mod cards;
+mod copies;
+mod explanations;
+mod feedback;
 mod files;
 mod guard;
 mod harness;

@@ -115,6 +115,37 @@ async fn by_id_and_by_vector_answer_like_the_image() {
 }
 
 #[actix_web::test]
+async fn examples_move_an_answer_and_are_left_out_of_it() {
+    let app = spawn_app().await;
+    let file = image(0, 1);
+    let plain = app.search(&file, &[("k", "5")]).await;
+    let wanted = ids(&app.search(&image(2, 3), &[("k", "3")]).await).join(",");
+    let similarity = |answer: &Value, class: &str| {
+        let nearest = answer["nearest_per_class"].as_array().unwrap();
+        let of_class = nearest.iter().find(|neighbor| neighbor["class"] == class).unwrap();
+        of_class["similarity"].as_f64().unwrap()
+    };
+    let of_wanted = |answer: &Value| similarity(answer, "Viral Pneumonia");
+    let liked = app.search(&file, &[("k", "5"), ("liked", &wanted)]).await;
+    let disliked = app.search(&file, &[("k", "5"), ("disliked", &wanted)]).await;
+    assert!(of_wanted(&liked) > of_wanted(&plain) && of_wanted(&plain) > of_wanted(&disliked));
+    assert_eq!(liked["query"]["liked"].as_array().unwrap().len(), 3);
+    assert_eq!(disliked["query"]["disliked"], liked["query"]["liked"]);
+    assert!(ids(&liked).iter().all(|id| !wanted.contains(id)));
+    assert_eq!(plain["query"]["liked"], json!([]));
+
+    // By id, and what can't be: an example that is not there, more than there may be.
+    let id = ids(&plain)[0].clone();
+    let body = |liked: Value| json!({"ids": [id], "k": 5, "liked": liked});
+    let by_id = |body: Value| app.request("POST", "/v1/search/by-id").json(&body).send();
+    let answer = by_id(body(json!(wanted.split(',').collect::<Vec<_>>()))).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let nowhere = "0".repeat(36);
+    assert_eq!(by_id(body(json!([nowhere]))).await.unwrap().status(), 404);
+    assert_eq!(by_id(body(json!(vec![&id; 17]))).await.unwrap().status(), 400);
+}
+
+#[actix_web::test]
 async fn a_write_is_answered_once_and_found_at_its_version() {
     let app = spawn_app().await;
     let file = image(0, 100);

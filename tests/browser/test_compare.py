@@ -1,6 +1,8 @@
 """Side by side, and on from there."""
 
-from steps import TILES, change_answer, images_painted, search_case, upload
+import pytest
+
+from steps import TILES, change_answer, images_painted, refuse, search_case, upload
 
 SLIDES = "[...document.querySelectorAll('.slide')].map((slide) => slide.style.{})"
 
@@ -119,3 +121,63 @@ def test_reload_keeps_an_answer_from_the_archive(page, case):
     page.reload()
     page.wait_for_selector("#neighbors .tile")
     assert page.get_attribute(TILES, "data-id") == first
+
+
+HEATS = "#compare .heat canvas"
+
+
+def test_heat_maps_on_demand(page, image_path):
+    upload(page, image_path)
+    asked = []
+    page.on("request", lambda request: request.url.endswith("/v1/explanations") and asked.append(request))
+    open_first(page)
+    button = page.get_by_role("button", name="Where do they look alike?")
+    assert button.get_attribute("aria-pressed") == "false" and not asked
+    button.click()
+    page.wait_for_function(f"() => document.querySelectorAll('{HEATS}').length === 2")
+    assert len(asked) == 1
+    for canvas, name in zip(page.locator(HEATS).all(), ("Heat map of the query", "Heat map of the case"), strict=True):
+        assert canvas.get_attribute("role") == "img"
+        assert canvas.get_attribute("aria-label").startswith(f"{name}: most alike ")
+    painted = """canvases => canvases.map((canvas) => {
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        const alphas = data.filter((_, at) => at % 4 === 3);
+        return [Math.min(...alphas.slice(0, 1000)), Math.max(...alphas.slice(0, 100000))];
+    })"""
+    assert all(high > 0 for _, high in page.eval_on_selector_all(HEATS, painted))
+    legend = page.locator(".heat-legend")
+    assert "blue: differs" in legend.inner_text() and "which need not be a finding" in legend.inner_text()
+
+    # They lie over the images wherever these go, and keep their colours.
+    page.keyboard.press("+")
+    page.get_by_role("button", name="Invert").click()
+    moved = "[...document.querySelectorAll('#compare .slide, #compare .heat')].map((layer) => layer.style.transform)"
+    assert len(set(page.evaluate(moved))) == 1
+    assert page.evaluate("document.querySelector('#compare .heat').style.filter") == ""
+
+    # The next case has maps of its own; pressed again they are gone.
+    before = page.get_attribute(f"{HEATS} >> nth=1", "aria-label")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"() => document.querySelectorAll('{HEATS}').length === 2")
+    assert len(asked) == 2 and before
+    button.click()
+    assert page.locator(HEATS).count() == 0 and page.locator(".heat-legend").count() == 0
+
+
+def test_heat_maps_of_a_case_of_the_archive(page, case):
+    search_case(page, case)
+    open_first(page)
+    page.get_by_role("button", name="Where do they look alike?").click()
+    page.wait_for_function(f"() => document.querySelectorAll('{HEATS}').length === 2")
+
+
+@pytest.mark.may_fail
+def test_no_heat_maps_say_why(page, image_path):
+    upload(page, image_path)
+    refuse(page, "overloaded", 429, "**/v1/explanations")
+    open_first(page)
+    button = page.get_by_role("button", name="Where do they look alike?")
+    button.click()
+    page.wait_for_selector(".heat-note [role=alert]")
+    assert "The model is busy" in page.inner_text(".heat-note")
+    assert button.get_attribute("aria-pressed") == "false"

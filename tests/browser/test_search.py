@@ -1,5 +1,7 @@
 """From an image to its neighbors."""
 
+import re
+
 import pytest
 
 from files import gradient_dicom
@@ -345,11 +347,101 @@ def test_what_similar_means_is_said(page, case):
     assert "learned from its labels" in text and metric["id"] in text
 
 
+def test_what_a_vote_is_worth_is_said_in_words(page, case):
+    """Confidence and sets of a valid calibration; and why a suggestion was taken back."""
+    search_case(page, case)
+    assert "No confidence is given" in page.inner_text("#answer")
+    sets = [
+        {"level": 0.9, "classes": ["A", "B"], "not_available": []},
+        {"level": 0.95, "classes": ["A"], "not_available": ["B"]},
+    ]
+    valid = {"id": "c" * 32, "valid": True, "why_not": None}
+    worth = {"confidence": 0.8731, "prediction_set": ["A", "B"], "prediction_sets": sets, "calibration": valid}
+    change_answer(page, lambda answer: answer["suggestion"].update(worth))
+    search_case(page, case)
+    said = page.inner_text(".verdict")
+    assert "Of 100 answers like this about 87 are right, where the classes are as frequent as in this archive." in said
+    assert "Not ruled out at 90 %: A, B." in said
+    assert "Calibrated on known cases" in page.inner_text("#answer")
+    page.click("details.explain summary")
+    assert "A; not available for B: too few cases" in page.inner_text("details.explain")
+
+    unlike = {
+        "status": "out_of_distribution", "class": None, "confidence": None,
+        "prediction_set": None, "prediction_sets": [],
+        "reason": "unlike this archive: the nearest 10 images are less similar than for 39 of 40 of its own images",
+    }  # fmt: skip
+    change_answer(page, lambda answer: answer["suggestion"].update({**worth, **unlike}))
+    search_case(page, case)
+    said = page.inner_text(".verdict")
+    assert "Unlike the images in this archive" in said and "are right" not in said and "Not ruled out" not in said
+
+
+def test_more_and_less_like_a_case(page, case):
+    """A case becomes an example with one click, is listed, and can be taken back; Back gives the answer before."""
+    search_case(page, case)
+    first = page.locator(TILES).first.get_attribute("data-id")
+    with page.expect_response("**/v1/search/by-id") as moved:
+        page.locator(TILES).first.get_by_text("More like this").click()
+    assert moved.value.request.post_data_json["liked"] == [first]
+    page.wait_for_selector(".refined")
+    assert page.locator(f"{TILES}[data-id='{first}']").count() == 0
+    second = page.locator(TILES).first.get_attribute("data-id")
+    with page.expect_response("**/v1/search/by-id") as moved:
+        page.locator(TILES).first.get_by_text("Less like this").click()
+    sent = moved.value.request.post_data_json
+    assert (sent["liked"], sent["disliked"]) == ([first], [second])
+    page.wait_for_function("document.querySelectorAll('.example-list li').length === 2")
+    with page.expect_response("**/v1/search/by-id") as moved:
+        page.locator(".refined").get_by_text("Take back").first.click()
+    assert (moved.value.request.post_data_json["liked"], moved.value.request.post_data_json["disliked"]) == (
+        [],
+        [second],
+    )
+    page.wait_for_function("document.querySelectorAll('.example-list li').length === 1")
+    page.go_back()
+    page.wait_for_function("document.querySelectorAll('.example-list li').length === 2")
+    with page.expect_response("**/v1/search/by-id") as moved:
+        page.get_by_text("Search without examples").click()
+    assert moved.value.request.post_data_json["liked"] == []
+    page.wait_for_selector(".refined", state="detached")
+
+
 def test_nearly_identical_cases_are_called_so(page, case):
     change_answer(page, lambda answer: answer["neighbors"][0].update(similarity=0.9951))
     search_case(page, case)
     assert "Nearly identical" in page.inner_text(TILES)
     assert page.get_by_text("Nearly identical").count() == 1
+
+
+def test_copies_of_a_picture_are_named_and_shown(page, case):
+    copies = []
+
+    def join(answer):
+        first, *rest = answer["neighbors"]
+        copies[:] = [hit["id"] for hit in rest[:2]]
+        first["near_identical"] = len(copies)
+
+    change_answer(page, join)
+
+    def details(route):
+        response = route.fetch()
+        image = response.json()
+        route.fulfill(response=response, json={**image, "near_identical": copies})
+
+    page.route(re.compile(r"/v1/images/[0-9a-f]{36}$"), details)
+    search_case(page, case)
+    button = page.locator(".more")
+    assert button.all_inner_texts() == ["+2 near-identical"]
+    assert button.get_attribute("aria-expanded") == "false"
+    button.click()
+    page.wait_for_selector(".copies img")
+    assert [item.get_attribute("data-id") for item in page.locator(".copies li").all()] == copies
+    assert button.get_attribute("aria-expanded") == "true"
+    button.click()
+    assert page.locator(".copies").is_hidden()
+    page.click(".explain summary")
+    assert "shown and counted once" in page.inner_text(".explain")
 
 
 @pytest.mark.parametrize(
@@ -381,3 +473,122 @@ def test_theme_is_remembered(open_page):
     page.click("#theme")
     page.reload()
     assert page.evaluate(theme) == "dark"
+
+
+def layer_box(page):
+    page.locator(".region-layer").scroll_into_view_if_needed()
+    box = page.locator(".region-layer").bounding_box()
+    return box["x"], box["y"], box["width"], box["height"]
+
+
+def sent_region(page, number):
+    page.wait_for_function("number => sent.length > number", arg=number)
+    page.wait_for_selector(".progress", state="hidden")
+    return [float(part) for part in page.evaluate("number => sent[number].region", number).split(",")]
+
+
+def test_a_part_of_the_image_is_drawn_and_searched(page, image_path):
+    watch_uploads(page)
+    upload(page, image_path)
+    assert "region" not in page.evaluate("sent[0]")
+    images_painted(page, ".query")
+    page.click("text=Search a part of the image")
+    x, y, width, height = layer_box(page)
+    page.mouse.move(x + 0.2 * width, y + 0.3 * height)
+    page.mouse.down()
+    page.mouse.move(x + 0.5 * width, y + 0.5 * height, steps=3)
+    page.mouse.move(x + 0.6 * width, y + 0.8 * height)
+    page.mouse.up()
+    drawn = page.locator(".region-box").bounding_box()
+    assert abs(drawn["x"] - (x + 0.2 * width)) < 3 and abs(drawn["width"] - 0.4 * width) < 3
+    page.click("text=Search this part")
+    assert sent_region(page, 1) == pytest.approx([0.2, 0.3, 0.4, 0.5], abs=0.02)
+    # It is still seen, and an example keeps it.
+    assert page.locator(".region-box").is_visible()
+    assert "only a part was searched" in page.inner_text(".query figcaption")
+    page.click(f"{TILES} .example")
+    assert sent_region(page, 2) == sent_region(page, 1)
+    page.click("text=Search the whole image")
+    page.wait_for_function("() => sent.length > 3")
+    page.wait_for_selector(".region-box", state="hidden")
+    assert "region" not in page.evaluate("sent[3]") and "liked" in page.evaluate("sent[3]")
+    page.go_back()
+    page.wait_for_selector(".region-box")
+
+
+def test_heat_maps_are_of_the_part_that_was_searched(page, image_path):
+    """Moved by an example, the legend says what the maps leave out."""
+    watch_uploads(page)
+    upload(page, image_path)
+    images_painted(page, ".query")
+    page.click("text=Search a part of the image")
+    x, y, width, height = layer_box(page)
+    page.mouse.move(x + 0.1 * width, y + 0.1 * height)
+    page.mouse.down()
+    page.mouse.move(x + 0.7 * width, y + 0.7 * height, steps=3)
+    page.mouse.up()
+    page.click("text=Search this part")
+    searched = sent_region(page, 1)
+
+    def legend():
+        page.locator(f"{TILES} .open").first.click()
+        page.wait_for_selector("#compare[open]")
+        page.get_by_role("button", name="Where do they look alike?").click()
+        return page.wait_for_selector(".heat-legend").inner_text()
+
+    assert "Of the image itself" not in legend()
+    assert sent_region(page, 2) == searched
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#compare", state="hidden")
+    page.click(f"{TILES} .example")
+    assert sent_region(page, 3) == searched
+    page.wait_for_selector(".refined")
+    assert "Of the image itself" in legend()
+
+
+def test_a_part_is_chosen_by_keys_and_numbers(page, image_path):
+    watch_uploads(page)
+    upload(page, image_path)
+    page.focus("text=Search a part of the image")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowDown")
+    page.keyboard.press("Enter")
+    assert sent_region(page, 1) == pytest.approx([0.27, 0.25, 0.5, 0.52])
+    page.click("text=Another part")
+    for name, value in (("Left", "90"), ("Top", "10"), ("Width", "20"), ("Height", "30")):
+        page.get_by_label(f"{name}, percent of the image").fill(value)
+    page.click("text=Search this part")
+    # What would lie beside the image is moved into it.
+    assert sent_region(page, 2) == pytest.approx([0.8, 0.1, 0.2, 0.3])
+    page.click("text=Another part")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Escape")
+    assert page.evaluate("sent.length") == 3
+    assert page.evaluate("document.activeElement.textContent") == "Another part"
+
+
+def test_a_part_is_drawn_with_a_finger(open_page, image_path):
+    page = open_page(390, 844, has_touch=True, is_mobile=True)
+    watch_uploads(page)
+    upload(page, image_path)
+    images_painted(page, ".query")
+    page.tap("text=Search a part of the image")
+    x, y, width, height = layer_box(page)
+    touch = page.context.new_cdp_session(page)
+
+    def send(kind, *at):
+        points = [{"x": x + at[0] * width, "y": y + at[1] * height}] if at else []
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    send("touchStart", 0.1, 0.1)
+    for step in range(1, 6):
+        send("touchMove", 0.1 + 0.1 * step, 0.1 + 0.1 * step)
+    send("touchEnd")
+    values = [float(field.input_value()) for field in page.locator(".region-fields input").all()]
+    assert values == pytest.approx([10, 10, 50, 50], abs=3)
+
+
+def test_a_case_of_the_archive_is_searched_whole(page, case):
+    search_case(page, case)
+    assert page.locator(".region").count() == 0

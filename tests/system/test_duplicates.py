@@ -44,6 +44,21 @@ def test_a_copy_under_another_class_is_named_first(synthetic, tmp_path):
     assert f"COVID/{original.name}" in [image["file"] for image in images]
     assert text.startswith("DIFFERENT CLASSES: ")
 
+    # What `index` remembers is what is found among all, and what `--collapse` makes of an archive indexed without.
+    def remembered(archive):
+        text = b"".join(path.read_bytes() for path in (archive / "rows").iterdir())
+        return text.count(b'"near_identical_to"')
+
+    links = sum(len(cluster["images"]) - 1 for cluster in found["clusters"])
+    assert remembered(tmp_path / "archive") == links > 0
+    later = tmp_path / "later"
+    medsearch("index", *where, "--archive", later, "--show-file-names", "--no-near-identical")
+    assert remembered(later) == 0
+    _, _, text = duplicates(tmp_path, later, "--collapse")
+    assert "version 3 of the archive remembers" in text and remembered(later) == links
+    _, _, text = duplicates(tmp_path, later, "--collapse")
+    assert "version 3 of the archive" in text, "nothing new"
+
     medsearch("index", *where[:2], "--model", "thumbnail", "--archive", tmp_path / "blind")
     found, _, _ = duplicates(tmp_path, tmp_path / "blind")
     assert found["clusters"] == [] and found["without_picture"] == found["images"]

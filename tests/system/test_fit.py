@@ -1,14 +1,17 @@
 """`medsearch fit`: searches by a learned metric, held against the same metric fitted by numpy."""
 
 import hashlib
+import io
 import json
+import re
 import shutil
 import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from conftest import medsearch, png, script
+from conftest import fixed_secret, medsearch, png, script
 
 
 def figures(server, data, embeddings, tmp_path):
@@ -37,7 +40,7 @@ def drawn(synthetic, tmp_path):
     """(data, embeddings, archive) of synthetic radiographs, in the space of 32x32 grey values."""
     medsearch("embed", "--data", synthetic, "--out", tmp_path / "e", "--model", "thumbnail")
     where = ("--embeddings", tmp_path / "e", "--data", synthetic, "--model", "thumbnail")
-    medsearch("index", *where, "--archive", tmp_path / "archive", "--show-file-names")
+    medsearch("index", *where, "--archive", tmp_path / "archive", "--show-file-names", "--synthetic")
     return synthetic, tmp_path / "e", tmp_path / "archive"
 
 
@@ -114,8 +117,6 @@ def vectors(folder, classes, rng):
     [
         ({"A": (30, 0)}, "not labelled images of two classes"),
         ({"A": (5, 0), "B": (5, 1)}, "at least 20 images"),
-        # There is nothing to gain: the vectors as they are are always right.
-        ({"A": (40, -2), "B": (40, 2)}, "finds the class no more often"),
     ],
 )
 def test_what_brings_nothing_is_not_taken(drawn, tmp_path, classes, words):
@@ -127,6 +128,108 @@ def test_what_brings_nothing_is_not_taken(drawn, tmp_path, classes, words):
     assert run.returncode == 1 and words in run.stderr, run.stdout + run.stderr
     manifests = sorted((archive / "manifest").iterdir())
     assert json.loads(manifests[-1].read_text())["metric"] is None and len(manifests) == 2
+
+
+def test_no_gain_no_metric_but_what_votes_are_worth(drawn, serve, tmp_path):
+    """The vectors as they are are always right: they stay, and are calibrated."""
+    _, embeddings, _ = drawn
+    folder = vectors(embeddings, {"A": (40, -2), "B": (40, 2)}, np.random.default_rng(7))
+    archive = tmp_path / "other"
+    medsearch("index", "--embeddings", folder, "--archive", archive, "--model", "thumbnail")
+    run = medsearch("fit", "--archive", archive)
+    assert "finds the class no more often" in run.stdout
+    of = serve(archive).get("/v1/archive")
+    assert of["metric"] is None
+    calibration = of["calibration"]
+    assert (calibration["k"], calibration["vote"], calibration["readable"]) == (10, "majority", True)
+    assert calibration["classes"] == [{"name": name, "groups": 40, "images": 40} for name in "AB"]
+
+
+def probabilities(calibration, suggestion):
+    """Of each class, by the formula."""
+    shares = calibration["shares"]
+    weights = np.array([suggestion["weights"].get(name, 0) for name in calibration["classes"]])
+    scores = shares["slope"] * np.log(weights / weights.sum() + shares["smoothing"]) + shares["offsets"]
+    return np.exp(scores) / np.exp(scores).sum()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--no-metric", "--vote", "prior", "-k", 15)])
+def test_what_votes_are_worth_on_patients_never_seen(three_class, model, serve, tmp_path, arguments):
+    """A fifth of the X-rays is kept out: confidence and sets are those of the file, and hold what they promise."""
+    data, _, _ = three_class
+    held_out = []
+    for number, image in enumerate(sorted(data.glob("*/*.*"))):
+        folder = tmp_path / ("held" if number % 5 == 0 else "data") / image.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, folder)
+        if number % 5 == 0:
+            held_out.append((image.parent.name, folder / image.name))
+    medsearch("embed", "--data", tmp_path / "data", "--out", tmp_path / "e", "--model", model)
+    archive = fixed_secret(tmp_path / "archive")
+    where = ("--embeddings", tmp_path / "e", "--data", tmp_path / "data")
+    medsearch("index", *where, "--archive", archive, "--model", model)
+    print(medsearch("fit", "--archive", archive, *arguments).stdout)
+    server = serve(archive)
+    (file,) = (archive / "calibrations").iterdir()
+    calibration = json.loads(file.read_text())["calibration"]
+    options = {"k": calibration["k"], "vote": calibration["vote"]}
+    covered, right, suggested, unlike, belongs = [], 0, 0, 0, None
+    for name, image in held_out:
+        suggestion = server.post_image("/v1/search", image.read_bytes(), **options)[1]["suggestion"]
+        if not suggestion["calibration"]["valid"]:
+            # The same picture under another name.
+            assert re.search("in the archive|nearly identical", suggestion["calibration"]["why_not"])
+            continue
+        if suggestion["status"] == "out_of_distribution":
+            unlike += 1
+            assert suggestion["class"] is suggestion["confidence"] is suggestion["prediction_set"] is None
+            continue
+        expected = probabilities(calibration, suggestion)
+        for level, answered in zip(calibration["levels"], suggestion["prediction_sets"], strict=True):
+            inside = [1 - p <= t + 1e-9 for p, t in zip(expected, level["thresholds"], strict=True)]
+            names = [each for each, possible in zip(calibration["classes"], inside, strict=True) if possible]
+            assert answered == {"level": level["level"], "classes": names, "not_available": []}
+        covered.append(name in suggestion["prediction_set"])
+        if suggestion["status"] == "suggested":
+            suggested, belongs = suggested + 1, image
+            right += suggestion["class"] == name
+            at = calibration["classes"].index(suggestion["class"])
+            assert suggestion["confidence"] == pytest.approx(expected[at], abs=1e-9)
+        else:
+            assert suggestion["class"] is suggestion["confidence"] is None
+    assert len(covered) + unlike >= len(held_out) - 5
+    print(
+        f"{len(held_out)} asked, {unlike} unlike, {suggested} suggested, {right} right, {np.mean(covered):.3f} covered"
+    )
+    assert np.mean(covered) >= 0.8 and right / suggested >= 0.8 and suggested >= 0.7 * len(held_out)
+
+    # Options that it was not fitted for, and an image that it was: the vote as it is, and why.
+    image = belongs.read_bytes()
+    own = min((tmp_path / "data" / "COVID").iterdir()).read_bytes()
+    for query, change, words in (
+        (image, {"k": 5}, "neighbors"),
+        (image, {"classes": "COVID,Normal"}, "only a part"),
+        (image, {"region": "0,0,0.5,0.5"}, "whole images"),
+        (own, {}, "in the archive"),
+    ):
+        suggestion = server.post_image("/v1/search", query, **{**options, **change})[1]["suggestion"]
+        assert words in suggestion["calibration"]["why_not"] and suggestion["confidence"] is None
+    # What is no X-ray gets neighbors and no suggestion.
+    _, answer = server.post_image("/v1/search", png(3, size=300), **options)
+    assert answer["suggestion"]["status"] == "out_of_distribution" and len(answer["neighbors"]) == options["k"]
+    # An X-ray through a red glass: what anybody can see is said first.
+    suggestion = server.post_image("/v1/search", reddened(belongs), **options)[1]["suggestion"]
+    assert suggestion["status"] == "out_of_distribution" and suggestion["calibration"]["valid"]
+    assert suggestion["reason"] == "unlike this archive: far more colourful than any of its images"
+
+
+def reddened(image):
+    """A picture's red alone, as a PNG."""
+    grey = Image.open(image).convert("L")
+    nothing = Image.new("L", grey.size)
+    out = io.BytesIO()
+    Image.merge("RGB", (grey, nothing, nothing)).save(out, "PNG")
+    return out.getvalue()
 
 
 def test_a_damaged_metric_says_what_to_do(drawn, serve):
@@ -163,7 +266,7 @@ def test_real_images_by_graph_and_scan(three_class, serve, tmp_path):
 
     medsearch("fit", "--archive", archive, "--exact-rows-max", 0, "--force")
     server = serve(archive, "--exact-rows-max", 0)
-    image = next((data / "COVID").iterdir()).read_bytes()
+    image = min((data / "COVID").iterdir()).read_bytes()
     _, answer = server.post_image("/v1/search", image)
     assert set(answer["path"].values()) == {"hnsw"}
     by_graph = figures(server, data, embeddings, tmp_path)

@@ -8,7 +8,7 @@ from conftest import medsearch, script
 def test_leave_one_out_equals_numpy(three_class, serve, tmp_path):
     data, embeddings, archive = three_class
     server = serve(archive)
-    for exact in ([], ["--exact"]):
+    for exact in ([], ["--exact", "--near-identical", "keep"]):
         run = script(
             "leave_one_out.py",
             "--url",

@@ -1,9 +1,12 @@
 //! The archive's promises, tried on real folders: what was acknowledged is there, once, whatever fails.
 
 mod bulk;
+mod evaluation;
 mod exchange;
 mod faults;
+mod feedback;
 mod labels;
+mod links;
 mod measure;
 mod patients;
 mod switch;

@@ -1,7 +1,7 @@
 //! A learned metric comes, goes, and stands beside other writers.
 
 use super::*;
-use crate::domain::Metric;
+use crate::domain::{Calibration, Distribution, Metric, ShareCalibration, VoteMethod};
 
 fn fitted() -> Fitted {
     Fitted {
@@ -20,12 +20,44 @@ fn fitted() -> Fitted {
 }
 
 /// Two directions of the test's vectors.
-fn metric(dimension: usize) -> (Arc<Metric>, Fitted) {
+fn direction(dimension: usize) -> (Arc<Metric>, Fitted) {
     let projection = (0..2 * dimension).map(|at| 1.0 / (at + 1) as f32).collect();
     (
         Arc::new(Metric::new(vec![0.25; dimension], projection).unwrap()),
         fitted(),
     )
+}
+
+fn calibration() -> NewCalibration {
+    NewCalibration {
+        calibration: Calibration {
+            k: 10,
+            vote: VoteMethod::Majority,
+            images: vec![2, 2],
+            classes: vec![class("COVID"), class("Normal")],
+            shares: ShareCalibration::none(2, 0.01),
+            levels: vec![],
+            home_min: 0.5,
+            distribution: Distribution {
+                mean: vec![1.0, 0.0],
+                directions: vec![],
+                variances: vec![],
+                rest: 0.1,
+            },
+            distance_max: 1.5,
+            appearances: None,
+        },
+        fitted_on: 1,
+        fitted_at: Timestamp::UNIX_EPOCH,
+        groups: BTreeMap::from([(class("COVID"), 2)]),
+    }
+}
+
+fn metric(dimension: usize) -> Learned {
+    Learned {
+        metric: Some(direction(dimension)),
+        calibration: None,
+    }
 }
 
 /// A graph of each rows object whose bytes say by what it was built.
@@ -65,11 +97,12 @@ async fn a_metric_and_its_graphs_come_and_go_in_one_version() {
     let before = archive.latest().await.unwrap();
     let dimension = before.space.dimension;
 
-    let (new, fitted) = metric(dimension);
-    let version = archive
-        .switch_metric(Some((Arc::clone(&new), fitted.clone())), Some(graphs()))
-        .await
-        .unwrap();
+    let (new, fitted) = direction(dimension);
+    let with = |new: &Arc<Metric>| Learned {
+        metric: Some((Arc::clone(new), fitted.clone())),
+        calibration: None,
+    };
+    let version = archive.switch(with(&new), Some(graphs())).await.unwrap();
     let after = archive.latest().await.unwrap();
     assert_eq!((after.version, version), (before.version + 1, before.version + 1));
     let entry = after.metric.clone().unwrap();
@@ -100,16 +133,13 @@ async fn a_metric_and_its_graphs_come_and_go_in_one_version() {
     );
 
     // The same numbers once more are another object: the first may be collected.
-    archive
-        .switch_metric(Some((new, fitted)), Some(graphs()))
-        .await
-        .unwrap();
+    archive.switch(with(&new), Some(graphs())).await.unwrap();
     let again = archive.latest().await.unwrap().metric.clone().unwrap();
     assert_ne!(again.object, entry.object);
-    let version = archive.switch_metric(None, Some(graphs())).await.unwrap();
+    let version = archive.switch(Learned::default(), Some(graphs())).await.unwrap();
     assert_eq!(bytes_of_graphs(archive).await, ["None"]);
     assert_eq!(
-        archive.switch_metric(None, Some(graphs())).await.unwrap(),
+        archive.switch(Learned::default(), Some(graphs())).await.unwrap(),
         version,
         "nothing to change"
     );
@@ -128,20 +158,14 @@ async fn what_is_built_again_after_a_change_of_mind_is_not_collected_for_its_pas
         .unwrap();
     let dimension = archive.latest().await.unwrap().space.dimension;
     let first = archive.latest().await.unwrap();
-    archive
-        .switch_metric(Some(metric(dimension)), Some(graphs()))
-        .await
-        .unwrap();
-    archive.switch_metric(None, Some(graphs())).await.unwrap();
+    archive.switch(metric(dimension), Some(graphs())).await.unwrap();
+    archive.switch(Learned::default(), Some(graphs())).await.unwrap();
     let again = archive.latest().await.unwrap();
     assert_ne!(
         again.graphs[0].object, first.graphs[0].object,
         "the same graph has another name"
     );
-    archive
-        .switch_metric(Some(metric(dimension)), Some(graphs()))
-        .await
-        .unwrap();
+    archive.switch(metric(dimension), Some(graphs())).await.unwrap();
 
     // All but the last two versions are old: what the kept one names has to stay.
     for version in 1..again.version {
@@ -166,10 +190,7 @@ async fn a_damaged_metric_keeps_nothing_from_being_erased_or_added() {
     let images = (0..3).map(|number| image(archive, number, Some("COVID"))).collect();
     archive.append(images, Some(graphs())).await.unwrap();
     let dimension = archive.latest().await.unwrap().space.dimension;
-    archive
-        .switch_metric(Some(metric(dimension)), Some(graphs()))
-        .await
-        .unwrap();
+    archive.switch(metric(dimension), Some(graphs())).await.unwrap();
     writer(archive)
         .await
         .write(Change::Delete { id: id(archive, 1) })
@@ -195,7 +216,7 @@ async fn a_damaged_metric_keeps_nothing_from_being_erased_or_added() {
         assert!(other.latest().await.unwrap().tombstones.is_empty());
     }
     let other = place.again().await;
-    let version = other.switch_metric(None, Some(graphs())).await.unwrap();
+    let version = other.switch(Learned::default(), Some(graphs())).await.unwrap();
     assert_eq!(other.latest().await.unwrap().version, version);
     assert_eq!(contents(&other).await.len(), 4);
     assert!(verify(&other).await.unwrap().damaged.is_empty());
@@ -210,14 +231,11 @@ async fn a_metric_of_other_vectors_is_refused_and_a_damaged_one_is_found() {
         .await
         .unwrap();
     let dimension = archive.latest().await.unwrap().space.dimension;
-    let error = archive
-        .switch_metric(Some(metric(dimension + 1)), None)
-        .await
-        .unwrap_err();
+    let error = archive.switch(metric(dimension + 1), None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongDimension);
     assert!(archive.latest().await.unwrap().metric.is_none());
 
-    archive.switch_metric(Some(metric(dimension)), None).await.unwrap();
+    archive.switch(metric(dimension), None).await.unwrap();
     let entry = archive.latest().await.unwrap().metric.clone().unwrap();
     let file = place.path().join(&entry.object);
     let mut bytes = std::fs::read(&file).unwrap();
@@ -244,8 +262,12 @@ async fn switching_beside_writers_loses_nothing_and_mixes_nothing() {
     for turn in 0..4 {
         let archive = place.again().await;
         tasks.push(tokio::spawn(async move {
-            let new = (turn % 2 == 0).then(|| metric(dimension));
-            archive.switch_metric(new, Some(graphs())).await
+            let new = if turn % 2 == 0 {
+                metric(dimension)
+            } else {
+                Learned::default()
+            };
+            archive.switch(new, Some(graphs())).await
         }));
     }
     for number in 10..14u32 {
@@ -291,4 +313,68 @@ async fn switching_beside_writers_loses_nothing_and_mixes_nothing() {
     );
     assert!(bytes_of_graphs(&archive).await.iter().all(|bytes| *bytes == expected));
     assert!(verify(&archive).await.unwrap().damaged.is_empty());
+}
+
+#[tokio::test]
+async fn a_calibration_comes_and_goes_with_the_metric_that_it_holds_for() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let archive = &place.archive;
+    archive
+        .append(vec![image(archive, 1, Some("COVID"))], Some(graphs()))
+        .await
+        .unwrap();
+    let dimension = archive.latest().await.unwrap().space.dimension;
+    let alone = Learned {
+        metric: None,
+        calibration: Some(calibration()),
+    };
+    let before = archive.latest().await.unwrap();
+    archive.switch(alone, Some(graphs())).await.unwrap();
+    let calibrated = archive.latest().await.unwrap();
+    assert_eq!(
+        calibrated.graphs, before.graphs,
+        "the measure is the same, so are the graphs"
+    );
+    let entry = calibrated.calibration.clone().unwrap();
+    assert_eq!(entry.metric, None);
+    let read = place.again().await.read_calibration(&entry).await.unwrap();
+    assert_eq!(read, calibration().calibration);
+
+    let both = Learned {
+        calibration: Some(calibration()),
+        ..metric(dimension)
+    };
+    archive.switch(both, Some(graphs())).await.unwrap();
+    let both = archive.latest().await.unwrap();
+    let (metric, entry) = (both.metric.clone().unwrap(), both.calibration.clone().unwrap());
+    assert_eq!(entry.metric, Some(metric.object));
+    assert!(verify(archive).await.unwrap().damaged.is_empty());
+    // Other writes carry it along.
+    writer(archive)
+        .await
+        .write(insert(archive, 2, Some("Normal")))
+        .await
+        .unwrap();
+    assert_eq!(archive.latest().await.unwrap().calibration, Some(entry.clone()));
+
+    let file = place.path().join(&entry.object);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("0.5", "0.6")).unwrap();
+    let other = place.again().await;
+    assert_eq!(
+        other.read_calibration(&entry).await.unwrap_err().kind(),
+        ErrorKind::Damaged
+    );
+    let damaged = verify(&other).await.unwrap().damaged;
+    assert!(damaged.len() == 1 && damaged[0].contains(&entry.object), "{damaged:?}");
+
+    let settings = CompactSettings {
+        manifest_age_min: Duration::ZERO,
+        object_age_min: Duration::ZERO,
+        graphs: None,
+        offline: true,
+    };
+    other.switch(Learned::default(), None).await.unwrap();
+    compact(&other, settings).await.unwrap();
+    assert_eq!(std::fs::read_dir(place.path().join("calibrations")).unwrap().count(), 0);
 }

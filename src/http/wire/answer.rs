@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{INTENDED_USE, LabelSource, Vote, Window, thumbnail_path};
+use super::{INTENDED_USE, LabelSource, NearIdentical, Vote, Window, thumbnail_path};
 use crate::domain::{self, ClassLabel, Hit, ImageId, Key, PathTaken, Record, Status};
 use crate::search::{Answer, EmbeddedImage};
 
@@ -24,7 +24,7 @@ pub struct Names<'a> {
 pub struct SearchResponse {
     /// What was asked, with every default filled in.
     pub query: SearchQuery,
-    /// The most similar images, best first, one per patient.
+    /// The most similar images, best first, one per patient and picture.
     pub neighbors: Vec<Neighbor>,
     /// The most similar image of each class, best first.
     pub nearest_per_class: Vec<Neighbor>,
@@ -69,6 +69,12 @@ pub struct SearchQuery {
     /// Sources that were kept out; null: none.
     #[schema(required)]
     pub exclude_source: Option<Vec<String>>,
+    /// Images that the answer is more like.
+    pub liked: Vec<String>,
+    /// Images that it is less like.
+    pub disliked: Vec<String>,
+    /// What happened to copies of a picture.
+    pub near_identical: NearIdentical,
     /// Whether every image was compared.
     pub exact: bool,
     /// x, y, width, height as fractions; null: the whole image.
@@ -124,7 +130,9 @@ pub struct Neighbor {
     pub thumbnail: Option<String>,
     /// What else is known.
     pub record: RecordFacts,
-    /// Its pixels were handed in under several classes, so that it does not vote.
+    /// How many other copies of its picture the archive has: of equal pixels, or near-identical. `GET /v1/images/{id}` names them.
+    pub near_identical: usize,
+    /// Its pixels, or copies of its picture, were handed in under several classes, so that it does not vote.
     pub label_conflict: bool,
 }
 
@@ -169,11 +177,40 @@ pub struct Suggestion {
     /// Probability that the class is right, from a valid calibration.
     #[schema(required)]
     pub confidence: Option<f64>,
-    /// Classes that together hold the right one with the calibrated probability.
+    /// The classes that can't be ruled out at 90 %: of the images of each class, so many have it in their set. Null without a valid calibration, for
+    /// an image that is unlike the archive, and where too few cases of a class are known.
     #[schema(required)]
     pub prediction_set: Option<Vec<String>>,
+    /// The same at each level, the lowest first.
+    pub prediction_sets: Vec<PredictionSet>,
+    /// How far the image is from where the archive's images lie; null without a calibration, for images of the archive and parts of images.
+    #[schema(required)]
+    pub mahalanobis: Option<Mahalanobis>,
     /// Which calibration was used, or why none.
     pub calibration: Calibration,
+}
+
+/// How far an image is from where the archive's images lie, by what the model makes of them: beyond `max` it is out of distribution.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Mahalanobis {
+    /// The Mahalanobis distance divided by the root of the number of components: about 1 for the archive's own images.
+    #[schema(example = 1.04)]
+    pub distance: f64,
+    /// 39 of 40 of the archive's own images are nearer.
+    #[schema(example = 1.38)]
+    pub max: f64,
+}
+
+/// The classes that can't be ruled out at one level.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PredictionSet {
+    /// The share of each class's images that have it in their set, 0 to 1.
+    #[schema(example = 0.9)]
+    pub level: f64,
+    /// The classes that can't be ruled out, of those that are calibrated.
+    pub classes: Vec<String>,
+    /// Classes of which too few cases are known to say.
+    pub not_available: Vec<String>,
 }
 
 /// What a reader should know before believing the neighbors.
@@ -327,6 +364,9 @@ impl SearchQuery {
                 .filter_map(|(name, out)| out.then_some(name))
                 .collect(),
             exclude_source: Some(ask.exclude_sources.clone()).filter(|sources| !sources.is_empty()),
+            liked: ask.liked.iter().map(ImageId::to_string).collect(),
+            disliked: ask.disliked.iter().map(ImageId::to_string).collect(),
+            near_identical: ask.one_per.into(),
             exact: ask.exact,
             region: answer.query.region.map(domain::Region::fractions),
             image: answer.query.image.as_ref().map(|image| QueryImage {
@@ -357,6 +397,7 @@ impl Neighbor {
             source: record.source.clone(),
             thumbnail: record.thumbnail.as_ref().map(|_| thumbnail_path(record.id)),
             record: RecordFacts::new(record),
+            near_identical: hit.copies.as_ref().map_or(0, |copies| copies.others()),
             label_conflict: record.class.is_some() && !hit.votes,
         }
     }
@@ -397,10 +438,19 @@ impl Suggestion {
                 .collect(),
             voters: verdict.voters.iter().map(ImageId::to_string).collect(),
             confidence: verdict.confidence,
-            prediction_set: verdict
-                .prediction_set
-                .as_ref()
-                .map(|set| set.iter().map(ClassLabel::to_string).collect()),
+            prediction_set: (verdict.prediction_sets.first())
+                .filter(|set| set.not_available.is_empty())
+                .map(|set| names(&set.classes)),
+            prediction_sets: (verdict.prediction_sets.iter())
+                .map(|set| PredictionSet {
+                    level: set.level,
+                    classes: names(&set.classes),
+                    not_available: names(&set.not_available),
+                })
+                .collect(),
+            mahalanobis: verdict
+                .mahalanobis
+                .map(|domain::Mahalanobis { distance, max }| Mahalanobis { distance, max }),
             calibration: Calibration {
                 id: verdict.calibration.id.clone(),
                 valid: verdict.calibration.valid,
@@ -408,6 +458,10 @@ impl Suggestion {
             },
         }
     }
+}
+
+fn names(classes: &[ClassLabel]) -> Vec<String> {
+    classes.iter().map(ClassLabel::to_string).collect()
 }
 
 impl From<PathTaken> for Path {
@@ -501,11 +555,7 @@ pub(super) mod tests {
     #[test]
     fn an_answer_has_the_agreed_shape() {
         let covid = ClassLabel::parse("COVID").unwrap();
-        let hit = Hit {
-            similarity: 0.9312,
-            record: Arc::new(record(0xab, Some("COVID"))),
-            votes: true,
-        };
+        let hit = Hit::alone(0.9312, Arc::new(record(0xab, Some("COVID"))), true);
         let id = hit.id();
         let answer = Answer {
             query: AskedQuery {
@@ -534,7 +584,22 @@ pub(super) mod tests {
                 weights: [(covid, 1.0)].into(),
                 voters: vec![id],
                 confidence: None,
-                prediction_set: None,
+                prediction_sets: vec![
+                    domain::PredictionSet {
+                        level: 0.9,
+                        classes: vec![ClassLabel::parse("COVID").unwrap()],
+                        not_available: vec![],
+                    },
+                    domain::PredictionSet {
+                        level: 0.95,
+                        classes: vec![],
+                        not_available: vec![ClassLabel::parse("COVID").unwrap()],
+                    },
+                ],
+                mahalanobis: Some(domain::Mahalanobis {
+                    distance: 1.5,
+                    max: 1.25,
+                }),
                 calibration: CalibrationNote {
                     id: None,
                     valid: false,
@@ -570,13 +635,13 @@ pub(super) mod tests {
             json!({
                 "rank": rank, "id": id.to_string(), "class": "COVID", "label_source": "PCR", "similarity": 0.9312f32,
                 "patient": "p_abababababab", "source": null, "thumbnail": format!("/v1/images/{id}/thumbnail"),
-                "record": {"file": "COVID/a.png", "view": "PA", "age": null, "sex": null, "tags": {}}, "label_conflict": false
+                "record": {"file": "COVID/a.png", "view": "PA", "age": null, "sex": null, "tags": {}}, "near_identical": 0, "label_conflict": false
             })
         };
         let expected = json!({
             "query": {
                 "k": 10, "vote": "majority", "classes": null, "sources": null, "exclude": ["patient", "study", "pixels"],
-                "exclude_source": null, "exact": false, "region": null,
+                "exclude_source": null, "liked": [], "disliked": [], "near_identical": "collapse", "exact": false, "region": null,
                 "image": {"width": 299, "height": 298, "format": "png", "window": {"kind": "percentile", "low": -3, "high": 900}}
             },
             "neighbors": [neighbor(Some(1))],
@@ -584,7 +649,12 @@ pub(super) mod tests {
             "suggestion": {
                 "status": "out_of_distribution", "reason": "1 of 1 labelled COVID", "class": "COVID", "method": "majority",
                 "votes": {"COVID": 1}, "weights": {"COVID": 1.0}, "voters": [id.to_string()], "confidence": null,
-                "prediction_set": null,
+                "prediction_set": ["COVID"],
+                "prediction_sets": [
+                    {"level": 0.9, "classes": ["COVID"], "not_available": []},
+                    {"level": 0.95, "classes": [], "not_available": ["COVID"]}
+                ],
+                "mahalanobis": {"distance": 1.5, "max": 1.25},
                 "calibration": {"id": null, "valid": false, "why_not": "this archive has no calibration"}
             },
             "warnings": [{

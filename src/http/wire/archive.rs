@@ -4,13 +4,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answer::RecordFacts;
-use super::{ImageFile, LabelSource, Names, Window, rendered_path, thumbnail_path};
-use crate::archive::{MetricEntry, Outcome};
-use crate::domain::{self, ClassLabel, K_MAX, Record};
+use super::{ImageFile, LabelSource, Names, Vote, Window, rendered_path, thumbnail_path};
+use crate::archive::{CalibrationEntry, EvaluationEntry, MetricEntry, Outcome};
+use crate::domain::{self, Calibration, ClassLabel, ImageId, K_MAX, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpSettings;
 use crate::http::upload::{FromParts, Parts};
 use crate::ingest::{Labels, Receipt};
+use crate::quality::card::Kept;
+use crate::quality::evaluation::Interval;
 use crate::search::{Overview, Upload};
 
 /// The archive that is served.
@@ -24,8 +26,10 @@ pub struct ArchiveInfo {
     pub images: usize,
     /// Images with a class.
     pub labelled: usize,
-    /// Images whose pixels have several classes.
+    /// Images with a class that does not vote, since their pixels, or copies of their picture, have several.
     pub conflicts: usize,
+    /// Images that are a copy of another one: of equal pixels, or near-identical. A search shows and counts them once.
+    pub near_identical: usize,
     /// Its classes.
     pub classes: Vec<ClassCount>,
     /// Where its images come from.
@@ -35,6 +39,9 @@ pub struct ArchiveInfo {
     /// The learned metric by which it is searched; null: cosine.
     #[schema(required)]
     pub metric: Option<MetricInfo>,
+    /// The calibration of its votes; null: answers have no confidence.
+    #[schema(required)]
+    pub calibration: Option<CalibrationInfo>,
     /// It is here to be tried out.
     pub demo: bool,
     /// Its images were made by a program.
@@ -160,6 +167,63 @@ impl MetricInfo {
     }
 }
 
+/// What votes are calibrated for.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CalibrationInfo {
+    /// Its short name.
+    #[schema(example = "76543210fedcba9876543210fedcba98")]
+    pub id: String,
+    /// It can be used; not so if its file is damaged.
+    pub readable: bool,
+    /// Neighbors that vote.
+    #[schema(required)]
+    pub k: Option<usize>,
+    /// How they vote.
+    #[schema(required)]
+    pub vote: Option<Vote>,
+    /// Its classes.
+    pub classes: Vec<CalibratedClass>,
+    /// RFC 3339 time at which it was fitted.
+    pub fitted_at: String,
+    /// The archive's version that it was fitted on.
+    pub fitted_on: u64,
+}
+
+/// What a class is calibrated on.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CalibratedClass {
+    /// Its name.
+    pub name: String,
+    /// Groups (patients, copies of a picture): to be ruled out at 90 % a class needs 9, at 95 % 19.
+    pub groups: u64,
+    /// Images that vote: the calibration is not used once they are a fifth more or fewer.
+    #[schema(required)]
+    pub images: Option<u64>,
+}
+
+impl CalibrationInfo {
+    fn new(entry: &CalibrationEntry, calibration: Option<&Calibration>) -> Self {
+        Self {
+            id: entry.id().to_owned(),
+            readable: calibration.is_some(),
+            k: calibration.map(|calibration| calibration.k),
+            vote: calibration.map(|calibration| calibration.vote.into()),
+            classes: (entry.groups.iter())
+                .map(|(class, &groups)| CalibratedClass {
+                    name: class.to_string(),
+                    groups,
+                    images: calibration.and_then(|calibration| {
+                        let at = calibration.classes.binary_search(class).ok()?;
+                        calibration.images.get(at).copied()
+                    }),
+                })
+                .collect(),
+            fitted_at: entry.fitted_at.to_string(),
+            fitted_on: entry.fitted_on,
+        }
+    }
+}
+
 /// An image to try.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Sample {
@@ -204,6 +268,7 @@ impl ArchiveInfo {
             images: archive.images,
             labelled: archive.labelled,
             conflicts: archive.conflicts,
+            near_identical: archive.near_identical,
             classes: Classes::new(&archive.classes).classes,
             sources: archive.sources,
             space: SpaceInfo {
@@ -216,6 +281,8 @@ impl ArchiveInfo {
                 pixel_pipeline: space.pixel_pipeline,
             },
             metric: archive.metric.as_ref().map(MetricInfo::new),
+            calibration: (archive.calibration.as_ref())
+                .map(|(entry, calibration)| CalibrationInfo::new(entry, calibration.as_deref())),
             demo: archive.demo,
             synthetic: archive.synthetic,
             licence: archive.licence,
@@ -268,8 +335,71 @@ pub struct ModelInfo {
     #[schema(value_type = std::collections::BTreeMap<String, serde_json::Value>)]
     pub card: serde_json::Map<String, serde_json::Value>,
     /// How well the model does on this archive; null: not measured.
-    #[schema(value_type = Option<Object>, required)]
-    pub evaluation: Option<serde_json::Value>,
+    #[schema(required)]
+    pub evaluation: Option<EvaluationInfo>,
+}
+
+/// The evaluation that is kept with the archive, in short; `/v1/model/card` has all of it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct EvaluationInfo {
+    /// Its short name.
+    #[schema(example = "fedcba9876543210fedcba9876543210")]
+    pub id: String,
+    /// It can be used; not so if its file is damaged.
+    pub readable: bool,
+    /// RFC 3339 time at which it was made.
+    pub made_at: String,
+    /// The archive's version whose images were asked.
+    pub made_on: u64,
+    /// How queries and archive were kept apart, in words.
+    pub split: String,
+    /// A metric was learned anew for each test.
+    pub learned: bool,
+    /// Mean sensitivity of the classes.
+    #[schema(required)]
+    pub balanced_accuracy: Option<Figure>,
+    /// Share of right suggestions.
+    #[schema(required)]
+    pub accuracy: Option<Figure>,
+    /// Why it may not hold for the archive as it is now, a sentence each.
+    pub caveats: Vec<String>,
+}
+
+/// A figure with its 95 % interval.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Figure {
+    /// The figure.
+    pub value: f64,
+    /// 2.5 % of the resamples are below.
+    pub low: f64,
+    /// 2.5 % of the resamples are above.
+    pub high: f64,
+}
+
+impl EvaluationInfo {
+    /// A kept evaluation as it is shown.
+    pub fn new(entry: &EvaluationEntry, kept: &Kept, caveats: Vec<String>) -> Self {
+        let decisions = match kept {
+            Kept::Yes(kept) => Some(&kept.1.decisions),
+            Kept::No | Kept::Unreadable => None,
+        };
+        let figure = |interval: Interval| Figure {
+            value: interval.value,
+            low: interval.low,
+            high: interval.high,
+        };
+        Self {
+            id: entry.id().to_owned(),
+            readable: decisions.is_some(),
+            made_at: entry.made.made_at.to_string(),
+            made_on: entry.made.made_on,
+            split: entry.made.split.clone(),
+            learned: entry.made.learned,
+            balanced_accuracy: decisions.and_then(|decisions| decisions.balanced_accuracy).map(figure),
+            accuracy: decisions.and_then(|decisions| decisions.accuracy).map(figure),
+            caveats,
+        }
+    }
 }
 
 impl ModelInfo {
@@ -277,12 +407,13 @@ impl ModelInfo {
     ///
     /// # Errors
     /// `Internal` for a card that is no object.
-    pub fn new(card: serde_json::Value, device: String) -> Result<Self> {
+    pub fn new(card: serde_json::Value, device: String, evaluation: Option<EvaluationInfo>) -> Result<Self> {
         let serde_json::Value::Object(mut card) = card else {
             return Err(Error::internal("the model card is not an object"));
         };
         card.insert("device".into(), device.into());
-        let evaluation = card.remove("evaluation").filter(|value| !value.is_null());
+        // What a card says under this name would hide ours.
+        card.remove("evaluation");
         Ok(Self { card, evaluation })
     }
 }
@@ -430,8 +561,11 @@ pub struct Written {
     /// Its class now.
     #[schema(required)]
     pub class: Option<String>,
-    /// Its pixels are known under another class, of this patient or another: neither votes until that is settled.
+    /// Its pixels, or a copy of its picture, are known under another class, of this patient or another: neither votes until that is settled.
     pub label_conflict: bool,
+    /// The image of the archive that it was found to be a near-identical copy of.
+    #[schema(required)]
+    pub near_identical_to: Option<String>,
 }
 
 impl From<Receipt> for Written {
@@ -449,6 +583,7 @@ impl From<Receipt> for Written {
             duplicate: outcome == WriteOutcome::Duplicate,
             class: receipt.class.as_ref().map(ClassLabel::to_string),
             label_conflict: receipt.label_conflict,
+            near_identical_to: receipt.near_identical_to.map(|id| id.to_string()),
         }
     }
 }
@@ -492,8 +627,10 @@ pub struct ImageDetails {
     /// How it was proven.
     #[schema(required, value_type = Option<LabelSource>)]
     pub label_source: Option<String>,
-    /// Its pixels have several classes, so that it does not vote.
+    /// Its pixels, or copies of its picture, have several classes, so that it does not vote.
     pub label_conflict: bool,
+    /// Other copies of its picture, by id: of equal pixels, or near-identical.
+    pub near_identical: Vec<String>,
     /// A pseudonym, the same for all images of the patient in this archive.
     #[schema(required)]
     pub patient: Option<String>,
@@ -532,8 +669,9 @@ pub struct EarlierLabel {
 
 impl ImageDetails {
     /// A record as it is shown.
-    pub fn new(record: &Record, names: &Names<'_>) -> Self {
+    pub fn new(record: &Record, copies: &[ImageId], names: &Names<'_>) -> Self {
         Self {
+            near_identical: copies.iter().map(ToString::to_string).collect(),
             id: record.id.to_string(),
             class: record.class.as_ref().map(ClassLabel::to_string),
             label_source: record.label_source.as_ref().map(ToString::to_string),
@@ -601,7 +739,7 @@ mod tests {
             pseudonym: &|_| "p_000000000000".into(),
             label_conflict: &|_| true,
         };
-        let shown = serde_json::to_value(ImageDetails::new(&record, &names)).unwrap();
+        let shown = serde_json::to_value(ImageDetails::new(&record, &[], &names)).unwrap();
         assert_eq!(shown["label_conflict"], true);
         assert_eq!(shown["rendered"], json!(null));
         assert!(!shown.to_string().contains("secret") && !shown["patient"].to_string().contains("cd"));
@@ -610,11 +748,11 @@ mod tests {
     #[test]
     fn a_card_is_shown_with_device_and_evaluation() {
         let shown =
-            serde_json::to_value(ModelInfo::new(json!({"name": "x", "evaluation": null}), "cpu".into()).unwrap())
+            serde_json::to_value(ModelInfo::new(json!({"name": "x", "evaluation": null}), "cpu".into(), None).unwrap())
                 .unwrap();
         assert_eq!(shown, json!({"name": "x", "device": "cpu", "evaluation": null}));
         assert_eq!(
-            ModelInfo::new(json!([]), "cpu".into()).unwrap_err().kind(),
+            ModelInfo::new(json!([]), "cpu".into(), None).unwrap_err().kind(),
             ErrorKind::Internal
         );
     }

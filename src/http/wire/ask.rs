@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{ImageFile, Vote};
-use crate::domain::{Ask, ClassLabel, Exclude, ImageId, K_MAX, Region, SpaceId};
+use super::{ImageFile, NearIdentical, Vote};
+use crate::domain::{Ask, ClassLabel, EXAMPLES_MAX, Exclude, ImageId, K_MAX, Region, SpaceId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::problem::without_value;
 use crate::http::upload::{FromParts, Parts, echo};
@@ -34,12 +34,22 @@ pub struct Options {
     /// Only images of these sources.
     #[schema(example = json!([]))]
     sources: Option<Vec<String>>,
-    /// What is kept out: images of the same `patient`, of the same `study`, with the same `pixels` (all three if left out), or `none`.
+    /// What is kept out: images of the same `patient`, of the same `study`, with the same `pixels` (or, of an image of the archive, copies of its
+    /// picture), or `none`; all three if left out.
     #[schema(example = json!(["patient", "study", "pixels"]))]
     exclude: Option<Vec<String>>,
     /// Not the images of these sources.
     #[schema(example = json!([]))]
     exclude_source: Option<Vec<String>>,
+    /// Ids of images that the answer shall be more like, at most 16; left out of it as the same `pixels` are.
+    #[schema(max_items = 16, example = json!([]))]
+    liked: Option<Vec<String>>,
+    /// Ids of images that it shall be less like, at most 16; left out of it in the same way.
+    #[schema(max_items = 16, example = json!([]))]
+    disliked: Option<Vec<String>>,
+    /// Copies of a picture (equal pixels, or near-identical): `collapse` shows and counts them once, `keep` each of them (one per patient), `collapse` if
+    /// left out.
+    near_identical: Option<NearIdentical>,
     /// Compare with every image instead of walking a graph.
     #[schema(default = false)]
     exact: Option<bool>,
@@ -60,6 +70,12 @@ impl Options {
             sources: list(parts, "sources"),
             exclude: list(parts, "exclude"),
             exclude_source: list(parts, "exclude_source"),
+            liked: list(parts, "liked"),
+            disliked: list(parts, "disliked"),
+            near_identical: parts
+                .text("near_identical")?
+                .map(|text| parse_near_identical(&text))
+                .transpose()?,
             exact: flag(parts, "exact")?,
             allow_partial: flag(parts, "allow_partial")?,
             min_version: number(parts, "min_version")?,
@@ -77,6 +93,11 @@ impl Options {
             sources: take(&mut object, "sources")?,
             exclude: take_words(&mut object, "exclude")?,
             exclude_source: take(&mut object, "exclude_source")?,
+            liked: take(&mut object, "liked")?,
+            disliked: take(&mut object, "disliked")?,
+            near_identical: take::<String>(&mut object, "near_identical")?
+                .map(|text| parse_near_identical(&text))
+                .transpose()?,
             exact: take(&mut object, "exact")?,
             allow_partial: take(&mut object, "allow_partial")?,
             min_version: take(&mut object, "min_version")?,
@@ -97,6 +118,8 @@ impl Options {
             (&mut self.sources, &sources),
             (&mut self.exclude_source, &sources),
             (&mut self.exclude, &nothing),
+            (&mut self.liked, &nothing),
+            (&mut self.disliked, &nothing),
         ];
         for (list, known) in lists {
             let Some(values) = list else { continue };
@@ -124,9 +147,12 @@ impl Options {
             classes: classes.transpose().map_err(|error| error.context("`classes`"))?,
             sources: self.sources.filter(|sources| !sources.is_empty()),
             exclude_sources: self.exclude_source.unwrap_or_default(),
+            liked: examples("liked", self.liked)?,
+            disliked: examples("disliked", self.disliked)?,
             exclude: self
                 .exclude
                 .map_or(Ok(default.exclude), |names| parse_exclude(&names))?,
+            one_per: self.near_identical.map_or(default.one_per, Into::into),
             exact: self.exact.unwrap_or(default.exact),
             allow_partial: self.allow_partial.unwrap_or(default.allow_partial),
             min_version: self.min_version,
@@ -155,6 +181,9 @@ impl FromParts for SearchForm {
         "study_uid",
         "exclude",
         "exclude_source",
+        "liked",
+        "disliked",
+        "near_identical",
         "exact",
         "allow_partial",
         "min_version",
@@ -226,11 +255,7 @@ impl ById {
                 self.ids.len()
             )));
         }
-        self.ids
-            .iter()
-            .map(|id| id.parse())
-            .collect::<Result<_>>()
-            .map_err(|error| error.context("`ids`"))
+        parse_ids("ids", &self.ids)
     }
 }
 
@@ -343,7 +368,7 @@ impl RenderQuery {
     }
 }
 
-fn invalid(message: impl Into<String>) -> Error {
+pub(super) fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidRequest, message)
 }
 
@@ -354,6 +379,22 @@ fn check_k(k: u64) -> Result<usize> {
         .ok_or_else(|| invalid(format!("`k` is a whole number from 1 to {K_MAX}, got `{k}`")))
 }
 
+fn examples(name: &str, ids: Option<Vec<String>>) -> Result<Vec<ImageId>> {
+    let ids = ids.unwrap_or_default();
+    if ids.len() > EXAMPLES_MAX {
+        return Err(invalid(format!(
+            "`{name}` holds at most {EXAMPLES_MAX} ids, got `{}`",
+            ids.len()
+        )));
+    }
+    parse_ids(name, &ids)
+}
+
+fn parse_ids(name: &str, ids: &[String]) -> Result<Vec<ImageId>> {
+    let ids: Result<_> = ids.iter().map(|id| id.parse()).collect();
+    ids.map_err(|error| error.context(format!("`{name}`")))
+}
+
 fn parse_vote(text: &str) -> Result<Vote> {
     match text {
         "majority" => Ok(Vote::Majority),
@@ -361,6 +402,17 @@ fn parse_vote(text: &str) -> Result<Vote> {
         "prior" => Ok(Vote::Prior),
         _ => Err(invalid(format!(
             "`vote` is one of majority, distance, prior, got `{}`",
+            echo(text)
+        ))),
+    }
+}
+
+fn parse_near_identical(text: &str) -> Result<NearIdentical> {
+    match text {
+        "collapse" => Ok(NearIdentical::Collapse),
+        "keep" => Ok(NearIdentical::Keep),
+        _ => Err(invalid(format!(
+            "`near_identical` is one of collapse, keep, got `{}`",
             echo(text)
         ))),
     }
@@ -393,7 +445,7 @@ fn parse_exclude(names: &[String]) -> Result<Exclude> {
     Ok(exclude)
 }
 
-fn parse_region(text: &str) -> Result<Region> {
+pub(super) fn parse_region(text: &str) -> Result<Region> {
     match numbers(text).as_deref() {
         Some([x, y, width, height]) => Region::new(*x, *y, *width, *height),
         _ => Err(invalid(format!("`region` is x,y,width,height, got `{}`", echo(text)))),
@@ -469,6 +521,7 @@ mod tests {
     }
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123";
+    const OTHER: &str = "fedcba9876543210fedcba98765432100000";
 
     #[test]
     fn options_come_with_defaults_and_null_is_absent() {
@@ -487,7 +540,7 @@ mod tests {
         assert_eq!(exclude(json!("none")), exclude(json!([])));
         let ask = by_id(json!({
             "ids": [ID], "k": 3, "vote": "prior", "classes": ["A, B"], "sources": ["s"], "exclude": ["none"],
-            "exclude_source": ["t"], "exact": true, "allow_partial": true, "min_version": 7
+            "exclude_source": ["t"], "liked": [ID], "disliked": [OTHER], "near_identical": "keep", "exact": true, "allow_partial": true, "min_version": 7
         }));
         let expected = Ask {
             k: 3,
@@ -495,11 +548,14 @@ mod tests {
             classes: Some(vec![ClassLabel::parse("A, B").unwrap()]),
             sources: Some(vec!["s".into()]),
             exclude_sources: vec!["t".into()],
+            liked: vec![ID.parse().unwrap()],
+            disliked: vec![OTHER.parse().unwrap()],
             exclude: Exclude {
                 patient: false,
                 study: false,
                 pixels: false,
             },
+            one_per: crate::domain::OnePer::Patient,
             exact: true,
             allow_partial: true,
             min_version: Some(7),
@@ -519,6 +575,14 @@ mod tests {
                 "`k` is a whole number from 1 to 100, got `0`",
             ),
             (json!({"ids": [ID], "k": 1_000_000_000u64}), "got `1000000000`"),
+            (
+                json!({"ids": [ID], "liked": ["xyz"]}),
+                "`liked`: an image id is 36 hex digits",
+            ),
+            (
+                json!({"ids": [ID], "disliked": vec![ID; 17]}),
+                "`disliked` holds at most 16 ids, got `17`",
+            ),
             (json!({"ids": [ID], "k": -1}), "`k`: expected u64"),
             (json!({"ids": [ID], "k": 2.5}), "`k`: expected u64"),
             (

@@ -3,13 +3,17 @@
 mod answer;
 mod archive;
 mod ask;
+mod explain;
+mod feedback;
 
 pub use answer::{Embeddings, Names, SearchResponse};
 pub use archive::{
-    ArchiveInfo, Classes, Deleted, DeletedPatient, ImageDetails, ModelInfo, NewImage, NewImageFields, NewLabel,
-    PatientToDelete, Written,
+    ArchiveInfo, Classes, Deleted, DeletedPatient, EvaluationInfo, ImageDetails, ModelInfo, NewImage, NewImageFields,
+    NewLabel, PatientToDelete, Written,
 };
 pub use ask::{ById, ByVector, EmbedForm, RenderQuery, SearchForm, SearchFormFields};
+pub use explain::{ExplanationForm, ExplanationFormFields, ExplanationResponse};
+pub use feedback::{FeedbackList, FeedbackPage, FeedbackReceipt, NewFeedback};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -47,6 +51,34 @@ impl From<domain::VoteMethod> for Vote {
             domain::VoteMethod::Majority => Self::Majority,
             domain::VoteMethod::Distance => Self::Distance,
             domain::VoteMethod::Prior => Self::Prior,
+        }
+    }
+}
+
+/// What happens to copies of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NearIdentical {
+    /// They are shown once and have one vote.
+    Collapse,
+    /// Each is shown and votes, one per patient.
+    Keep,
+}
+
+impl From<NearIdentical> for domain::OnePer {
+    fn from(copies: NearIdentical) -> Self {
+        match copies {
+            NearIdentical::Collapse => Self::Picture,
+            NearIdentical::Keep => Self::Patient,
+        }
+    }
+}
+
+impl From<domain::OnePer> for NearIdentical {
+    fn from(one_per: domain::OnePer) -> Self {
+        match one_per {
+            domain::OnePer::Picture => Self::Collapse,
+            domain::OnePer::Patient | domain::OnePer::Image => Self::Keep,
         }
     }
 }

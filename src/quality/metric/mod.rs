@@ -10,7 +10,7 @@
 //! spread most: the top right singular vectors `Q` (Eckart and Young, Psychometrika 1, 1936). One matrix does both, `P = Qᵀ S^(-1/2)`, and what
 //! is compared is `P (z - mean)` at unit length, by its cosine. Pure.
 
-mod matrices;
+pub(super) mod matrices;
 mod scatter;
 #[cfg(test)]
 mod tests;

@@ -114,6 +114,25 @@ pub fn evaluation(mark: &str) -> Evaluation {
                 },
             ],
         }),
+        controls: Available::Yes(Controls {
+            by_guessing: 0.25,
+            queries: 4233,
+            rows: [
+                ("whole picture", "everything", 0.932, Some(1.0)),
+                ("center blacked out", "64 % of the area", 0.741, Some(0.72)),
+                ("border only", "36 % of the area", 0.612, Some(0.531)),
+            ]
+            .iter()
+            .map(|(name, sees, value, remains)| Control {
+                name: t(name),
+                sees: t(sees),
+                accuracy: near(*value, 0.008),
+                balanced_accuracy: near(*value, 0.008),
+                below_whole: near(0.932 - value, 0.011),
+                remains: *remains,
+            })
+            .collect(),
+        }),
         leakage: vec![
             Leakage {
                 guards: t("with every guard"),
@@ -154,6 +173,28 @@ pub fn evaluation(mark: &str) -> Evaluation {
             queries: 4233,
             graphs: t("HNSW, M 16, ef at construction 200, ef at search 96, one graph per class"),
         }),
+        explanations: Some(Available::Yes(Explanations {
+            method: t("cells"),
+            images: 60,
+            steps: 20,
+            random_orders: 3,
+            maps: ["explanation", "random", "uniform, faded", "uniform, by rows"]
+                .iter()
+                .enumerate()
+                .map(|(at, name)| {
+                    let figure = |value, low, high| Some(Interval { value, low, high });
+                    let below = figure(0.08, 0.06, 0.1).filter(|_| at > 0);
+                    MapFigures {
+                        name: t(name),
+                        sees: t("what it knows"),
+                        insertion: figure(0.64 - 0.04 * at as f64, 0.5, 0.7),
+                        deletion: figure(0.52 + 0.04 * at as f64, 0.4, 0.6),
+                        insertion_below_explanation: below,
+                        deletion_above_explanation: below,
+                    }
+                })
+                .collect(),
+        })),
         hardest: hardest(mark),
         notes: vec![
             t(
@@ -203,10 +244,12 @@ pub fn empty() -> Evaluation {
     };
     none.precision_recall.clear();
     none.shortcuts = Available::no("no source is known.");
+    none.controls = Available::no("no model was given.");
     none.leakage.clear();
     none.outside.clear();
     none.index = Available::no("the archive has no graphs.");
     none.hardest.clear();
+    none.explanations = None;
     none.notes.clear();
     none
 }

@@ -3,10 +3,12 @@
 mod background;
 mod cases;
 mod confidence;
+mod controls;
 mod decisions;
 mod distrust;
 mod dots;
 mod duplicates;
+mod explained;
 #[cfg(test)]
 mod fake;
 mod marks;
@@ -25,7 +27,7 @@ use marks::Marks;
 /// The page.
 pub fn html(evaluation: &Evaluation) -> String {
     let marks = Marks::of(evaluation);
-    let sections = [
+    let mut sections = vec![
         overview::floors(evaluation),
         decisions::confusion(evaluation, &marks),
         decisions::per_class(evaluation, &marks),
@@ -34,14 +36,15 @@ pub fn html(evaluation: &Evaluation) -> String {
         confidence::precision_recall(evaluation, &marks),
         confidence::prediction_sets(evaluation, &marks),
         distrust::shortcuts(evaluation),
+        controls::section(evaluation),
         distrust::leakage(evaluation),
         distrust::outside(evaluation),
         background::retrieval(evaluation),
         distrust::index(evaluation),
         cases::hardest(evaluation, &marks),
-        background::notes(evaluation),
-        background::protocol(evaluation, &marks),
     ];
+    sections.extend(evaluation.explanations.as_ref().map(explained::explanations));
+    sections.extend([background::notes(evaluation), background::protocol(evaluation, &marks)]);
     page::html(
         &format!("Evaluation of {}", evaluation.protocol.what),
         &overview::first_screen(evaluation),

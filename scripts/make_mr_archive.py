@@ -3,8 +3,9 @@
 
     scripts/make_mr_archive.py --out data/mr --count 12
 
-Classes are the planes (axial, coronal, sagittal), a patient is a volume. Four heads are no evidence of anything
-but that the program takes other images than X-rays of chests. Exit code 4: the packages can't be fetched from here.
+Classes are the planes (axial, coronal, sagittal) or, with --by region, the parts of the head that axial slices show
+(base, middle, vertex: thirds of its height); a patient is a volume. Four heads are no evidence of anything but that the
+program takes other images than X-rays of chests. Exit code 4: the packages can't be fetched from here.
 """
 
 import argparse
@@ -21,7 +22,10 @@ COLUMNS = ("file", "class", "patient_id", "source", "modality", "body_part", "pl
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path, help="folder for one folder a plane and metadata.csv")
+    parser.add_argument("--out", required=True, type=Path, help="folder for one folder a class and metadata.csv")
+    parser.add_argument(
+        "--by", choices=("plane", "region"), default="plane", help="what the classes are, default plane"
+    )
     parser.add_argument("--count", type=int, default=12, help="slices of each volume and plane at most, default 12")
     args = parser.parse_args()
     if args.count < 1:
@@ -34,12 +38,14 @@ def main() -> int:
     rows = []
     for source in volumes.SOURCES:
         values, sides = volumes.load(source, packages)
-        for plane in volumes.PLANES:
-            (args.out / plane).mkdir(parents=True, exist_ok=True)
-            for place, picture in volumes.slices(values, sides, plane, args.count):
-                file = f"{plane}/{source.name}-{place:03}.png"
+        for plane in volumes.PLANES if args.by == "plane" else ["axial"]:
+            cut = volumes.slices(values, sides, plane, args.count)
+            for at, (place, picture) in enumerate(cut):
+                of = plane if args.by == "plane" else volumes.REGIONS[at * len(volumes.REGIONS) // len(cut)]
+                (args.out / of).mkdir(parents=True, exist_ok=True)
+                file = f"{of}/{source.name}-{place:03}.png"
                 picture.save(args.out / file, "PNG")
-                known = (file, plane, source.name, source.file.split("/")[0], "MR", "HEAD", place)
+                known = (file, of, source.name, source.file.split("/")[0], "MR", "HEAD", place)
                 rows.append(dict(zip(COLUMNS, known, strict=True)))
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
@@ -47,7 +53,8 @@ def main() -> int:
     writer.writerows(sorted(rows, key=lambda row: row["file"].encode()))
     with replacing(args.out / "metadata.csv") as file:
         file.write(table.getvalue().encode())
-    print(f"{len(rows)} slices of {len(volumes.SOURCES)} volumes, {len(volumes.PLANES)} classes, in {args.out}")
+    classes = {row["class"] for row in rows}
+    print(f"{len(rows)} slices of {len(volumes.SOURCES)} volumes, {len(classes)} classes, in {args.out}")
     return 0
 
 

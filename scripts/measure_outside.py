@@ -4,7 +4,9 @@
 Folds of whole patients: of four parts an archive is made and fitted as `medsearch fit` does, metric and calibration;
 the fifth part and the pictures of `scripts/make_other_images.py` are asked about over HTTP. For each family the AUROC
 of the distance that the server answers with, the false positives where 95 % of the X-rays are let through, and how many
-the server itself calls out of distribution. Ends with 1 when a family that is not hard has an AUROC below the bound.
+the server itself calls out of distribution. The X-rays that were left out are asked about as images too, as a reader
+would: how many get a suggestion, and why the others do not. Ends with 1 when a family that is not hard has an AUROC
+below the bound, or too many X-rays get no suggestion.
 """
 
 import argparse
@@ -25,10 +27,14 @@ from medsearch_py.provenance import ROOT, provenance, write_figures
 from medsearch_py.spaces import RECIPES, embed, export, run
 
 AUROC_MIN = 0.99
+# Of X-rays of patients never seen, for whatever reason: out of distribution, or too doubtful.
+WITHOUT_SUGGESTION_MAX = 0.2
 FOLDS = 5
 # X-rays after all, turned, cut or inverted: reported as they are.
 HARD = "chest-"
 STARTED_WITHIN_S = 60
+LEFT_OUT = "X-rays left out"
+STATUSES = ("suggested", "inconclusive", "out_of_distribution")
 
 
 def main() -> int:
@@ -43,11 +49,16 @@ def main() -> int:
             outside = vectors(embed(args.program, pictures, model, args.work / f"{data.name}-other-{recipe}"))
             inside = embed(args.program, data, model, args.work / f"{data.name}-{recipe}")
             of_set = measure(inside, data, outside, model, args)
+            counted = json.loads(pictures.with_name(f"{pictures.name}.families.json").read_text())
+            for name, count in counted.items():
+                of_set[name]["independent"] = count["independent"]
             figures[f"{data.name}, {recipe}"] = of_set
             missed += show(f"{data.name}, {recipe}", of_set)
     if args.json:
         write_figures(args.json, before, figures)
-    print("\n".join(missed) or f"every family but the hard ones has an AUROC of at least {AUROC_MIN}")
+    print(
+        "\n".join(missed) or f"every family but the hard ones has an AUROC of at least {AUROC_MIN}; X-rays are answered"
+    )
     return int(bool(missed))
 
 
@@ -89,7 +100,7 @@ def measure(folder: Path, data: Path, outside: dict[str, np.ndarray], model: Pat
     for fold in range(FOLDS):
         work = args.work / "fold"
         shutil.rmtree(work, ignore_errors=True)
-        left_out = split(folder, work / "embeddings", part_of, fold)
+        left_out, files = split(folder, work / "embeddings", part_of, fold)
         archive = work / "archive"
         run(
             args.program, "index", "--embeddings", work / "embeddings", "--data", data,
@@ -101,24 +112,26 @@ def measure(folder: Path, data: Path, outside: dict[str, np.ndarray], model: Pat
             space = client.ask("GET", "/v1/archive").expect(200)["space"]["id"]
             own = [ask(client, vector, space) for vector in left_out]
             others = {name: [ask(client, vector, space) for vector in of] for name, of in outside.items()}
+            said = [suggestion_of(client, data / file) for file in files]
         folds.append({name: compare(own, answers) for name, answers in others.items()})
-        folds[-1]["X-rays left out"] = {"called_outside": share_outside(own), "images": len(own)}
+        folds[-1][LEFT_OUT] = {"called_outside": share_outside(own), "images": len(own)} | shares(said)
     return {name: {key: float(np.mean([f[name][key] for f in folds])) for key in folds[0][name]} for name in folds[0]}
 
 
-def split(folder: Path, out: Path, part_of: dict[str, int], fold: int) -> list[np.ndarray]:
-    """Writes the interchange form without one part, and gives that part's vectors."""
+def split(folder: Path, out: Path, part_of: dict[str, int], fold: int) -> tuple[list[np.ndarray], list[str]]:
+    """Writes the interchange form without one part, and gives that part's vectors and files."""
     out.mkdir(parents=True)
-    left_out = []
+    left_out, files = [], []
     for name, description, matrix in classes(folder):
         out_of = np.array([part_of[group(record)] == fold for record in description["records"]])
         left_out += list(matrix[out_of])
+        files += [record["file"] for record, out in zip(description["records"], out_of, strict=True) if out]
         kept = [record for record, out in zip(description["records"], out_of, strict=True) if not out]
         np.save(out / f"{name}.npy", matrix[~out_of])
         # Without the digest of the whole class's vectors, which is of these no more.
         described = {key: value for key, value in description.items() if key != "vectors_sha256"}
         (out / f"{name}.json").write_text(json.dumps(described | {"records": kept}))
-    return left_out
+    return left_out, files
 
 
 @contextlib.contextmanager
@@ -157,6 +170,17 @@ def ask(client: Client, vector: np.ndarray, space: str) -> tuple[float, bool]:
     return suggestion["mahalanobis"]["distance"], suggestion["status"] == "out_of_distribution"
 
 
+def suggestion_of(client: Client, image: Path) -> dict:
+    """What the server says of an image, asked as it was fitted: `medsearch fit` calibrates its defaults."""
+    return client.ask_form("/v1/search", image.read_bytes()).expect(200)["suggestion"]
+
+
+def shares(said: list[dict]) -> dict[str, float]:
+    """Shares of the outcomes, of images of which a calibration says something (not of copies of what is there)."""
+    valid = [suggestion["status"] for suggestion in said if suggestion["calibration"]["valid"]]
+    return {status: valid.count(status) / len(valid) for status in STATUSES} | {"asked_as_images": len(valid)}
+
+
 def compare(own: list[tuple[float, bool]], others: list[tuple[float, bool]]) -> dict:
     """AUROC (share of pairs in which the other is farther), false positives at 95 % true ones, the server's word."""
     near, far = (np.array([distance for distance, _ in answers]) for answers in (own, others))
@@ -180,8 +204,14 @@ def show(title: str, of_set: dict) -> list[str]:
     for name, row in of_set.items():
         auroc, fpr = (f"{row[key]:.3f}" if key in row else "-" for key in ("auroc", "fpr_at_95"))
         print(f"{name:26}  {auroc:>5}  {fpr:>11}  {row['called_outside']:14.3f}  {row['images']:6.0f}")
+    outcomes = ", ".join(f"{status} {of_set[LEFT_OUT][status]:.3f}" for status in STATUSES)
+    print(f"{LEFT_OUT}, asked about as images: {outcomes}")
+    without = 1 - of_set[LEFT_OUT]["suggested"]
+    missed = [f"{title}: {without:.3f} of the X-rays get no suggestion"] if without > WITHOUT_SUGGESTION_MAX else []
     judged = {name: row for name, row in of_set.items() if "auroc" in row and not name.startswith(HARD)}
-    return [f"{title}: {name}: AUROC {row['auroc']:.4f}" for name, row in judged.items() if row["auroc"] < AUROC_MIN]
+    return missed + [
+        f"{title}: {name}: AUROC {row['auroc']:.4f}" for name, row in judged.items() if row["auroc"] < AUROC_MIN
+    ]
 
 
 def arguments() -> argparse.Namespace:

@@ -60,6 +60,8 @@ def judge(report: dict, balanced_min: float, set_size_max: float) -> dict:
     floors = {floor["name"]: floor["figures"] for floor in report["floors"] + report["less_learned"]}
     for name, figures in floors.items():
         reached[name] = figures.get("balanced_accuracy", figures)
+    # By how much each is behind what was reached, group by group: what recipe and metric bring apart, and the floors.
+    behind = {name: figures["below_ours"] for name, figures in floors.items() if figures.get("below_ours")}
     raw, calibrated = report["confidence"]["raw"], report["confidence"]["calibrated"]
     sets = next(level for level in report["prediction_sets"] if level["level"] == 0.9)
     abstained = sets["empty"] + sets["too_large"]
@@ -78,8 +80,10 @@ def judge(report: dict, balanced_min: float, set_size_max: float) -> dict:
         checks.append(at_most(f"coverage at {promised:.0%}", is_, promised + COVERAGE_ABOVE))
     return {
         "reached": reached,
+        "behind": behind,
         "checks": checks,
         "chosen": report["protocol"]["metric"]["chosen"],
+        "tried": report["protocol"]["metric"]["tried"],
         "leakage": report["leakage"],
         "prediction_sets": report["prediction_sets"],
     }

@@ -11,6 +11,8 @@ from medsearch_py import picture_packages
 
 # Axis of a volume in RAS order that a slice of the plane stands on.
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
+# Thirds of the height of a head, from below: what an axial slice shows.
+REGIONS = ("base", "middle", "vertex")
 # A slice with less than this share of its volume's foreground is air or the edge of the head.
 FOREGROUND_MIN = 0.35
 

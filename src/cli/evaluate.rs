@@ -145,8 +145,14 @@ impl Evaluate {
                 .flatten()
                 .collect();
             let resamples = self.resamples as usize;
-            let figures = explained(&subject.cases, &archives, backend.as_mut(), &decoder, images, resamples);
+            let progress = Mutex::new(Progress::of("explanations", images, PROGRESS_EVERY));
+            let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
+            let (cases, backend) = (&subject.cases, backend.as_mut());
+            let figures = explained(cases, &archives, backend, &decoder, images, resamples, || {
+                locked().done(1)
+            });
             evaluation.explanations = Some(super::block_on(figures)?);
+            locked().finish();
         }
         print!("{}", summary(&evaluation));
         if let Some(path) = &self.json {
@@ -377,8 +383,12 @@ fn summary(evaluation: &Evaluation) -> String {
     let protocol = &evaluation.protocol;
     let mut lines = vec![
         format!(
-            "{} queries, {} images, {} groups. {}",
-            protocol.queries, protocol.images, protocol.groups, protocol.split
+            "{} queries, {} images, {} groups. {} Seeds 0 to {}.",
+            protocol.queries,
+            protocol.images,
+            protocol.groups,
+            protocol.split,
+            protocol.seeds.iter().max().unwrap_or(&0)
         ),
         format!(
             "{:<26} {:>22} {:>22} {:>22}",

@@ -234,6 +234,7 @@ fn protocol(subject: &Subject, settings: &Settings, learner: Option<&Learner<'_>
                 FitSettings::default().components
             ),
             chosen: learner.chosen(),
+            tried: learner.tried(),
         }),
         k: settings.k,
         vote: match settings.vote {

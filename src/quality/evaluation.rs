@@ -118,6 +118,24 @@ pub struct LearnedMetric {
     pub method: String,
     /// What was chosen within the training sets, most often first.
     pub chosen: Vec<Chosen>,
+    /// Every configuration that was tried in every training set, and how it did there.
+    #[serde(default)]
+    pub tried: Vec<Tried>,
+}
+
+/// One configuration, over all training sets that chose.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tried {
+    /// The space of the vectors.
+    pub space: String,
+    /// The shrinkage of the scatter within classes, 0 to 1.
+    pub shrinkage: f64,
+    /// Mean of the balanced accuracies on parts of the training sets that it had not learned from.
+    pub balanced_accuracy: f64,
+    /// The least of them.
+    pub least: f64,
+    /// The greatest.
+    pub most: f64,
 }
 
 /// One choice.

@@ -53,7 +53,7 @@ const MAPS: [(&str, &str); 5] = [
 ];
 
 /// Explains `wanted` images, as many of each class, and measures the maps. Each image is compared with its nearest of another group, by the model's own
-/// vectors, in the pictures that the archive keeps.
+/// vectors, in the pictures that the archive keeps. `done` is called after each.
 ///
 /// - Insertion: the blurred image is revealed in [`STEPS`] equal steps, the places with the largest shares first; the figure is the mean cosine to the
 ///   neighbor over the steps (the area under the curve). Larger is better.
@@ -75,6 +75,7 @@ pub async fn explained(
     decoder: &Decoder,
     wanted: usize,
     resamples: usize,
+    done: impl Fn(),
 ) -> Result<Available<Explanations>> {
     let space = archives.first().map(|opened| opened.version.state.manifest.space.id());
     if space != Some(backend.card().space().id()) {
@@ -103,6 +104,7 @@ pub async fn explained(
             neighbor: cases.vector(neighbor).to_vec(),
         };
         areas.push((item, areas_of(&pair, backend)?));
+        done();
     }
     if areas.is_empty() {
         return Ok(Available::no("no image has a neighbor of another group"));

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::ask::Voter;
 use super::asked::Asking;
 use super::cases::Cases;
-use super::evaluation::Chosen;
+use super::evaluation::{Chosen, Tried};
 use super::metric::{FitError, FitSettings, Scatter};
 use super::split::folds;
 use super::views::Plan;
@@ -42,6 +42,8 @@ pub struct Learner<'a> {
     plan: &'a Plan,
     /// Of each fit that chooses.
     choices: BTreeMap<usize, Choice>,
+    /// Of each such fit, the score of every candidate with each of [`SHRINKAGES`].
+    scores: Vec<Vec<f64>>,
 }
 
 /// How often [`Learner::choose`] will call `done`.
@@ -62,12 +64,19 @@ impl<'a> Learner<'a> {
     pub fn choose(candidates: &'a [Candidate], plan: &'a Plan, asking: Asking, done: impl Fn() + Sync) -> Result<Self> {
         let fits: Vec<usize> = choosing(plan).collect();
         let choose = |&fit: &usize| {
-            let choice = best(candidates, &training(&candidates[0].cases, plan, fit), asking, fit)?;
+            let (choice, scores) = best(candidates, &training(&candidates[0].cases, plan, fit), asking, fit)?;
             done();
-            Ok((fit, choice))
+            Ok(((fit, choice), scores))
         };
+        let (choices, scores): (Vec<_>, Vec<_>) = fits
+            .par_iter()
+            .map(choose)
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .unzip();
         Ok(Self {
-            choices: fits.par_iter().map(choose).collect::<Result<_>>()?,
+            choices: choices.into_iter().collect(),
+            scores,
             candidates,
             plan,
         })
@@ -113,6 +122,23 @@ impl<'a> Learner<'a> {
         }
         chosen.sort_by_key(|chosen| std::cmp::Reverse(chosen.training_sets));
         chosen
+    }
+
+    /// What was tried and how it did, in the order in which it was tried.
+    pub fn tried(&self) -> Vec<Tried> {
+        let names = self.candidates.iter().map(|candidate| &candidate.name);
+        let all = names.flat_map(|name| SHRINKAGES.map(|shrinkage| (name, shrinkage)));
+        let of = |(at, (space, shrinkage)): (usize, (&String, f64))| {
+            let scores = || self.scores.iter().map(|scores| scores[at]);
+            Tried {
+                space: space.clone(),
+                shrinkage,
+                balanced_accuracy: scores().sum::<f64>() / self.scores.len().max(1) as f64,
+                least: scores().fold(1.0, f64::min),
+                most: scores().fold(0.0, f64::max),
+            }
+        };
+        all.enumerate().map(of).collect()
     }
 
     fn metric(&self, fit: usize) -> Result<(&'a Candidate, Metric)> {
@@ -196,20 +222,21 @@ pub fn learn(
     })
 }
 
-/// The best way to learn from `items`, judged among them.
-fn best(candidates: &[Candidate], items: &[usize], asking: Asking, seed: usize) -> Result<Choice> {
+/// The best way to learn from `items`, judged among them, and the score of every way.
+fn best(candidates: &[Candidate], items: &[usize], asking: Asking, seed: usize) -> Result<(Choice, Vec<f64>)> {
     let judged = Judged::new(&candidates[0].cases, items, seed as u64, usize::MAX);
-    let mut best: Option<(f64, Choice)> = None;
+    let (mut best, mut all): (Option<(f64, Choice)>, _) = (None, Vec::new());
     for (candidate, Candidate { cases, .. }) in candidates.iter().enumerate() {
         let scores = judged.with(cases, asking, &SHRINKAGES, FitSettings::default().components, &|| {})?;
         for (score, shrinkage) in scores.into_iter().zip(SHRINKAGES) {
+            all.push(score);
             if best.is_none_or(|(best, _)| score > best) {
                 best = Some((score, Choice { candidate, shrinkage }));
             }
         }
     }
     let (_, choice) = best.ok_or_else(|| Error::internal("no candidate to learn from"))?;
-    Ok(choice)
+    Ok((choice, all))
 }
 
 /// Images in parts of whole groups: each part is asked about among the others.

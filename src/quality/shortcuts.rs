@@ -195,3 +195,66 @@ impl Guards<'_> {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::asked::{Asking, ask_all};
+    use super::super::cases::tests::cases;
+    use super::super::views::{Split, plan};
+    use super::*;
+    use crate::domain::VoteMethod;
+
+    /// Three pairs of nearest neighbors, two of one source and other classes, one of one class and other sources: everything can be counted by hand.
+    #[test]
+    fn sources_by_hand() {
+        let image = |(patient, (class, source, angle)): (u8, (usize, usize, f32))| {
+            (class, patient, source, vec![angle.cos(), angle.sin()])
+        };
+        let images = [
+            (0, 0, 0.0),
+            (1, 0, 0.01),
+            (0, 1, 1.0),
+            (1, 1, 1.01),
+            (0, 0, 2.0),
+            (0, 1, 2.01),
+        ];
+        let items: Vec<_> = (1..).zip(images).map(image).collect();
+        let cases = cases(&items);
+        let plan = plan(&cases, Split::LeaveGroupOut, 1, false);
+        let asking = Asking {
+            k: 1,
+            method: VoteMethod::Majority,
+            extra: true,
+        };
+        let asked = ask_all(&cases, &plan, asking, |_| Ok(&cases), || {}).unwrap();
+        let items: Vec<usize> = (0..6).collect();
+        let guards = Guards {
+            cases: &cases,
+            asked: &asked,
+            items: &items,
+            resamples: 20,
+        };
+        let Available::Yes(found) = guards.shortcuts() else {
+            panic!("there are two sources")
+        };
+        assert_eq!(found.source_accuracy, Some(4.0 / 6.0));
+        assert_eq!(found.source_majority, 0.5);
+        // Of six nearest neighbors two have the class of another source, four the source of another class.
+        assert_eq!(found.robustness_index, Some(0.5));
+        let value = |interval: Option<Interval>| interval.map(|interval| interval.value);
+        let matched = found
+            .source_matched
+            .iter()
+            .map(|task| (task.images, value(task.balanced_accuracy)));
+        assert_eq!(matched.collect::<Vec<_>>(), [(3, Some(0.0)), (3, Some(0.0))]);
+        let left_out = found.leave_source_out.iter();
+        let left_out = left_out.map(|task| (task.images, task.hopeless, value(task.balanced_accuracy)));
+        assert_eq!(left_out.collect::<Vec<_>>(), [(3, 0, Some(0.5)), (3, 0, Some(0.25))]);
+        // Who has one source learns nothing about sources.
+        let one = super::super::cases::tests::cases(&[(0, 1, 0, vec![1.0, 0.0]), (1, 2, 0, vec![0.0, 1.0])]);
+        assert!(matches!(
+            Guards { cases: &one, ..guards }.shortcuts(),
+            Available::No { .. }
+        ));
+    }
+}

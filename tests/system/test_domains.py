@@ -72,6 +72,19 @@ def test_mr_slices_are_an_archive_like_any_other(mr, serve, tmp_path):
     assert evaluation["controls"]["queries"] == 138
 
 
+def test_slices_by_region_are_found_in_other_heads(model, tmp_path):
+    """The most similar slices of other heads show the same part of the head, more often than by chance."""
+    data, report = tmp_path / "data", tmp_path / "e.json"
+    made("make_mr_archive.py", "--out", data, "--by", "region", "--count", 24)
+    medsearch("embed", "--data", data, "--out", tmp_path / "e", "--model", model)
+    few = ("-k", 5, "--seeds", 1, "--resamples", 50, "--json", report)
+    print(medsearch("evaluate", "--embeddings", tmp_path / "e", "--data", data, *few).stdout)
+    evaluation = json.loads(report.read_text())
+    assert [each["class"] for each in evaluation["protocol"]["classes"]] == ["base", "middle", "vertex"]
+    assert evaluation["protocol"]["groups"] == 4
+    assert evaluation["decisions"]["balanced_accuracy"]["value"] > 0.45
+
+
 def test_the_page_shows_the_archives_own_classes(mr, serve):
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium")

@@ -63,7 +63,23 @@ fn metric(protocol: &Protocol) -> String {
         )
     });
     let chosen: Vec<String> = chosen.collect();
-    format!("{}. Chosen: {}", escape(&metric.method), chosen.join(", "))
+    let tried = metric.tried.iter().map(|tried| {
+        format!(
+            "{} at shrinkage {}: {:.3} ({:.3} to {:.3})",
+            escape(&tried.space),
+            tried.shrinkage,
+            tried.balanced_accuracy,
+            tried.least,
+            tried.most
+        )
+    });
+    let tried: Vec<String> = tried.collect();
+    format!(
+        "{}. Chosen: {}. Tried, with the balanced accuracy within the training sets: {}",
+        escape(&metric.method),
+        chosen.join(", "),
+        tried.join("; ")
+    )
 }
 
 /// Enough to do it again.

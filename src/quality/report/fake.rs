@@ -304,6 +304,13 @@ fn protocol(mark: &str) -> Protocol {
                 shrinkage: 0.8,
                 training_sets: 25,
             }],
+            tried: vec![Tried {
+                space: t("densenet121"),
+                shrinkage: 0.8,
+                balanced_accuracy: 0.87,
+                least: 0.84,
+                most: 0.9,
+            }],
         }),
         k: 10,
         vote: t("weighed by similarity"),

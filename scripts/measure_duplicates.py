@@ -150,10 +150,10 @@ def judge(originals: dict[str, str], picked: list[str], families: dict[str, str]
 
     def at_bound(bound: float, side: int) -> dict:
         asked = [copy for copy in families if half[origin(copy)] == side]
-        hits = [copy for copy in asked if own.get(copy, 0.0) >= bound]
+        hits = {copy for copy in asked if own.get(copy, 0.0) >= bound}
         by_family = defaultdict(list)
         for copy in asked:
-            by_family[families[copy]].append(copy in set(hits))
+            by_family[families[copy]].append(copy in hits)
         wrong = sum(of == side and similarity >= bound for of, similarity in false)
         return {
             "bound": bound,

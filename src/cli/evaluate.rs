@@ -23,7 +23,7 @@ use crate::quality::card::to_keep;
 use crate::quality::cases::Cases;
 use crate::quality::evaluate::{Settings, Subject, evaluate, steps};
 use crate::quality::evaluation::{Available, Evaluation, Interval};
-use crate::quality::explained::explained;
+use crate::quality::explained::{check_model, explained};
 use crate::quality::learned::Candidate;
 use crate::quality::masked::{self, Masked};
 use crate::quality::subject::{Opened, Pictures};
@@ -179,11 +179,7 @@ impl Evaluate {
             Some(dir) => load_backend(super::embed::model_dir(dir), &self.device)?,
             None => crate::app::stored_model(&opened.archive, &opened.version.state.manifest, &self.device).await?,
         };
-        if backend.card().space().id() != opened.version.state.manifest.space.id() {
-            let message =
-                "the model is not the one that made these vectors: its explanations would be of something else";
-            return Err(Error::new(ErrorKind::SpaceMismatch, message));
-        }
+        check_model(opened, backend.card())?;
         backend.warm_up()?;
         Ok(backend)
     }

@@ -11,7 +11,7 @@ use super::evaluation::{Available, Explanations, MapFigures};
 use super::random::Random;
 use super::subject::Opened;
 use crate::domain::{Embedding, similarity};
-use crate::embed::{Backend, Cells};
+use crate::embed::{Backend, Cells, ModelCard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{Decoder, InputSpec, ModelInput, render};
 use crate::search::occlusion::{Windows, mean_colour};
@@ -52,6 +52,18 @@ const MAPS: [(&str, &str); 5] = [
     ),
 ];
 
+/// Whether a model is the one that made the vectors of an archive: its explanations would be of something else.
+///
+/// # Errors
+/// `SpaceMismatch` when it is not.
+pub fn check_model(opened: &Opened, card: &ModelCard) -> Result<()> {
+    if opened.version.state.manifest.space.id() == card.space().id() {
+        return Ok(());
+    }
+    let message = "the model is not the one that made these vectors: its explanations would be of something else";
+    Err(Error::new(ErrorKind::SpaceMismatch, message))
+}
+
 /// Explains `wanted` images, as many of each class, and measures the maps. Each image is compared with its nearest of another group, by the model's own
 /// vectors, in the pictures that the archive keeps. `done` is called after each.
 ///
@@ -66,8 +78,10 @@ const MAPS: [(&str, &str); 5] = [
 /// Random orders are the fair comparison: as many pixels in patches of the same size. Fading and dots change what kind of image the network sees, and err to
 /// either side: weak contrasts spare what it knows (high in both figures), dots everywhere destroy it at once (low in both). Each is to be read in both.
 ///
+/// The model has passed [`check_model`].
+///
 /// # Errors
-/// `SpaceMismatch` when the model is not the one of the vectors; what reading pictures and running the model refuse.
+/// What reading pictures and running the model refuse.
 pub async fn explained(
     cases: &Cases,
     archives: &[&Opened],
@@ -77,11 +91,6 @@ pub async fn explained(
     resamples: usize,
     done: impl Fn(),
 ) -> Result<Available<Explanations>> {
-    let space = archives.first().map(|opened| opened.version.state.manifest.space.id());
-    if space != Some(backend.card().space().id()) {
-        let message = "the model is not the one that made these vectors: its explanations would be of something else";
-        return Err(Error::new(ErrorKind::SpaceMismatch, message));
-    }
     let mut kept: Vec<usize> = cases.asked().collect();
     kept.retain(|&item| cases.items[item].record.pixels.is_some());
     if kept.is_empty() {

@@ -71,7 +71,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of labelled images")
     parser.add_argument("--work", type=Path, required=True, help="folder to work in, kept: models, vectors, reports")
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=["head"], help="recipes (default head)")
-    parser.add_argument("--images", type=int, default=120, help="images of each set to explain (default 120)")
+    parser.add_argument("--images", type=int, default=10_000, help="images of each set to explain (default: all)")
     parser.add_argument("--program", type=Path, default=ROOT / "target/release/medsearch", help="the program")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     return parser.parse_args()

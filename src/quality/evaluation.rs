@@ -451,8 +451,6 @@ pub struct Explanations {
     pub images: usize,
     /// Equal steps in which each was revealed and covered.
     pub steps: usize,
-    /// Orders by lot behind the random map's figures, for each image.
-    pub random_orders: usize,
     /// The explanation first.
     pub maps: Vec<MapFigures>,
 }

@@ -20,8 +20,6 @@ use crate::search::shares::{Grid, shares};
 
 /// Equal steps in which an image is revealed or covered.
 const STEPS: usize = 20;
-/// Orders drawn by lot for each image: their mean is one random map's figure.
-const RANDOM_ORDERS: usize = 3;
 /// Images of the model in one call.
 const BATCH: usize = 16;
 /// What insertion begins with: the image so blurred that no finding is left. A share of its side.
@@ -70,7 +68,7 @@ pub fn check_model(opened: &Opened, card: &ModelCard) -> Result<()> {
 /// - Insertion: the blurred image is revealed in [`STEPS`] equal steps, the places with the largest shares first; the figure is the mean cosine to the
 ///   neighbor over the steps (the area under the curve). Larger is better.
 /// - Deletion: the image is covered with its mean colour in the same order. Smaller is better.
-/// - Random: the same grid of random shares, the mean of [`RANDOM_ORDERS`].
+/// - Random: the same grid of random shares.
 /// - Uniform: a map that is the same everywhere has no order, so there is more than one way to follow it. Faded: the whole image at once, mixed with what it
 ///   begins or ends with in equal steps. By rows: what a sort that keeps equal places as they come makes of it. Dotted: every cell shows the same part of its
 ///   pixels, from its centre outwards.
@@ -170,18 +168,11 @@ fn areas_of(pair: &Pair, backend: &mut dyn Backend) -> Result<[Areas; MAPS.len()
     let canvases = Canvases::of(&pair.input);
     let ours = canvases.ordered(&order(&map, &pair.input), pair, backend)?;
     let mut random = Random::new(pair.item as u64);
-    let mut by_lot = [0f64; 2];
-    for _ in 0..RANDOM_ORDERS {
-        let map = Grid {
-            cells: map.cells.iter().map(|_| random.unit()).collect(),
-            ..map
-        };
-        let areas = canvases.ordered(&order(&map, &pair.input), pair, backend)?;
-        by_lot
-            .iter_mut()
-            .zip(areas)
-            .for_each(|(sum, area)| *sum += area / RANDOM_ORDERS as f64);
-    }
+    let lot = Grid {
+        cells: map.cells.iter().map(|_| random.unit()).collect(),
+        ..map
+    };
+    let by_lot = canvases.ordered(&order(&lot, &pair.input), pair, backend)?;
     let faint = |step: usize| vec![step as f32 / STEPS as f32; canvases.pixels()];
     let faded = canvases.areas(faint, pair, backend)?;
     let as_they_come: Vec<u32> = (0u32..).take(canvases.pixels()).collect();
@@ -399,7 +390,6 @@ fn figures(cases: &Cases, areas: &[(usize, [Areas; MAPS.len()])], method: &str, 
         method: method.to_owned(),
         images: areas.len(),
         steps: STEPS,
-        random_orders: RANDOM_ORDERS,
         maps: maps
             .map(|(at, ((name, sees), figures))| MapFigures {
                 name: (*name).to_owned(),

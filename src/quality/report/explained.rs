@@ -35,11 +35,10 @@ fn body(figures: &Explanations) -> String {
         "Explanation ahead by",
     ];
     let made = format!(
-        "<p class=\"fine\">{}, each with its nearest of another group; method: {}; {}, {} of each image by lot.</p>\n",
+        "<p class=\"fine\">{}, each with its nearest of another group; method: {}; {}.</p>\n",
         plural(figures.images, "image"),
         escape(&figures.method),
         plural(figures.steps, "step"),
-        plural(figures.random_orders, "order"),
     );
     table("Insertion and deletion, with 95 % intervals", &heads, rows) + &made
 }

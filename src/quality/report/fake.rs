@@ -177,7 +177,6 @@ pub fn evaluation(mark: &str) -> Evaluation {
             method: t("cells"),
             images: 60,
             steps: 20,
-            random_orders: 3,
             maps: ["explanation", "random", "uniform, faded", "uniform, by rows"]
                 .iter()
                 .enumerate()

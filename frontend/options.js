@@ -9,6 +9,9 @@ const apply = byId("apply");
 /** Fills in what the archive knows, and calls `onApply` when the options are to be used on the present query. */
 export function setUpOptions(archive, onApply) {
   form.elements.k.max = archive.limits.k_max;
+  // Asked otherwise than it is calibrated for, an answer has no confidence.
+  const { readable, k, vote } = archive.calibration ?? {};
+  if (readable) [form.elements.k.value, form.elements.vote.value] = [k, vote];
   byId("option-classes").replaceChildren(...classNames().map((name) =>
     el("label", {}, el("input", { type: "checkbox", name: "classes", value: name, checked: true }), label(name))));
   form.onsubmit = (event) => { event.preventDefault(); onApply(); };

@@ -181,7 +181,8 @@ def main() -> int:
         of_picture[picture].add(label)
     votes = np.array([len(of_picture[picture]) == 1 for picture in pictures])
     k = min(arguments.k, len(set(stand_for)) - 1)
-    options = {"k": str(k), "exact": str(arguments.exact).lower(), "near_identical": arguments.near_identical}
+    options = {"k": str(k), "vote": "majority", "exact": str(arguments.exact).lower()}
+    options["near_identical"] = arguments.near_identical
     wrong_lists, wrong_votes, ties, predictions, worst = [], [], 0, [], 0.0
     for index, record in enumerate(records):
         answer = search(arguments.url, arguments.data / record["file"], record, **options)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use tempfile::TempDir;
 
-use super::search::Vote;
+use super::search::{LEARNED_K, LEARNED_VOTE, Vote};
 use super::settings::ArchiveArgs;
 use crate::archive::{Archive, Retention, Secret, Shown};
 use crate::embed::{Backend, load_backend};
@@ -86,11 +86,11 @@ pub struct Evaluate {
     /// Seeds 0 to one less than this, for folds and calibration; figures are means over them.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=20))]
     seeds: u16,
-    /// Neighbors that vote, 1 to 100.
-    #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
+    /// Neighbors that vote, 1 to 100; as `medsearch fit` has it.
+    #[arg(short, default_value_t = LEARNED_K, value_parser = clap::value_parser!(u16).range(1..=100))]
     k: u16,
-    /// How the neighbors' labels become a suggestion.
-    #[arg(long, value_enum, default_value_t = Vote::Majority)]
+    /// How the neighbors' labels become a suggestion; as `medsearch fit` has it.
+    #[arg(long, value_enum, default_value_t = LEARNED_VOTE)]
     vote: Vote,
     /// Resamples behind every interval.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=100_000))]

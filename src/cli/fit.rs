@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::search::Vote;
+use super::search::{LEARNED_K, LEARNED_VOTE, Vote};
 use super::settings::ArchiveArgs;
 use crate::archive::{self, Archive, Fitted, HeldOut, NewCalibration};
 use crate::domain::Calibration;
@@ -42,11 +42,11 @@ pub struct Fit {
     /// Most components of the vectors that are compared: fewer are faster to search.
     #[arg(long, default_value_t = FitSettings::default().components)]
     components: usize,
-    /// Neighbors that vote, 1 to 100: what is calibrated holds for this number only.
-    #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
+    /// Neighbors that vote, 1 to 100: what is calibrated holds for this number only, and is what a search takes that names none.
+    #[arg(short, default_value_t = LEARNED_K, value_parser = clap::value_parser!(u16).range(1..=100))]
     k: u16,
-    /// How they vote: what is calibrated holds for this way only.
-    #[arg(long, value_enum, default_value_t = Vote::Majority)]
+    /// How they vote: what is calibrated holds for this way only, and is what a search takes that names none.
+    #[arg(long, value_enum, default_value_t = LEARNED_VOTE)]
     vote: Vote,
     /// Take the metric even if it finds the class no more often than the vectors as they are.
     #[arg(long)]

@@ -23,12 +23,12 @@ pub struct Search {
     archive: ArchiveArgs,
     /// PNG, JPEG or DICOM file.
     image: PathBuf,
-    /// Neighbors wanted, 1 to 100.
-    #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
-    k: u16,
-    /// How the neighbors' labels become a suggestion.
-    #[arg(long, value_enum, default_value_t = Vote::Majority)]
-    vote: Vote,
+    /// Neighbors wanted, 1 to 100. Default: as many as the archive is calibrated for, or 10.
+    #[arg(short, value_parser = clap::value_parser!(u16).range(1..=100))]
+    k: Option<u16>,
+    /// How the neighbors' labels become a suggestion. Default: as the archive is calibrated, or by majority.
+    #[arg(long, value_enum)]
+    vote: Option<Vote>,
     /// Search this class only; repeat it for more.
     #[arg(long = "class", value_name = "NAME")]
     classes: Vec<ClassLabel>,
@@ -48,6 +48,10 @@ pub struct Search {
     #[arg(long, default_value = "auto", env = "MEDSEARCH_DEVICE")]
     device: String,
 }
+
+/// What `fit` and `evaluate` ask with: the more vote, the finer a confidence can be, and no class wins for being frequent.
+pub(super) const LEARNED_K: u16 = 15;
+pub(super) const LEARNED_VOTE: Vote = Vote::Prior;
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(super) enum Vote {
@@ -94,14 +98,6 @@ impl Search {
         } else {
             Exclude::default()
         };
-        let ask = Ask {
-            k: self.k.into(),
-            vote: self.vote.into(),
-            classes: (!self.classes.is_empty()).then_some(self.classes),
-            exact: self.exact,
-            exclude,
-            ..Ask::default()
-        };
         let upload = Upload {
             bytes: bytes.into(),
             patient_id: None,
@@ -113,6 +109,15 @@ impl Search {
             let archive = Archive::open(&self.archive.archive, secret).await?;
             let (engine, _) = open_engine(&archive, &settings, &Arc::new(Metrics::new()?)).await?;
             let deadline = Instant::now() + Duration::from_secs(settings.request_seconds_max);
+            let default = engine.overview().ask();
+            let ask = Ask {
+                k: self.k.map_or(default.k, Into::into),
+                vote: self.vote.map_or(default.vote, Into::into),
+                classes: (!self.classes.is_empty()).then_some(self.classes),
+                exact: self.exact,
+                exclude,
+                ..default
+            };
             let answer = engine.search_image(upload, ask, None, deadline).await?;
             Ok((engine, answer))
         })?;

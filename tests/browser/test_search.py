@@ -252,6 +252,23 @@ def test_options(page, case, archive):
     assert {tile.get_attribute("data-class") for tile in page.locator(TILES).all()} == {only}
 
 
+def test_a_calibrated_archive_is_asked_as_it_is_calibrated(page, case):
+    """Asked otherwise, no answer of the page would have a confidence. What cannot be read calibrates nothing."""
+
+    def asked(**calibration):
+        worth = {"id": "ab" * 16, "k": 4, "vote": "prior", "classes": [], "fitted_on": 1} | calibration
+        worth["fitted_at"] = "2026-11-29T19:00:00Z"
+        page.route("**/v1/archive", lambda route: route.fulfill(json={**route.fetch().json(), "calibration": worth}))
+        page.reload()
+        page.wait_for_selector("#archive-line span", state="attached")
+        with page.expect_request("**/v1/search/by-id") as sent:
+            search_case(page, case)
+        return [sent.value.post_data_json[name] for name in ("k", "vote")]
+
+    assert asked(readable=True) == [4, "prior"]
+    assert asked(readable=False, k=None, vote=None) == [10, "majority"]
+
+
 def test_upload_progress_and_cancel(page, tmp_path, image_bytes):
     network = page.context.new_cdp_session(page)
     network.send("Network.enable")

@@ -23,10 +23,10 @@ const SIZE_MAX: u32 = 4096;
 /// Options of every search. In a form a list is a repeated field, or one field with commas.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
 pub struct Options {
-    /// Neighbors wanted.
-    #[schema(minimum = 1, maximum = 100, default = 10)]
+    /// Neighbors wanted. If left out, as many as the archive's calibration holds for, or 10 where there is none.
+    #[schema(minimum = 1, maximum = 100)]
     k: Option<u64>,
-    /// How they vote, `majority` if left out.
+    /// How they vote. If left out, as the archive's calibration has it, or `majority` where there is none.
     vote: Option<Vote>,
     /// Only these classes.
     #[schema(example = json!([]))]
@@ -131,12 +131,11 @@ impl Options {
         }
     }
 
-    /// The options, checked.
+    /// The options, checked; what is left out is as in `default`.
     ///
     /// # Errors
     /// `InvalidRequest` naming the option.
-    pub fn ask(self) -> Result<Ask> {
-        let default = Ask::default();
+    pub fn ask(self, default: Ask) -> Result<Ask> {
         let classes = self
             .classes
             .filter(|names| !names.is_empty())
@@ -517,7 +516,7 @@ mod tests {
         };
         let request = ById::try_from(object)?;
         request.ids()?;
-        request.options.ask()
+        request.options.ask(Ask::default())
     }
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123";

@@ -145,6 +145,7 @@ impl Evaluate {
                 .flatten()
                 .collect();
             let resamples = self.resamples as usize;
+            let images = images.min(subject.cases.asked().count());
             let progress = Mutex::new(Progress::of("explanations", images, PROGRESS_EVERY));
             let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
             let (cases, backend) = (&subject.cases, backend.as_mut());

@@ -108,9 +108,9 @@ pub struct Asked {
     pub answers: Vec<BTreeMap<usize, Answer>>,
     /// Figures of each item's lists, the mean over the views that test it; of images that are asked about.
     pub lists: Vec<[Option<f64>; LIST_FIGURES.len()]>,
-    /// Answers by other rules in the whole archive, by what the first view that tests it was asked by, in the order of [`Rule::ALL`]; empty for an
-    /// image that is not asked about.
-    pub extra: Vec<Vec<Answer>>,
+    /// Answers by other rules in the whole archive: of each image those of every fit that tests it, seed by seed, each in the order of [`Rule::ALL`].
+    /// Only those of the first keep more than their nearest neighbor; none for an image that is not asked about.
+    pub extra: Vec<Vec<Vec<Answer>>>,
     /// Views that test an item, seed by seed.
     pub test_views: Vec<Vec<usize>>,
 }
@@ -187,13 +187,19 @@ pub fn ask_all<S: Borrow<Cases> + Sync>(
                 heard.lists.push(list_figures(&relevant(cases, query, &ranked, may)));
             }
         }
-        if asking.extra && query.asked && first_test.is_some_and(|first| views.contains(&first)) {
+        if asking.extra && query.asked && test_views[item].iter().any(|view| views.contains(view)) {
+            let kept = match first_test.is_some_and(|first| views.contains(&first)) {
+                true => asking.k,
+                false => 1,
+            };
             let by_rule = |rule: &Rule| {
                 let may = |found: &Case, _| rule.lets(query, found);
-                match rule {
+                let mut answer = match rule {
                     Rule::EachCopy => voter.answer_of_each_copy(&ranked, may),
                     _ => voter.answer(&ranked, may),
-                }
+                };
+                answer.neighbors.truncate(kept);
+                answer
             };
             heard.extra = Rule::ALL.iter().map(by_rule).collect();
         }
@@ -221,7 +227,8 @@ pub fn ask_all<S: Borrow<Cases> + Sync>(
         asked.answers[item].extend(heard.answers);
         lists[item].extend(heard.lists);
         if !heard.extra.is_empty() {
-            asked.extra[item] = heard.extra;
+            // Fits come in the order of the seeds.
+            asked.extra[item].push(heard.extra);
         }
     }
     asked.lists = lists.iter().map(|lists| mean_lists(lists)).collect();
@@ -242,10 +249,10 @@ impl Asked {
         self.test_views[item].iter().map(move |view| &self.answers[item][view])
     }
 
-    /// The answer to an item by another rule, if it was asked about.
-    pub fn by_rule(&self, item: usize, rule: Rule) -> Option<&Answer> {
-        let at = Rule::ALL.iter().position(|&other| other == rule)?;
-        self.extra[item].get(at)
+    /// The answers to an item by another rule, one of each fit that tests it; all but the first keep their nearest neighbor only.
+    pub fn by_rule(&self, item: usize, rule: Rule) -> impl Iterator<Item = &Answer> {
+        let at = Rule::ALL.iter().position(|&other| other == rule);
+        self.extra[item].iter().filter_map(move |answers| answers.get(at?))
     }
 
     /// The share of seeds in which each class was suggested for an item; the last one: none.
@@ -314,15 +321,44 @@ mod tests {
         for item in 0..cases.items.len() {
             let right = |rule: Rule| {
                 let at = Rule::ALL.iter().position(|&other| other == rule).unwrap();
-                asked.extra[item][at].class == Some(cases.items[item].class)
+                asked.extra[item][0][at].class == Some(cases.items[item].class)
             };
             assert!(right(Rule::WithSamePatient) && right(Rule::WithBoth));
             assert!(!right(Rule::Guarded) && !right(Rule::WithCopies));
             assert_eq!(
-                asked.extra[item][0], asked.answers[item][&0],
+                asked.extra[item][0][0], asked.answers[item][&0],
                 "leave one group out is the guarded rule"
             );
             assert_eq!(asked.lists[item][0], Some(0.0));
+        }
+    }
+
+    #[test]
+    fn other_rules_are_tried_by_what_each_seed_has_learned() {
+        let items: Vec<_> = (0..12u8)
+            .map(|patient| {
+                let angle = f32::from(patient) * 0.1;
+                (usize::from(patient % 2), patient + 1, 0, vec![angle.cos(), angle.sin()])
+            })
+            .collect();
+        let cases = cases(&items);
+        let asking = Asking {
+            k: 3,
+            method: VoteMethod::Majority,
+            extra: true,
+        };
+        for (learning, fits) in [(true, 2), (false, 1)] {
+            let plan = plan(&cases, Split::Folds(3), 2, learning);
+            let asked = ask_all(&cases, &plan, asking, |_| Ok(&cases), || {}).unwrap();
+            for item in 0..cases.items.len() {
+                let kept = |answer: &Answer| answer.neighbors.len();
+                let answers: Vec<usize> = asked.by_rule(item, Rule::Guarded).map(kept).collect();
+                assert_eq!(
+                    answers,
+                    [3, 1][..fits],
+                    "all neighbors of the first, the nearest of others"
+                );
+            }
         }
     }
 }

@@ -281,7 +281,7 @@ fn outside(
                 .first()
                 .is_some_and(|&view| plan.views[view].fit == 0)
         })
-        .filter_map(|&item| asked.by_rule(item, Rule::Guarded))
+        .filter_map(|&item| asked.by_rule(item, Rule::Guarded).next())
         .map(last)
         .collect();
     let mut families = Vec::new();

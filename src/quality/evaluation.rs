@@ -403,7 +403,7 @@ pub struct Control {
     pub remains: Option<f64>,
 }
 
-/// Each image asked about in the whole archive, with every guard (the first of them) or without one.
+/// Each image asked about in the whole archive, with every guard (the first of them) or without one; where something is learned, means over the seeds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Leakage {
     /// Which guards, in words.

@@ -18,8 +18,8 @@ use crate::search::occlusion::{Windows, mean_colour};
 use crate::search::prepare;
 use crate::search::shares::{Grid, shares};
 
-/// Equal steps in which an image is revealed or covered.
-const STEPS: usize = 20;
+/// Equal steps in which an image is revealed or covered. What differs between images is far more than what finer steps would add.
+const STEPS: usize = 10;
 /// Images of the model in one call.
 const BATCH: usize = 16;
 /// What insertion begins with: the image so blurred that no finding is left. A share of its side.
@@ -165,7 +165,7 @@ async fn picture(
 /// The areas of each of [`MAPS`].
 fn areas_of(pair: &Pair, backend: &mut dyn Backend) -> Result<[Areas; MAPS.len()]> {
     let map = map(pair, backend)?;
-    let canvases = Canvases::of(&pair.input);
+    let canvases = Canvases::of(pair, backend)?;
     let ours = canvases.ordered(&order(&map, &pair.input), pair, backend)?;
     let mut random = Random::new(pair.item as u64);
     let lot = Grid {
@@ -257,10 +257,14 @@ struct Canvases {
     image: Vec<f32>,
     blurred: Vec<f32>,
     mean: [f32; 3],
+    /// Similarities of the image, and of what insertion begins and deletion ends with: the ends of every curve.
+    whole: f64,
+    least: Areas,
 }
 
 impl Canvases {
-    fn of(input: &ModelInput) -> Self {
+    fn of(pair: &Pair, backend: &mut dyn Backend) -> Result<Self> {
+        let input = &pair.input;
         let width = input.width as usize;
         let image: Vec<f32> = input.pixels.iter().copied().map(f32::from).collect();
         let sigma = width as f64 * BLUR_SIGMA;
@@ -272,11 +276,22 @@ impl Canvases {
             })
             .collect();
         let blurred = (0..image.len()).map(|at| channels[at % 3][at / 3]).collect();
-        Self {
+        let mut canvases = Self {
             blurred,
             mean: mean_colour(input).map(f32::from),
             image,
-        }
+            whole: 0.0,
+            least: [0.0; 2],
+        };
+        let nothing = vec![0f32; canvases.pixels()];
+        let (inserted, deleted) = (
+            canvases.inserted(&nothing, pair),
+            canvases.deleted(&vec![1.0; nothing.len()], pair),
+        );
+        let ends = similarities(&[input.clone(), inserted, deleted], &pair.neighbor, backend)?;
+        canvases.whole = ends[0];
+        canvases.least = [ends[1], ends[2]];
+        Ok(canvases)
     }
 
     fn pixels(&self) -> usize {
@@ -294,31 +309,46 @@ impl Canvases {
         self.areas(revealed, pair, backend)
     }
 
-    /// `masks(step)` says how much of each pixel has had its turn, 0 to 1, with 0 steps and with all of [`STEPS`].
+    /// `masks(step)` says how much of each pixel has had its turn, 0 to 1, after so many of [`STEPS`].
     fn areas(&self, masks: impl Fn(usize) -> Vec<f32> + Sync, pair: &Pair, backend: &mut dyn Backend) -> Result<Areas> {
-        let both: Vec<(ModelInput, ModelInput)> = (0..=STEPS)
+        let both: Vec<(ModelInput, ModelInput)> = (1..STEPS)
             .into_par_iter()
             .map(|step| {
                 let mask = masks(step);
-                let mix = |from: &dyn Fn(usize) -> f32, share: &dyn Fn(usize) -> f32| {
-                    let level = |at: usize| from(at) + (self.image[at] - from(at)) * share(at / 3);
-                    ModelInput {
-                        pixels: (0..self.image.len())
-                            .map(|at| level(at).round().clamp(0.0, 255.0) as u8)
-                            .collect(),
-                        ..pair.input
-                    }
-                };
-                let inserted = mix(&|at| self.blurred[at], &|pixel| mask[pixel]);
-                let deleted = mix(&|at| self.mean[at % 3], &|pixel| 1.0 - mask[pixel]);
-                (inserted, deleted)
+                (self.inserted(&mask, pair), self.deleted(&mask, pair))
             })
             .collect();
         let (inserted, deleted): (Vec<_>, Vec<_>) = both.into_iter().unzip();
-        Ok([
-            area(&similarities(&inserted, &pair.neighbor, backend)?),
-            area(&similarities(&deleted, &pair.neighbor, backend)?),
-        ])
+        let between = [
+            similarities(&inserted, &pair.neighbor, backend)?,
+            similarities(&deleted, &pair.neighbor, backend)?,
+        ];
+        let [inserted, deleted] = between.map(|between| between.into_iter());
+        let ([blurred, covered], whole) = (self.least.map(std::iter::once), std::iter::once(self.whole));
+        let inserted: Vec<f64> = blurred.chain(inserted).chain(whole.clone()).collect();
+        let deleted: Vec<f64> = whole.chain(deleted).chain(covered).collect();
+        Ok([area(&inserted), area(&deleted)])
+    }
+
+    /// The blurred image with what has had its turn.
+    fn inserted(&self, mask: &[f32], pair: &Pair) -> ModelInput {
+        self.mixed(pair, |at| self.blurred[at], |pixel| mask[pixel])
+    }
+
+    /// The image, covered where pixels have had their turn.
+    fn deleted(&self, mask: &[f32], pair: &Pair) -> ModelInput {
+        self.mixed(pair, |at| self.mean[at % 3], |pixel| 1.0 - mask[pixel])
+    }
+
+    /// What is `beneath`, with the image's `share` of each pixel.
+    fn mixed(&self, pair: &Pair, beneath: impl Fn(usize) -> f32, share: impl Fn(usize) -> f32) -> ModelInput {
+        let level = |at: usize| beneath(at) + (self.image[at] - beneath(at)) * share(at / 3);
+        ModelInput {
+            pixels: (0..self.image.len())
+                .map(|at| level(at).round().clamp(0.0, 255.0) as u8)
+                .collect(),
+            ..pair.input
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a shortcut could explain: the same lists read for their sources, and the same votes with guards taken away. Pure.
 
+use super::ask::Answer;
 use super::asked::{Asked, Rule, decided};
 use super::cases::Cases;
 use super::evaluation::{Available, Interval, Leakage, LeftOut, Shortcuts, SourceMatched};
@@ -66,7 +67,7 @@ impl Guards<'_> {
     fn neighbors(&self, item: usize) -> impl Iterator<Item = usize> {
         let guarded = self.asked.by_rule(item, Rule::Guarded);
         guarded
-            .into_iter()
+            .take(1)
             .flat_map(|answer| answer.neighbors.iter().map(|&(_, at)| at as usize))
     }
 
@@ -149,7 +150,7 @@ impl Guards<'_> {
 
     fn three(&self, items: &[usize], rule: Rule) -> [Option<Interval>; 3] {
         let shares: Vec<Vec<f64>> = (items.iter())
-            .map(|&item| decided(self.asked.by_rule(item, rule).into_iter(), self.cases.classes.len()))
+            .map(|&item| decided(self.asked.by_rule(item, rule), self.cases.classes.len()))
             .collect();
         Decided {
             cases: self.cases,
@@ -165,9 +166,10 @@ impl Guards<'_> {
         let of = |guards: &str, rule: Rule| {
             let [accuracy, balanced_accuracy, _] = self.three(self.items, rule);
             let first = |&item: &usize| {
-                let (_, nearest) = self.asked.by_rule(item, rule)?.neighbors.first()?;
-                let same = self.cases.items[*nearest as usize].class == self.cases.items[item].class;
-                Some(f64::from(u8::from(same)))
+                let nearest = |answer: &Answer| answer.neighbors.first().map(|&(_, at)| at as usize);
+                let nearest: Vec<usize> = self.asked.by_rule(item, rule).filter_map(nearest).collect();
+                let same = |&&at: &&usize| self.cases.items[at].class == self.cases.items[item].class;
+                (!nearest.is_empty()).then(|| nearest.iter().filter(same).count() as f64 / nearest.len() as f64)
             };
             let first: Vec<Option<f64>> = self.items.iter().map(first).collect();
             let decided = Decided {

@@ -72,8 +72,8 @@ const ids = ({ liked, disliked }) => ({ liked: liked.map(({ id }) => id), dislik
 
 function asForm({ file, preview }, options) {
   const form = new FormData();
-  form.append("k", options.k);
-  form.append("vote", options.vote);
+  if (options.k) form.append("k", options.k);
+  if (options.vote) form.append("vote", options.vote);
   form.append("exact", options.exact);
   if (options.region) form.append("region", options.region.join(","));
   form.append("exclude", options.exclude.join(",") || "none");

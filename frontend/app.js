@@ -157,7 +157,7 @@ async function open() {
   setClasses(archive.classes.map(({ name }) => name));
   setRetention(archive.retention);
   setReporting(archive.writable);
-  setUpOptions(archive, () => run(shown.query, { ...shown.options, classes: undefined, ...readOptions() }));
+  setUpOptions(archive, () => run(shown.query, { ...shown.options, ...readOptions() }));
   showArchiveLine(archive);
   byId("synthetic").hidden = !archive.synthetic;
   byId("limit").textContent = ` up to ${bytes(archive.limits.upload_bytes_max)}`;

@@ -52,7 +52,7 @@ export function showAnswer(entry, archive, { onCompare, onExample, onExamples, o
         el("ol", { class: "grid few" }, tiles(perClass))),
       optionsBelow,
       explain(entry.result, archive)));
-  writeOptions(entry.options);
+  writeOptions(entry.options, entry.result.body);
   placeOptions(optionsPlace, true, optionsBelow);
   byId("start").hidden = true;
   byId("answer").hidden = false;

@@ -32,7 +32,7 @@ def main() -> int:
     report = args.work / "report.json"
     run(
         args.program, "evaluate", "--embeddings", folder, "--data", data, "--model", model, "--controls",
-        "--seeds", 1, "--json", report, "--html", args.work / "report.html",
+        "-k", 10, "--vote", "majority", "--seeds", 1, "--json", report, "--html", args.work / "report.html",
     )  # fmt: skip
     report = json.loads(report.read_text())
     floors = {floor["name"]: floor["figures"].get("balanced_accuracy") for floor in report["floors"]}

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use super::settings::ArchiveArgs;
 use crate::app::{Settings, open_engine};
 use crate::archive::Archive;
-use crate::domain::{Ask, ClassLabel, Exclude, Hit, VoteMethod};
+use crate::domain::{Ask, ClassLabel, Exclude, Hit, VoteMethod, Wanted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::answer_json;
 use crate::metrics::Metrics;
@@ -98,6 +98,16 @@ impl Search {
         } else {
             Exclude::default()
         };
+        let wanted = Wanted {
+            k: self.k.map(Into::into),
+            vote: self.vote.map(Into::into),
+            other: Ask {
+                classes: (!self.classes.is_empty()).then_some(self.classes),
+                exact: self.exact,
+                exclude,
+                ..Ask::default()
+            },
+        };
         let upload = Upload {
             bytes: bytes.into(),
             patient_id: None,
@@ -109,16 +119,7 @@ impl Search {
             let archive = Archive::open(&self.archive.archive, secret).await?;
             let (engine, _) = open_engine(&archive, &settings, &Arc::new(Metrics::new()?)).await?;
             let deadline = Instant::now() + Duration::from_secs(settings.request_seconds_max);
-            let default = engine.overview().ask();
-            let ask = Ask {
-                k: self.k.map_or(default.k, Into::into),
-                vote: self.vote.map_or(default.vote, Into::into),
-                classes: (!self.classes.is_empty()).then_some(self.classes),
-                exact: self.exact,
-                exclude,
-                ..default
-            };
-            let answer = engine.search_image(upload, ask, None, deadline).await?;
+            let answer = engine.search_image(upload, wanted, None, deadline).await?;
             Ok((engine, answer))
         })?;
         if self.json {

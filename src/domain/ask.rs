@@ -144,6 +144,29 @@ impl Default for Ask {
     }
 }
 
+/// A search as a client wants it. What it does not name is decided by the version that answers: neighbors and votes as that is calibrated.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Wanted {
+    /// Neighbors, 1..=[`K_MAX`], if named.
+    pub k: Option<usize>,
+    /// How they vote, if named.
+    pub vote: Option<VoteMethod>,
+    /// All else; its `k` and `vote` count where nothing is named and nothing calibrated.
+    pub other: Ask,
+}
+
+impl Wanted {
+    /// What is asked of a version that is calibrated so, if it is.
+    pub fn ask(self, calibrated: Option<(usize, VoteMethod)>) -> Ask {
+        let (k, vote) = calibrated.unwrap_or((self.other.k, self.other.vote));
+        Ask {
+            k: self.k.unwrap_or(k),
+            vote: self.vote.unwrap_or(vote),
+            ..self.other
+        }
+    }
+}
+
 /// Whose image is asked about, as pseudonyms, and where it lies in the space.
 #[derive(Debug, Clone)]
 pub struct Query {
@@ -166,5 +189,31 @@ impl Query {
             studies: vec![],
             same_pixels: vec![],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_named_is_as_calibrated() {
+        let asked = |k: Option<usize>, vote: Option<VoteMethod>, calibrated| {
+            let other = Ask {
+                exact: true,
+                ..Ask::default()
+            };
+            let ask = Wanted { k, vote, other }.ask(calibrated);
+            assert!(ask.exact);
+            (ask.k, ask.vote)
+        };
+        let calibrated = Some((15, VoteMethod::Prior));
+        assert_eq!(asked(None, None, None), (10, VoteMethod::Majority));
+        assert_eq!(asked(None, None, calibrated), (15, VoteMethod::Prior));
+        assert_eq!(asked(Some(3), None, calibrated), (3, VoteMethod::Prior));
+        assert_eq!(
+            asked(None, Some(VoteMethod::Distance), calibrated),
+            (15, VoteMethod::Distance)
+        );
     }
 }

@@ -36,7 +36,7 @@ pub async fn by_image(state: Data<State>, form: Form<SearchForm>) -> Result<Json
     options.split_lists(&archive.classes, &archive.sources);
     let answer = state
         .engine
-        .search_image(upload, options.ask(archive.ask())?, region, deadline)
+        .search_image(upload, options.wanted()?, region, deadline)
         .await?;
     Ok(show(&state, &answer))
 }
@@ -55,8 +55,8 @@ pub async fn by_image(state: Data<State>, form: Form<SearchForm>) -> Result<Json
 pub async fn by_id(state: Data<State>, request: Json<ById>) -> Result<Json<SearchResponse>> {
     let deadline = state.deadline();
     let ids = request.ids()?;
-    let ask = request.into_inner().options.ask(state.engine.overview().ask())?;
-    let answer = state.engine.search_ids(ids, ask, deadline).await?;
+    let wanted = request.into_inner().options.wanted()?;
+    let answer = state.engine.search_ids(ids, wanted, deadline).await?;
     Ok(show(&state, &answer))
 }
 
@@ -73,8 +73,10 @@ pub async fn by_vector(state: Data<State>, request: Json<ByVector>) -> Result<Js
     let deadline = state.deadline();
     let space = request.space()?;
     let ByVector { vector, options, .. } = request.into_inner();
-    let ask = options.ask(state.engine.overview().ask())?;
-    let answer = state.engine.search_vector(vector, space, ask, deadline).await?;
+    let answer = state
+        .engine
+        .search_vector(vector, space, options.wanted()?, deadline)
+        .await?;
     Ok(show(&state, &answer))
 }
 

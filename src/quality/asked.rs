@@ -109,7 +109,7 @@ pub struct Asked {
     /// Figures of each item's lists, the mean over the views that test it; of images that are asked about.
     pub lists: Vec<[Option<f64>; LIST_FIGURES.len()]>,
     /// Answers by other rules in the whole archive: of each image those of every fit that tests it, seed by seed, each in the order of [`Rule::ALL`].
-    /// Only those of the first keep more than their nearest neighbor; none for an image that is not asked about.
+    /// None for an image that is not asked about. Weights are not kept, nor neighbors but the nearest where the rule is not [`Rule::Guarded`].
     pub extra: Vec<Vec<Vec<Answer>>>,
     /// Views that test an item, seed by seed.
     pub test_views: Vec<Vec<usize>>,
@@ -188,17 +188,17 @@ pub fn ask_all<S: Borrow<Cases> + Sync>(
             }
         }
         if asking.extra && query.asked && test_views[item].iter().any(|view| views.contains(view)) {
-            let kept = match first_test.is_some_and(|first| views.contains(&first)) {
-                true => asking.k,
-                false => 1,
-            };
             let by_rule = |rule: &Rule| {
                 let may = |found: &Case, _| rule.lets(query, found);
                 let mut answer = match rule {
                     Rule::EachCopy => voter.answer_of_each_copy(&ranked, may),
                     _ => voter.answer(&ranked, may),
                 };
-                answer.neighbors.truncate(kept);
+                answer.weights = Vec::new();
+                if *rule != Rule::Guarded {
+                    answer.neighbors.truncate(1);
+                    answer.neighbors.shrink_to_fit();
+                }
                 answer
             };
             heard.extra = Rule::ALL.iter().map(by_rule).collect();
@@ -249,7 +249,7 @@ impl Asked {
         self.test_views[item].iter().map(move |view| &self.answers[item][view])
     }
 
-    /// The answers to an item by another rule, one of each fit that tests it; all but the first keep their nearest neighbor only.
+    /// The answers to an item by another rule, one of each fit that tests it.
     pub fn by_rule(&self, item: usize, rule: Rule) -> impl Iterator<Item = &Answer> {
         let at = Rule::ALL.iter().position(|&other| other == rule);
         self.extra[item].iter().filter_map(move |answers| answers.get(at?))
@@ -326,7 +326,7 @@ mod tests {
             assert!(right(Rule::WithSamePatient) && right(Rule::WithBoth));
             assert!(!right(Rule::Guarded) && !right(Rule::WithCopies));
             assert_eq!(
-                asked.extra[item][0][0], asked.answers[item][&0],
+                asked.extra[item][0][0].neighbors, asked.answers[item][&0].neighbors,
                 "leave one group out is the guarded rule"
             );
             assert_eq!(asked.lists[item][0], Some(0.0));
@@ -351,13 +351,9 @@ mod tests {
             let plan = plan(&cases, Split::Folds(3), 2, learning);
             let asked = ask_all(&cases, &plan, asking, |_| Ok(&cases), || {}).unwrap();
             for item in 0..cases.items.len() {
-                let kept = |answer: &Answer| answer.neighbors.len();
-                let answers: Vec<usize> = asked.by_rule(item, Rule::Guarded).map(kept).collect();
-                assert_eq!(
-                    answers,
-                    [3, 1][..fits],
-                    "all neighbors of the first, the nearest of others"
-                );
+                let kept = |rule| asked.by_rule(item, rule).map(|answer| answer.neighbors.len());
+                assert_eq!(kept(Rule::Guarded).collect::<Vec<_>>(), [3, 3][..fits]);
+                assert_eq!(kept(Rule::WithBoth).collect::<Vec<_>>(), [1, 1][..fits]);
             }
         }
     }

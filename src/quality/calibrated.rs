@@ -328,7 +328,10 @@ fn hear(cases: &Cases, asking: Asking, metric: Option<FitSettings>, done: impl F
         let asked: Vec<(usize, bool)> = asked.filter_map(|at| Some((at, drawn[at]?))).collect();
         let heard: Option<Vec<Heard>> = asked.into_par_iter().map(one).collect();
         all.extend(heard.ok_or_else(|| {
-            let message = format!("there are not {} other cases to vote on each", asking.k);
+            let message = format!(
+                "there are not {} other cases to vote on each: `-k` asks fewer",
+                asking.k
+            );
             Error::new(ErrorKind::InvalidRequest, message)
         })?);
         done();

@@ -333,7 +333,7 @@ pub struct PrecisionRecall {
     pub prior: f64,
 }
 
-/// What a shortcut could explain.
+/// What a shortcut could explain; where something is learned, by what each seed has learned.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Shortcuts {
     /// Share of queries whose source is that of most of their neighbors.

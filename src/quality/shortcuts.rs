@@ -28,7 +28,7 @@ impl Guards<'_> {
             };
             return Available::no(why);
         }
-        let (mut right, mut known) = (0usize, 0usize);
+        let (mut right, mut known) = (0f64, 0usize);
         let mut sizes = vec![0usize; self.cases.sources.len()];
         for &item in self.items {
             let Some(source) = self.cases.items[item].source else {
@@ -36,11 +36,11 @@ impl Guards<'_> {
             };
             known += 1;
             sizes[source] += 1;
-            right += usize::from(self.source_of_most(item) == Some(source));
+            right += self.share_told(item, source);
         }
         let most = sizes.iter().copied().max().unwrap_or(0);
         Available::Yes(Shortcuts {
-            source_accuracy: (known > 0).then(|| right as f64 / known as f64),
+            source_accuracy: (known > 0).then(|| right / known as f64),
             source_majority: most as f64 / known.max(1) as f64,
             robustness_index: self.robustness_index(),
             source_matched: (0..self.cases.sources.len())
@@ -52,30 +52,30 @@ impl Guards<'_> {
         })
     }
 
+    /// How often, of all fits that test an item, most neighbors have its source.
+    fn share_told(&self, item: usize, source: usize) -> f64 {
+        let (mut told, mut fits) = (0usize, 0usize);
+        for answer in self.asked.by_rule(item, Rule::Guarded) {
+            fits += 1;
+            told += usize::from(self.source_of_most(answer) == Some(source));
+        }
+        told as f64 / fits.max(1) as f64
+    }
+
     /// The source that most neighbors have; the nearest one's of equals.
-    fn source_of_most(&self, item: usize) -> Option<usize> {
+    fn source_of_most(&self, answer: &Answer) -> Option<usize> {
         let mut counts = vec![0usize; self.cases.sources.len()];
-        let sources: Vec<usize> = self
-            .neighbors(item)
-            .filter_map(|at| self.cases.items[at].source)
-            .collect();
+        let sources: Vec<usize> = neighbors(answer).filter_map(|at| self.cases.items[at].source).collect();
         sources.iter().for_each(|&source| counts[source] += 1);
         let most = counts.iter().copied().max()?;
         sources.into_iter().find(|&source| counts[source] == most)
-    }
-
-    fn neighbors(&self, item: usize) -> impl Iterator<Item = usize> {
-        let guarded = self.asked.by_rule(item, Rule::Guarded);
-        guarded
-            .take(1)
-            .flat_map(|answer| answer.neighbors.iter().map(|&(_, at)| at as usize))
     }
 
     fn robustness_index(&self) -> Option<f64> {
         let (mut class_only, mut source_only) = (0usize, 0usize);
         for &item in self.items {
             let query = &self.cases.items[item];
-            for at in self.neighbors(item) {
+            for at in self.asked.by_rule(item, Rule::Guarded).flat_map(neighbors) {
                 let found = &self.cases.items[at];
                 let (Some(own), Some(other)) = (query.source, found.source) else {
                     continue;
@@ -166,7 +166,7 @@ impl Guards<'_> {
         let of = |guards: &str, rule: Rule| {
             let [accuracy, balanced_accuracy, _] = self.three(self.items, rule);
             let first = |&item: &usize| {
-                let nearest = |answer: &Answer| answer.neighbors.first().map(|&(_, at)| at as usize);
+                let nearest = |answer| neighbors(answer).next();
                 let nearest: Vec<usize> = self.asked.by_rule(item, rule).filter_map(nearest).collect();
                 let same = |&&at: &&usize| self.cases.items[at].class == self.cases.items[item].class;
                 (!nearest.is_empty()).then(|| nearest.iter().filter(same).count() as f64 / nearest.len() as f64)
@@ -196,6 +196,10 @@ impl Guards<'_> {
             ),
         ]
     }
+}
+
+fn neighbors(answer: &Answer) -> impl Iterator<Item = usize> {
+    answer.neighbors.iter().map(|&(_, at)| at as usize)
 }
 
 #[cfg(test)]

@@ -154,21 +154,6 @@ pub struct Overview {
     pub samples: Vec<(ImageId, ClassLabel)>,
 }
 
-impl Overview {
-    /// What a search does of which nothing is said: it asks so many, and has them vote so, as its calibration holds for.
-    pub fn ask(&self) -> Ask {
-        let default = Ask::default();
-        match &self.calibration {
-            Some((_, Some(calibration))) => Ask {
-                k: calibration.k,
-                vote: calibration.vote,
-                ..default
-            },
-            _ => default,
-        }
-    }
-}
-
 /// How full the model's queue is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Saturation {

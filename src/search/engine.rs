@@ -14,6 +14,7 @@ use super::{local, merge, vote, warn};
 use crate::archive::{Archive, Identity};
 use crate::domain::{
     Appearance, Ask, Calibration, Coverage, Embedding, ImageId, Key, PatientKeys, Query, Record, Region, SpaceId,
+    Wanted,
 };
 use crate::embed::{Embedded, Embedder};
 use crate::error::{Error, ErrorKind, Result};
@@ -114,12 +115,13 @@ impl Engine {
     pub async fn search_image(
         &self,
         upload: Upload,
-        ask: Ask,
+        wanted: Wanted,
         region: Option<Region>,
         deadline: Instant,
     ) -> Result<Answer> {
         let started = Instant::now();
-        let version = self.version_for(&ask, deadline).await?;
+        let version = self.version_for(&wanted.other, deadline).await?;
+        let ask = wanted.ask(version.calibrated_for());
         let parts = &self.0.parts;
         let coming = parts.embedder.announce();
         let InModel {
@@ -192,14 +194,15 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` for an id that is not there; otherwise as a search.
-    pub async fn search_ids(&self, ids: Vec<ImageId>, ask: Ask, deadline: Instant) -> Result<Answer> {
+    pub async fn search_ids(&self, ids: Vec<ImageId>, wanted: Wanted, deadline: Instant) -> Result<Answer> {
         if ids.is_empty() || ids.len() > QUERY_IDS_MAX {
             return Err(Error::new(
                 ErrorKind::InvalidRequest,
                 format!("`ids` needs 1 to {QUERY_IDS_MAX} image ids"),
             ));
         }
-        let version = self.version_for(&ask, deadline).await?;
+        let version = self.version_for(&wanted.other, deadline).await?;
+        let ask = wanted.ask(version.calibrated_for());
         let mut embeddings = Vec::with_capacity(ids.len());
         let (mut patients, mut studies, mut same_pixels) = (vec![], vec![], vec![]);
         for id in ids {
@@ -228,8 +231,15 @@ impl Engine {
     ///
     /// # Errors
     /// `SpaceMismatch` for another space, `WrongDimension` or `InvalidRequest` for a vector that can't be one of it.
-    pub async fn search_vector(&self, raw: Vec<f32>, space: SpaceId, ask: Ask, deadline: Instant) -> Result<Answer> {
-        let version = self.version_for(&ask, deadline).await?;
+    pub async fn search_vector(
+        &self,
+        raw: Vec<f32>,
+        space: SpaceId,
+        wanted: Wanted,
+        deadline: Instant,
+    ) -> Result<Answer> {
+        let version = self.version_for(&wanted.other, deadline).await?;
+        let ask = wanted.ask(version.calibrated_for());
         let own = version.state.manifest.space.id();
         if space != own {
             return Err(Error::new(

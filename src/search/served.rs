@@ -13,7 +13,7 @@ use super::answer::Overview;
 use super::calibrate::Known;
 use super::mapping::snapshot_input;
 use crate::archive::{Archive, GraphEntry, Manifest, State};
-use crate::domain::{Calibration, ClassLabel, Embedding, ImageId, Key, Metric, Record};
+use crate::domain::{Calibration, ClassLabel, Embedding, ImageId, Key, Metric, Record, VoteMethod};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{IndexSettings, Snapshot};
 use crate::telemetry::run_blocking;
@@ -58,6 +58,12 @@ impl Version {
         known
             .map(|(id, calibration)| (id.as_str(), &**calibration))
             .map_err(|why| *why)
+    }
+
+    /// How many neighbors vote, and how, in what it is calibrated for.
+    pub fn calibrated_for(&self) -> Option<(usize, VoteMethod)> {
+        let (_, calibration) = self.calibration().ok()?;
+        Some((calibration.k, calibration.vote))
     }
 
     /// What a model gave, as this version compares it.

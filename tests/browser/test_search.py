@@ -78,7 +78,11 @@ def test_dicom_without_a_drawing_shows_its_size(page, tmp_path):
 def test_no_drawing_is_asked_for_what_browsers_draw(page, image_path):
     watch_uploads(page)
     upload(page, image_path)
-    assert "k" in page.evaluate("sent[0]") and "preview" not in page.evaluate("sent[0]")
+    assert (
+        "exact" in page.evaluate("sent[0]")
+        and "k" not in page.evaluate("sent[0]")
+        and "preview" not in page.evaluate("sent[0]")
+    )
 
 
 def test_file_name_stays_in_the_browser(page, image_bytes):
@@ -252,21 +256,31 @@ def test_options(page, case, archive):
     assert {tile.get_attribute("data-class") for tile in page.locator(TILES).all()} == {only}
 
 
-def test_a_calibrated_archive_is_asked_as_it_is_calibrated(page, case):
-    """Asked otherwise, no answer of the page would have a confidence. What cannot be read calibrates nothing."""
+def test_how_to_ask_is_left_to_the_archive(page, case):
+    """Asked otherwise than it is calibrated for, an answer has no confidence: only what the reader changes is said."""
+    worth = {"id": "ab" * 16, "readable": True, "k": 4, "vote": "prior", "classes": [], "fitted_on": 1}
+    worth["fitted_at"] = "2026-11-29T19:00:00Z"
+    page.route("**/v1/archive", lambda route: route.fulfill(json={**route.fetch().json(), "calibration": worth}))
+    page.reload()
+    page.wait_for_selector("#archive-line span", state="attached")
+    shown = lambda: (page.input_value("[name=k]"), page.input_value("[name=vote]"))  # noqa: E731
+    assert shown() == ("4", "prior")
 
-    def asked(**calibration):
-        worth = {"id": "ab" * 16, "k": 4, "vote": "prior", "classes": [], "fitted_on": 1} | calibration
-        worth["fitted_at"] = "2026-11-29T19:00:00Z"
-        page.route("**/v1/archive", lambda route: route.fulfill(json={**route.fetch().json(), "calibration": worth}))
-        page.reload()
-        page.wait_for_selector("#archive-line span", state="attached")
-        with page.expect_request("**/v1/search/by-id") as sent:
-            search_case(page, case)
-        return [sent.value.post_data_json[name] for name in ("k", "vote")]
+    def sent(act):
+        with page.expect_request("**/v1/search/by-id") as request, page.expect_response("**/v1/search/by-id"):
+            act()
+        return {name: value for name, value in request.value.post_data_json.items() if name in ("k", "vote")}
 
-    assert asked(readable=True) == [4, "prior"]
-    assert asked(readable=False, k=None, vote=None) == [10, "majority"]
+    assert sent(lambda: search_case(page, case)) == {}
+    # The server knows better: it was fitted again, or no more.
+    assert shown() == ("10", "majority")
+    page.click("#options summary")
+    page.fill("[name=k]", "3")
+    assert sent(lambda: page.click("#apply")) == {"k": 3}
+    page.wait_for_function(f"() => document.querySelectorAll('{TILES}').length === 3")
+    page.fill("[name=k]", "")
+    page.select_option("[name=vote]", "distance")
+    assert sent(lambda: page.click("#apply")) == {"vote": "distance"}
 
 
 def test_upload_progress_and_cancel(page, tmp_path, image_bytes):

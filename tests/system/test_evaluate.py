@@ -9,6 +9,8 @@ import pytest
 from conftest import medsearch
 
 K = 10
+# As `by_numpy` asks.
+BY_NUMPY = ("-k", K, "--vote", "majority")
 
 
 def unit_rows(folder):
@@ -69,7 +71,7 @@ def micro(evaluation, name):
 def test_equals_numpy(three_class, tmp_path):
     _, embeddings, archive = three_class
     # Without pictures nothing is near another: exactly what numpy does.
-    evaluation, _, _ = evaluate(tmp_path, "--embeddings", embeddings)
+    evaluation, _, _ = evaluate(tmp_path, "--embeddings", embeddings, *BY_NUMPY)
     expected = by_numpy(*unit_rows(embeddings))
     decisions = evaluation["decisions"]
     assert "no pictures" in evaluation["protocol"]["near_duplicates"]["not_available"]
@@ -80,7 +82,7 @@ def test_equals_numpy(three_class, tmp_path):
     assert micro(evaluation, "P@1") == pytest.approx(expected["P@1"], abs=1e-9)
     assert micro(evaluation, "mAP") == pytest.approx(expected["mAP"], abs=1e-6)
 
-    evaluation, page, text = evaluate(tmp_path, "--archive", archive)
+    evaluation, page, text = evaluate(tmp_path, "--archive", archive, *BY_NUMPY)
     print(text)
     protocol, decisions = evaluation["protocol"], evaluation["decisions"]
     copies = protocol["near_duplicates"]
@@ -101,7 +103,7 @@ def test_equals_numpy(three_class, tmp_path):
 def test_patients_are_kept_apart(shared, model, tmp_path):
     data = shared / "nih-normal-pneumonia"
     medsearch("embed", "--data", data, "--out", tmp_path / "embeddings", "--model", model)
-    evaluation, _, text = evaluate(tmp_path, "--embeddings", tmp_path / "embeddings")
+    evaluation, _, text = evaluate(tmp_path, "--embeddings", tmp_path / "embeddings", *BY_NUMPY)
     print(text)
     rows = unit_rows(tmp_path / "embeddings")
     apart, together = by_numpy(*rows), by_numpy(*rows, exclude_patient=False)
@@ -116,12 +118,12 @@ def test_patients_are_kept_apart(shared, model, tmp_path):
         assert level["level"] - 0.05 < level["mean_class_coverage"] < 1.0
 
     folds, _, _ = evaluate(
-        tmp_path, "--embeddings", tmp_path / "embeddings", "--folds", 5, "--seeds", 3, "--resamples", 200
+        tmp_path, "--embeddings", tmp_path / "embeddings", "--folds", 5, "--seeds", 3, "--resamples", 200, *BY_NUMPY
     )
     assert folds["protocol"]["seeds"] == [0, 1, 2]
     assert abs(folds["decisions"]["balanced_accuracy"]["value"] - apart["balanced_accuracy"]) < 0.05
     halves, _, _ = evaluate(
-        tmp_path, "--embeddings", tmp_path / "embeddings", "--folds", 2, "--seeds", 2, "--resamples", 100
+        tmp_path, "--embeddings", tmp_path / "embeddings", "--folds", 2, "--seeds", 2, "--resamples", 100, *BY_NUMPY
     )
     for level in halves["prediction_sets"]:
         assert level["level"] - 0.06 < level["mean_class_coverage"] < 1.0

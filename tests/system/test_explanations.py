@@ -68,7 +68,7 @@ def test_maps_beat_random_ones(three_class, with_cells, tmp_path):
     assert list(maps) == ["explanation", "random", "uniform, faded", "uniform, by rows", "uniform, dotted"]
     assert maps["explanation"]["insertion_below_explanation"] is None
     assert maps["random"]["insertion_below_explanation"]["low"] > 0
-    # Of so few images the interval of a small lead may reach below nothing: scripts/soak explanations asks 120.
+    # Of so few images the interval of a small lead may reach below nothing: scripts/soak explanations asks all.
     assert maps["random"]["deletion_above_explanation"]["value"] > 0
     # Two uniform ones change what kind of image it is: fading spares in deletion, dots spoil insertion.
     assert maps["uniform, faded"]["deletion_above_explanation"]["low"] > 0

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{ImageFile, NearIdentical, Vote};
-use crate::domain::{Ask, ClassLabel, EXAMPLES_MAX, Exclude, ImageId, K_MAX, Region, SpaceId};
+use crate::domain::{Ask, ClassLabel, EXAMPLES_MAX, Exclude, ImageId, K_MAX, Region, SpaceId, Wanted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::problem::without_value;
 use crate::http::upload::{FromParts, Parts, echo};
@@ -131,18 +131,17 @@ impl Options {
         }
     }
 
-    /// The options, checked; what is left out is as in `default`.
+    /// The options, checked.
     ///
     /// # Errors
     /// `InvalidRequest` naming the option.
-    pub fn ask(self, default: Ask) -> Result<Ask> {
+    pub fn wanted(self) -> Result<Wanted> {
+        let default = Ask::default();
         let classes = self
             .classes
             .filter(|names| !names.is_empty())
             .map(|names| names.iter().map(|name| ClassLabel::parse(name)).collect::<Result<_>>());
-        Ok(Ask {
-            k: self.k.map_or(Ok(default.k), check_k)?,
-            vote: self.vote.map_or(default.vote, Into::into),
+        let other = Ask {
             classes: classes.transpose().map_err(|error| error.context("`classes`"))?,
             sources: self.sources.filter(|sources| !sources.is_empty()),
             exclude_sources: self.exclude_source.unwrap_or_default(),
@@ -155,6 +154,12 @@ impl Options {
             exact: self.exact.unwrap_or(default.exact),
             allow_partial: self.allow_partial.unwrap_or(default.allow_partial),
             min_version: self.min_version,
+            ..default
+        };
+        Ok(Wanted {
+            k: self.k.map(check_k).transpose()?,
+            vote: self.vote.map(Into::into),
+            other,
         })
     }
 }
@@ -509,14 +514,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::VoteMethod;
 
-    fn by_id(body: Value) -> Result<Ask> {
+    fn by_id(body: Value) -> Result<Wanted> {
         let Value::Object(object) = body else {
             panic!("an object")
         };
         let request = ById::try_from(object)?;
         request.ids()?;
-        request.options.ask(Ask::default())
+        request.options.wanted()
     }
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123";
@@ -524,10 +530,10 @@ mod tests {
 
     #[test]
     fn options_come_with_defaults_and_null_is_absent() {
-        assert_eq!(by_id(json!({"ids": [ID]})).unwrap(), Ask::default());
+        assert_eq!(by_id(json!({"ids": [ID]})).unwrap(), Wanted::default());
         let nothing = json!({"ids": [ID], "k": null, "classes": null, "sources": []});
-        assert_eq!(by_id(nothing).unwrap(), Ask::default());
-        let exclude = |value: Value| by_id(json!({"ids": [ID], "exclude": value})).unwrap().exclude;
+        assert_eq!(by_id(nothing).unwrap(), Wanted::default());
+        let exclude = |value: Value| by_id(json!({"ids": [ID], "exclude": value})).unwrap().other.exclude;
         assert_eq!(
             exclude(json!("patient, study")),
             Exclude {
@@ -541,9 +547,7 @@ mod tests {
             "ids": [ID], "k": 3, "vote": "prior", "classes": ["A, B"], "sources": ["s"], "exclude": ["none"],
             "exclude_source": ["t"], "liked": [ID], "disliked": [OTHER], "near_identical": "keep", "exact": true, "allow_partial": true, "min_version": 7
         }));
-        let expected = Ask {
-            k: 3,
-            vote: crate::domain::VoteMethod::Prior,
+        let other = Ask {
             classes: Some(vec![ClassLabel::parse("A, B").unwrap()]),
             sources: Some(vec!["s".into()]),
             exclude_sources: vec!["t".into()],
@@ -558,6 +562,12 @@ mod tests {
             exact: true,
             allow_partial: true,
             min_version: Some(7),
+            ..Ask::default()
+        };
+        let expected = Wanted {
+            k: Some(3),
+            vote: Some(VoteMethod::Prior),
+            other,
         };
         assert_eq!(ask.unwrap(), expected);
     }

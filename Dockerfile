@@ -4,8 +4,8 @@ ARG BUILD_BASE=docker.io/library/rust:1.95-bookworm
 ARG RUN_BASE=docker.io/library/debian:bookworm-slim
 
 FROM ${BUILD_BASE} AS libtorch
-RUN python3 -c 'import venv, ensurepip' 2>/dev/null && command -v c++ readelf >/dev/null \
-    || { apt-get update && apt-get install -y --no-install-recommends g++ binutils python3 python3-venv && rm -rf /var/lib/apt/lists/*; }
+RUN python3 -c 'import venv, ensurepip' 2>/dev/null && command -v c++ readelf >/dev/null && [ -s /etc/ssl/certs/ca-certificates.crt ] \
+    || { apt-get update && apt-get install -y --no-install-recommends ca-certificates g++ binutils python3 python3-venv && rm -rf /var/lib/apt/lists/*; }
 WORKDIR /src
 COPY Cargo.toml requirements-torch.txt ./
 COPY scripts/lib scripts/lib
@@ -23,6 +23,8 @@ LABEL org.opencontainers.image.title="medsearch" \
 # The program looks for libtorch in the folder lib beside its own.
 COPY --from=build /opt/libtorch/lib/ /opt/medsearch/lib/
 COPY --from=build /opt/libtorch/licenses/ /opt/medsearch/licenses/
+# Whom to trust when the archive is in a bucket; the slim image has none.
+COPY --from=libtorch /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /src/LICENSE /opt/medsearch/licenses/medsearch
 COPY --from=build /src/target/release/medsearch /opt/medsearch/bin/medsearch
 ENV PATH=/opt/medsearch/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin

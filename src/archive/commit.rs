@@ -92,9 +92,14 @@ pub(super) async fn commit(archive: &Archive, base: &Arc<State>, work: &mut impl
 /// The newest version to base a change on, durable.
 ///
 /// # Errors
-/// `Unavailable`, `Damaged`.
+/// `Unavailable`, `Damaged`; `Conflict` when the storage can't hold an archive that changes.
 pub(super) async fn base(archive: &Archive) -> Result<Arc<State>> {
     let state = State::load(archive).await?;
+    match archive.store().prove_put_if_absent().await {
+        Err(error) if error.kind() == ErrorKind::Conflict => return Err(error),
+        // A storage that takes no writes at the moment is told so by the next one.
+        _ => {}
+    }
     archive.store().settle(&Manifest::name(state.manifest.version)).await?;
     Ok(Arc::new(state))
 }

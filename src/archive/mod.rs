@@ -1,7 +1,7 @@
 //! The durable truth: immutable objects named by content, numbered manifests that name them, and one way to write: create manifest n+1.
 //!
 //! # Layout
-//! - `store` the place (put-if-absent, verified reads), `manifest`, `rows`, `pack`, `graphs`, `metric`, `calibration`, `evaluation` the formats, `frame` how some of them begin.
+//! - `store` the place, a folder or a bucket (put-if-absent, verified reads), `manifest`, `rows`, `pack`, `graphs`, `metric`, `calibration`, `evaluation` the formats, `frame` how some of them begin.
 //! - `secret`, `identity` pseudonyms in place of ids.
 //! - `state` one version in memory; `draft` what a change does to it (pure); `commit` how it becomes the next version.
 //! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects; `switch` another
@@ -75,13 +75,13 @@ pub use writer::{Committed, Writer, WriterSettings};
 use crate::domain::{Metric, PackRef, Space, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 use manifest::{FORMAT_PLAIN, MANIFESTS};
-pub use store::local_folder;
-use store::{Put, Store, blocking};
+pub use store::{Bucket, Place};
+use store::{Store, blocking};
 
 /// What is known of the archive is trusted for this long: manifests that are superseded for an hour may be gone, and with them the proof
 /// that a number was taken.
 const BASE_AGE_MAX: Duration = Duration::from_secs(60);
-/// Versions that are fetched one by one before the folder is listed instead.
+/// Versions that are fetched one by one before they are listed instead.
 const STEPS_MAX: usize = 8;
 
 /// What tests choose and others take as it is.
@@ -192,7 +192,7 @@ impl Archive {
     /// Makes an archive: version 1, without images.
     ///
     /// # Errors
-    /// `Conflict` when there is one already; `InvalidRequest` for a URL or settings that can't be; `StorageFull`, `Unavailable`.
+    /// `Conflict` when there is one already, or a storage that can't hold one; `InvalidRequest` for a URL or settings that can't be; `StorageFull`, `Unavailable`.
     pub async fn create(url: &str, new: NewArchive, secret: Secret) -> Result<Self> {
         Self::create_in(Store::create(url)?, url, new, secret, Tuning::default()).await
     }
@@ -208,6 +208,7 @@ impl Archive {
                 "an archive has 1 to 65536 shards and accepts a precision",
             ));
         }
+        store.prove_put_if_absent().await?;
         let identity = Identity::new(secret, new.identity);
         let model = match new.model {
             Some(model) => Some(put_model(&store, model).await?),
@@ -510,9 +511,7 @@ async fn put_model(store: &Store, model: NewModel) -> Result<ModelRef> {
     };
     if !reference.is_thumbnail() {
         let name = format!("models/{}/model.pt", reference.digest);
-        if store.put_if_absent(&name, bytes).await? == Put::Exists {
-            store.settle(&name).await?;
-        }
+        store.put_object(&name, bytes).await?;
     }
     Ok(reference)
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::store::local_folder;
+use super::store::Place;
 use crate::error::{Error, ErrorKind, Result};
 
 /// 256 random bits. Whoever has them can test guesses at patient ids and open sealed records; without them nobody can.
@@ -84,9 +84,19 @@ impl Secret {
     /// Where the secret of a local archive lies unless said otherwise: beside its folder, `<archive>.secret`.
     ///
     /// # Errors
-    /// `InvalidRequest` for an archive that is not a local folder.
+    /// `InvalidRequest` for an archive in a bucket, which has nothing beside it that is not the bucket's, and for what is no place.
     pub fn default_path(url: &str) -> Result<PathBuf> {
-        let folder = local_folder(url)?;
+        let folder = match Place::parse(url)? {
+            Place::Folder(folder) => folder,
+            Place::Bucket(bucket) => {
+                return Err(Error::new(
+                    ErrorKind::InvalidRequest,
+                    format!(
+                        "the secret of `{bucket}` does not lie in the bucket: name its file with `--secret-file` or `MEDSEARCH_SECRET_FILE`, the same on every machine"
+                    ),
+                ));
+            }
+        };
         // `components` drops a slash at the end, which would put the file inside.
         let mut path = folder.components().collect::<PathBuf>().into_os_string();
         path.push(".secret");
@@ -173,6 +183,8 @@ mod tests {
             Secret::default_path("file:///srv/a%20b").unwrap(),
             Path::new("/srv/a b.secret")
         );
-        assert!(Secret::default_path("s3://bucket/archive").is_err());
+        let refused = Secret::default_path("s3://bucket/archive").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidRequest);
+        assert!(refused.message().contains("--secret-file"), "{refused}");
     }
 }

@@ -39,7 +39,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// knows only the source. Intervals are bootstraps by group.
 #[derive(Args)]
 pub struct Evaluate {
-    /// The archive: a folder or a `file://` URL.
+    /// The archive: a folder, or a URL with `file://`, `s3://`, `gs://` or `az://`.
     #[arg(
         long,
         value_name = "URL",
@@ -47,7 +47,7 @@ pub struct Evaluate {
         required_unless_present = "embeddings"
     )]
     archive: Option<String>,
-    /// File with the archive's secret. Default: beside the archive's folder, with `.secret` at the end of its name.
+    /// File with the archive's secret. Default: beside the archive's folder, with `.secret` at the end of its name; for a bucket none.
     #[arg(long, value_name = "FILE", env = "MEDSEARCH_SECRET_FILE")]
     secret_file: Option<PathBuf>,
     /// Evaluate a folder of `.npy` and `.json` instead of an archive.

@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
 
-use crate::archive::{Secret, local_folder};
+use crate::archive::{Place, Secret};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Which archive, and the secret that makes its pseudonyms.
 #[derive(Args, Clone)]
 pub struct ArchiveArgs {
-    /// The archive: a folder or a `file://` URL.
+    /// The archive: a folder, or a URL with `file://`, `s3://`, `gs://` or `az://` (`s3://BUCKET/PREFIX`). Credentials and endpoint of a bucket come from the
+    /// environment as its provider's own tools read them (`AWS_ACCESS_KEY_ID`, `AWS_REGION`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME`…).
     #[arg(long, value_name = "URL", env = "MEDSEARCH_ARCHIVE")]
     pub archive: String,
     /// File with the archive's secret (made with mode 0600 when an archive is made).
-    /// Default: beside the archive's folder, with `.secret` at the end of its name.
+    /// Default: beside the archive's folder, with `.secret` at the end of its name. An archive in a bucket has no default.
     #[arg(long, value_name = "FILE", env = "MEDSEARCH_SECRET_FILE")]
     pub secret_file: Option<PathBuf>,
 }
@@ -48,15 +49,15 @@ impl ArchiveArgs {
     }
 }
 
-/// Whether there is an archive at all; only its secret opens it.
+/// Whether there is an archive at all; only its secret opens it. A bucket is not asked: its secret's file was named by whoever misses it.
 fn require_archive(url: &str) -> Result<()> {
-    if local_folder(url)?.join("manifest").is_dir() {
-        return Ok(());
+    match Place::parse(url)? {
+        Place::Folder(folder) if !folder.join("manifest").is_dir() => Err(Error::new(
+            ErrorKind::NotFound,
+            format!("there is no archive at `{url}`"),
+        )),
+        _ => Ok(()),
     }
-    Err(Error::new(
-        ErrorKind::NotFound,
-        format!("there is no archive at `{url}`"),
-    ))
 }
 
 /// Makes the values of the configuration file the defaults of the command line, so that a flag or variable wins over them.

@@ -9,6 +9,7 @@ mod labels;
 mod links;
 mod measure;
 mod patients;
+mod s3;
 mod switch;
 mod upkeep;
 

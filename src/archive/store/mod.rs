@@ -1,10 +1,19 @@
 //! The object store shell: put-if-absent, verified reads, and errors that say what the caller can do.
 //!
-//! A local folder writes through `fsync` of file and folder. Other schemes come with their own build features.
+//! - `place` the URL; `folder`, `bucket` what is particular to either; `failure` what errors mean.
+//!
+//! A local folder writes through `fsync` of file and folder. A bucket is durable when it answers, and may lose the answer.
 
+mod bucket;
+mod failure;
+mod folder;
+mod place;
+
+use std::fmt;
 use std::ops::Range;
-use std::path::{Path as FsPath, PathBuf};
+use std::path::Path as FsPath;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -14,9 +23,19 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(test)]
+pub(super) use bucket::{Limits, PART_BYTES};
+use failure::{failed, failed_io, failed_there, missing_is_unavailable};
+pub use place::{Bucket, Place};
 
 /// Hashing more than this is handed to a blocking thread.
 const INLINE_BYTES_MAX: usize = 1 << 20;
+/// Times that a put-if-absent is tried whose name is taken according to the storage, and can't be seen.
+const CONFLICT_TRIES_MAX: u32 = 4;
+/// Pause before the second try; before each further one it is as much longer.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
+/// An object that every bucket with an archive has, whatever is in it: see [`Store::prove_put_if_absent`].
+const PROOF: &str = "put-if-absent";
 
 /// What became of a put-if-absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,39 +54,51 @@ pub(super) struct Listed {
     pub modified: Timestamp,
 }
 
-/// A place that holds an archive.
-#[derive(Debug, Clone)]
+/// A place that holds an archive. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct Store {
     objects: Arc<dyn ObjectStore>,
-    /// The folder behind it, when it is one: only there can a folder be synced.
-    folder: Option<Arc<FsPath>>,
+    backing: Backing,
+}
+
+/// What is behind a [`Store`].
+#[derive(Clone)]
+enum Backing {
+    /// A folder: only there can a folder be synced and swept.
+    Folder(Arc<FsPath>),
+    /// A bucket: only there can an answer be lost, and a write meet itself when it is tried again.
+    Bucket(Arc<Bucket>),
 }
 
 impl Store {
-    /// Opens a place that exists.
+    /// Opens a place that exists. A bucket is not asked yet.
     ///
     /// # Errors
-    /// `InvalidRequest` for a URL of another kind; `NotFound` when there is nothing.
+    /// `InvalidRequest` for what is no place, and settings that can't be used; `NotFound` when there is no such folder.
     pub fn open(url: &str) -> Result<Self> {
-        let folder = local_folder(url)?;
-        if !folder.is_dir() {
-            return Err(Error::new(
+        match Place::parse(url)? {
+            Place::Folder(path) if path.is_dir() => Self::local(&path),
+            Place::Folder(_) => Err(Error::new(
                 ErrorKind::NotFound,
                 format!("there is no archive at `{url}`"),
-            ));
+            )),
+            Place::Bucket(bucket) => Self::remote(bucket),
         }
-        Self::local(&folder)
     }
 
-    /// Opens a place, made when it does not exist.
+    /// Opens a place; a folder is made when it does not exist, a bucket is not.
     ///
     /// # Errors
-    /// `InvalidRequest` for a URL of another kind; `StorageFull`, `Unavailable` when the folder can't be made.
+    /// `InvalidRequest` for what is no place, and settings that can't be used; `StorageFull`, `Unavailable` when the folder can't be made.
     pub fn create(url: &str) -> Result<Self> {
-        let folder = local_folder(url)?;
-        create_folder(&folder)
-            .map_err(|error| failed_io(&format!("the archive's folder `{url}` can't be made"), error))?;
-        Self::local(&folder)
+        match Place::parse(url)? {
+            Place::Folder(path) => {
+                folder::create(&path)
+                    .map_err(|error| failed_io(&format!("the archive's folder `{url}` can't be made"), error))?;
+                Self::local(&path)
+            }
+            Place::Bucket(bucket) => Self::remote(bucket),
+        }
     }
 
     fn local(folder: &FsPath) -> Result<Self> {
@@ -81,7 +112,26 @@ impl Store {
             LocalFileSystem::new_with_prefix(&folder).map_err(|error| failed("the archive's folder", error))?;
         Ok(Self {
             objects: Arc::new(objects.with_fsync(true)),
-            folder: Some(folder.into()),
+            backing: Backing::Folder(folder.into()),
+        })
+    }
+
+    fn remote(bucket: Bucket) -> Result<Self> {
+        Ok(Self {
+            objects: bucket::open(&bucket)?,
+            backing: Backing::Bucket(bucket.into()),
+        })
+    }
+
+    /// Opens a bucket of S3 with other settings than the environment's.
+    #[cfg(test)]
+    pub fn s3(url: &str, settings: object_store::aws::AmazonS3Builder, limits: Limits) -> Result<Self> {
+        let Place::Bucket(bucket) = Place::parse(url)? else {
+            return Err(Error::new(ErrorKind::InvalidRequest, format!("`{url}` is no bucket")));
+        };
+        Ok(Self {
+            objects: bucket::s3(settings, &bucket, limits)?,
+            backing: Backing::Bucket(bucket.into()),
         })
     }
 
@@ -90,37 +140,79 @@ impl Store {
     pub fn wrapped(&self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         Self {
             objects: wrap(Arc::clone(&self.objects)),
-            folder: self.folder.clone(),
+            backing: self.backing.clone(),
         }
     }
 
-    /// Creates `name`, never replaces it.
+    /// Creates `name`, never replaces it. In a bucket `Exists` may be one's own write, tried again after its answer was lost.
     ///
     /// # Errors
     /// `StorageFull`, `Unavailable`: then it may or may not have been written.
     pub async fn put_if_absent(&self, name: &str, bytes: Bytes) -> Result<Put> {
-        let payload = PutPayload::from_bytes(bytes);
-        match self
-            .objects
-            .put_opts(&Path::from(name), payload, PutMode::Create.into())
-            .await
-        {
-            Ok(_) => Ok(Put::Done),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Exists),
-            Err(error) => Err(failed(name, error)),
+        let path = Path::from(name);
+        let mut tries = 0;
+        loop {
+            let payload = PutPayload::from_bytes(bytes.clone());
+            let taken = match self.objects.put_opts(&path, payload, PutMode::Create.into()).await {
+                Ok(_) => return Ok(Put::Done),
+                Err(error @ object_store::Error::AlreadyExists { .. }) => error,
+                Err(error) => return Err(failed_there(name, error)),
+            };
+            if matches!(self.backing, Backing::Folder(_)) {
+                return Ok(Put::Exists);
+            }
+            // S3 says the same (409) while another write or deletion of the name is under way, which may come to nothing: what counts is what is there.
+            match self.objects.head(&path).await {
+                Ok(_) => return Ok(Put::Exists),
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(failed_there(name, error)),
+            }
+            tries += 1;
+            if tries == CONFLICT_TRIES_MAX {
+                return Err(failed_there(name, taken));
+            }
+            tokio::time::sleep(CONFLICT_PAUSE * tries).await;
         }
     }
 
-    /// Writes an immutable object under the name that [`object_name`] gave it. Writing it again changes nothing.
+    /// Writes an object under a name that nobody gives to other bytes: by its digest, or random. Writing it again changes nothing,
+    /// so that a bucket may simply be asked again when its answer is lost.
     ///
     /// # Errors
     /// As [`Store::put_if_absent`].
     pub async fn put_object(&self, name: &str, bytes: Bytes) -> Result<()> {
-        match self.put_if_absent(name, bytes).await? {
-            Put::Done => Ok(()),
-            // Whoever wrote it may not have synced the folder yet.
-            Put::Exists => self.settle(name).await,
+        match &self.backing {
+            Backing::Folder(_) => match self.put_if_absent(name, bytes).await? {
+                Put::Done => Ok(()),
+                // Whoever wrote it may not have synced the folder yet.
+                Put::Exists => self.settle(name).await,
+            },
+            Backing::Bucket(_) => bucket::put(&*self.objects, &Path::from(name), bytes)
+                .await
+                .map_err(|error| failed_there(name, error)),
         }
+    }
+
+    /// Makes sure that a name which is taken stays taken. Servers that speak S3 and ignore `If-None-Match` would let a writer replace another's version.
+    ///
+    /// # Errors
+    /// `Conflict` when the storage replaced what it should not have; `StorageFull`, `Unavailable` when it can't be said.
+    pub async fn prove_put_if_absent(&self) -> Result<()> {
+        let Backing::Bucket(bucket) = &self.backing else {
+            return Ok(());
+        };
+        // The first archive there makes it.
+        for _ in 0..2 {
+            if self.put_if_absent(PROOF, Bytes::from_static(b"stays\n")).await? == Put::Exists {
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "the storage of `{bucket}` replaces objects that it is asked not to (`If-None-Match: *`): an archive there would lose versions"
+            ),
+        ))
     }
 
     /// Reads a whole object.
@@ -166,7 +258,7 @@ impl Store {
     /// `Unavailable` when it is missing or can't be read.
     pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes> {
         let got = self.objects.get_range(&Path::from(name), range).await;
-        got.map_err(|error| missing_is_unavailable(failed(name, error)))
+        got.map_err(|error| failed_there(name, error))
     }
 
     /// Everything below a prefix, sorted by name.
@@ -179,7 +271,7 @@ impl Store {
             .list(Some(&Path::from(prefix)))
             .try_collect()
             .await
-            .map_err(|error| failed(prefix, error))?;
+            .map_err(|error| failed_there(prefix, error))?;
         let mut listed = Vec::with_capacity(found.len());
         for meta in found {
             let modified = Timestamp::from_microsecond(meta.last_modified.timestamp_micros()).map_err(|error| {
@@ -206,29 +298,44 @@ impl Store {
         }
     }
 
-    /// Makes what is seen at `name` durable although another process put it there: a reader may see a file before its folder is synced.
+    /// Makes what is seen at `name` durable although another process put it there: in a folder a reader may see a file before the folder is synced.
     ///
     /// # Errors
     /// `StorageFull`, `Unavailable`.
     pub async fn settle(&self, name: &str) -> Result<()> {
-        let Some(root) = &self.folder else { return Ok(()) };
+        let Backing::Folder(root) = &self.backing else {
+            return Ok(());
+        };
         let path = root.join(name);
-        let folder = path.parent().unwrap_or(root).to_owned();
-        blocking(move || std::fs::File::open(&folder)?.sync_all())
+        let parent = path.parent().unwrap_or(root).to_owned();
+        blocking(move || folder::sync(&parent))
             .await?
             .map_err(|error| failed_io("the archive's folder can't be synced", error))
     }
 
-    /// Deletes what interrupted writes left behind in a local folder (`name#1`), which no listing shows. Returns how many.
+    /// Deletes what interrupted writes left behind in a local folder (`name#1`), which no listing shows. Returns how many. In a bucket a
+    /// lifecycle rule has to do it.
     ///
     /// # Errors
     /// `Unavailable`.
     pub async fn sweep_interrupted(&self, prefix: &str, before: Timestamp) -> Result<usize> {
-        let Some(root) = &self.folder else { return Ok(0) };
-        let folder = root.join(prefix);
-        blocking(move || sweep(&folder, before))
+        let Backing::Folder(root) = &self.backing else {
+            return Ok(0);
+        };
+        let swept = root.join(prefix);
+        blocking(move || folder::sweep(&swept, before))
             .await?
             .map_err(|error| failed_io("the archive's folder can't be swept", error))
+    }
+}
+
+/// The place; nothing of what opens it.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.backing {
+            Backing::Folder(path) => write!(f, "Store({})", path.display()),
+            Backing::Bucket(bucket) => write!(f, "Store({bucket})"),
+        }
     }
 }
 
@@ -251,97 +358,6 @@ pub(super) fn is_object_name(name: &str, kind: &str) -> bool {
         })
 }
 
-/// The folder that an archive's URL names.
-///
-/// # Errors
-/// `InvalidRequest` for anything but a path or a `file://` URL.
-pub fn local_folder(url: &str) -> Result<PathBuf> {
-    let refuse = |message: String| Err(Error::new(ErrorKind::InvalidRequest, message));
-    if let Some(rest) = url.strip_prefix("file://") {
-        let path = rest.strip_prefix("localhost").unwrap_or(rest);
-        return match percent_decoded(path) {
-            Some(path) if path.starts_with('/') => Ok(path.into()),
-            _ => refuse(format!(
-                "`{url}` is not an absolute file URL such as `file:///srv/archive`"
-            )),
-        };
-    }
-    match url.split_once("://") {
-        Some((scheme, _)) => refuse(format!(
-            "an archive at `{scheme}://` is not supported by this build: give a folder or a `file://` URL"
-        )),
-        None if url.is_empty() || url.starts_with("file:") => {
-            refuse(format!("`{url}` is neither a folder nor a `file://` URL"))
-        }
-        None => Ok(url.into()),
-    }
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digits = [rest.next()?, rest.next()?];
-            bytes.extend(hex::decode(digits).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
-/// Makes a folder with its parents so that a power cut does not undo it.
-fn create_folder(folder: &FsPath) -> std::io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        create_folder(parent)?;
-    }
-    match std::fs::create_dir(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let parent = folder
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(FsPath::new("."));
-    std::fs::File::open(parent)?.sync_all()
-}
-
-fn sweep(folder: &FsPath, before: Timestamp) -> std::io::Result<usize> {
-    let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        entries => entries?,
-    };
-    let mut swept = 0;
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        let staged = name
-            .to_str()
-            .and_then(|name| name.rsplit_once('#'))
-            .is_some_and(|(_, suffix)| !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit()));
-        if !staged {
-            continue;
-        }
-        // Its writer may be done with it at any moment, and then it is gone.
-        let old =
-            |metadata: std::fs::Metadata| Ok(Timestamp::try_from(metadata.modified()?).is_ok_and(|at| at <= before));
-        let removed = match entry.metadata().and_then(old) {
-            Ok(true) => std::fs::remove_file(entry.path()).map(|()| 1),
-            Ok(false) => Ok(0),
-            Err(error) => Err(error),
-        };
-        swept += match removed {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-            removed => removed?,
-        };
-    }
-    Ok(swept)
-}
-
 /// Runs `work` on a thread where it may block or compute.
 ///
 /// # Errors
@@ -353,95 +369,9 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         .map_err(|error| Error::with_source(ErrorKind::Internal, "a task of the archive failed", error))
 }
 
-fn missing_is_unavailable(error: Error) -> Error {
-    if error.kind() == ErrorKind::NotFound {
-        let message = error.message().to_owned();
-        return Error::with_source(ErrorKind::Unavailable, message, error);
-    }
-    error
-}
-
-fn failed(name: &str, error: object_store::Error) -> Error {
-    match error {
-        object_store::Error::NotFound { .. } => Error::with_source(
-            ErrorKind::NotFound,
-            format!("`{name}` is missing from the archive"),
-            error,
-        ),
-        error if is_full(&error) => Error::with_source(ErrorKind::StorageFull, "the archive's storage is full", error),
-        error => Error::with_source(
-            ErrorKind::Unavailable,
-            format!("the archive's storage failed at `{name}`"),
-            error,
-        ),
-    }
-}
-
-fn failed_io(what: &str, error: std::io::Error) -> Error {
-    let kind = if is_full(&error) {
-        ErrorKind::StorageFull
-    } else {
-        ErrorKind::Unavailable
-    };
-    Error::with_source(kind, what, error)
-}
-
-fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|io| matches!(io.kind(), StorageFull | QuotaExceeded))
-        {
-            return true;
-        }
-        next = error.source();
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn urls_name_folders() {
-        let check = |url: &str, expected: Option<&str>| {
-            assert_eq!(local_folder(url).ok(), expected.map(PathBuf::from), "{url}");
-        };
-        check("archive", Some("archive"));
-        check("/srv/an archive", Some("/srv/an archive"));
-        check("file:///srv/an%20archive", Some("/srv/an archive"));
-        check("file://localhost/srv/a", Some("/srv/a"));
-        check("file://host/srv/a", None);
-        check("file://relative", None);
-        check("file:///srv/%zz", None);
-        check("file:/srv", None);
-        check("", None);
-        let error = local_folder("s3://bucket/archive").expect_err("no such feature");
-        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
-        assert!(error.message().contains("`s3://`"), "{error}");
-    }
-
-    #[test]
-    fn a_full_disk_is_told_from_other_failures() {
-        let full = object_store::Error::Generic {
-            store: "test",
-            source: Box::new(std::io::Error::from(std::io::ErrorKind::StorageFull)),
-        };
-        assert_eq!(failed("x", full).kind(), ErrorKind::StorageFull);
-        let raw = object_store::Error::Generic {
-            store: "test",
-            source: Box::new(std::io::Error::from_raw_os_error(libc::ENOSPC)),
-        };
-        assert_eq!(failed("x", raw).kind(), ErrorKind::StorageFull);
-        let other = object_store::Error::Generic {
-            store: "test",
-            source: "broken".into(),
-        };
-        assert_eq!(failed("x", other).kind(), ErrorKind::Unavailable);
-    }
 
     #[tokio::test]
     async fn objects_are_verified_on_every_read() {

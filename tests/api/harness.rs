@@ -86,6 +86,8 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
     let ingest = Ingest::new(engine.clone(), writer);
     let state = State::new(engine, Some(ingest), settings, metrics);
     actix_web::rt::spawn(http::server(listener, state).unwrap());
+    // The client is built with TLS for the sake of archives in buckets, and wants to know whose. Another test may have said so already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder()
         .timeout(Duration::from_secs(60))
         .redirect(reqwest::redirect::Policy::none());

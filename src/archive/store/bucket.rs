@@ -41,7 +41,7 @@ pub(in crate::archive) struct Limits {
     pub pause_max: Duration,
 }
 
-/// A storage that refuses is given up after some five seconds, one that does not answer after a minute or two.
+/// A storage that refuses is given up within seconds, one that does not answer after a minute or two.
 pub(super) const LIMITS: Limits = Limits {
     connect: Duration::from_secs(5),
     silence: Duration::from_secs(30),

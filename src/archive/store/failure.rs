@@ -15,22 +15,26 @@ const CODE_CHARACTERS_MAX: usize = 64;
 pub(super) fn failed(name: &str, error: object_store::Error) -> Error {
     let told = Told::of(&error);
     let is_code = |codes: &[&str]| told.code.as_deref().is_some_and(|code| codes.contains(&code));
+    let is_status = |codes: &[&str]| codes.iter().any(|code| told.status.starts_with(code));
     let (kind, message) = match &error {
-        _ if is_full(&error) || is_code(&FULL) || told.status.starts_with("507") => {
+        _ if is_full(&error) || is_code(&FULL) || is_status(&["507"]) => {
             (ErrorKind::StorageFull, "the archive's storage is full".to_owned())
         }
         _ if is_code(&NO_BUCKET) => (ErrorKind::Unavailable, "the archive's bucket is missing".to_owned()),
         object_store::Error::NotFound { .. } => (ErrorKind::NotFound, format!("`{name}` is missing from the archive")),
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => (
-            ErrorKind::Unavailable,
-            format!("the archive's storage refuses access to `{name}`: see its credentials and what they permit"),
-        ),
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => refused(name),
+        _ if is_status(&["401", "403"]) => refused(name),
         _ => (
             ErrorKind::Unavailable,
             format!("the archive's storage failed at `{name}`"),
         ),
     };
     Error::with_source(kind, message, told.text)
+}
+
+fn refused(name: &str) -> (ErrorKind, String) {
+    let message = format!("the archive's storage refuses access to `{name}`: see its credentials and what they permit");
+    (ErrorKind::Unavailable, message)
 }
 
 /// As [`failed`] where nothing could be missing but the place itself: a listing, a write.

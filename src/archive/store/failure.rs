@@ -68,9 +68,18 @@ struct Told {
 
 impl Told {
     fn of(error: &object_store::Error) -> Self {
-        let text = error.to_string();
+        let mut text = error.to_string();
         let ends = ["status code: ", "error response: "].map(|mark| text.find(mark).map(|at| at + mark.len()));
         let Some(end) = ends.into_iter().flatten().min() else {
+            // Nobody answered, and why is told by the causes alone: "connection refused".
+            let mut next = StdError::source(error);
+            while let Some(cause) = next {
+                let because = cause.to_string();
+                if !text.contains(&because) {
+                    text = format!("{text}: {because}");
+                }
+                next = cause.source();
+            }
             return Self {
                 text,
                 status: String::new(),
@@ -159,6 +168,18 @@ mod tests {
         let error = failed("x", missing(&format!("{answer}Bucket</Code></Error>")));
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.message().contains("bucket"), "{error}");
+    }
+
+    #[test]
+    fn why_nobody_answered_is_told() {
+        let refused = std::io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        let sending = Error::with_source(ErrorKind::Internal, "error sending request", refused);
+        let error = failed("x", generic(sending));
+        let cause = StdError::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(
+            cause.contains("error sending request") && cause.contains("refused"),
+            "{cause}"
+        );
     }
 
     #[test]

@@ -428,6 +428,17 @@ async fn what_is_open_outlives_an_outage() {
 }
 
 #[tokio::test]
+async fn a_storage_that_stays_silent_is_given_up() {
+    let server = Server::start().await;
+    create(&server).await;
+    let archive = impatient(&server).await;
+    server.plan(Fault::Late, Method::GET, "/manifest/", 1 + LIMITS.retries_max);
+    let error = archive.latest().await.unwrap_err();
+    assert_eq!((error.kind(), server.spared()), (ErrorKind::Unavailable, 0), "{error}");
+    assert_eq!(archive.latest().await.unwrap().version, 1);
+}
+
+#[tokio::test]
 async fn a_storage_that_replaces_what_it_should_not_holds_no_archive() {
     let server = Server::start().await;
     server.set_deaf(true);

@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Cut the MR volumes of four Python packages into a labelled data set: another domain than chests, for tests.
+"""Make a labelled data set of MR images out of five Python packages: another domain than chests, for tests.
 
     scripts/make_mr_archive.py --out data/mr --count 12
 
-Classes are the planes (axial, coronal, sagittal) or, with --by region, the parts of the head that axial slices show
-(base, middle, vertex: thirds of its height); a patient is a volume. Four heads are no evidence of anything but that the
-program takes other images than X-rays of chests. Exit code 4: the packages can't be fetched from here.
+Four volumes of heads are cut. Classes are the planes (axial, coronal, sagittal) or, with --by region, the parts that
+axial slices show (base, middle, vertex: thirds of the head's height) and of two other bodies a shoulder and an abdomen,
+DICOM as they came. A patient is a volume. Four heads are no evidence of anything but that the program takes other
+images than X-rays of chests. Exit code 4: the packages can't be fetched from here.
 """
 
 import argparse
 import csv
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -47,6 +49,12 @@ def main() -> int:
                 picture.save(args.out / file, "PNG")
                 known = (file, of, source.name, source.file.split("/")[0], "MR", "HEAD", place)
                 rows.append(dict(zip(COLUMNS, known, strict=True)))
+    for single in volumes.SINGLES if args.by == "region" else []:
+        (args.out / single.region).mkdir(parents=True, exist_ok=True)
+        file = f"{single.region}/{single.name}.dcm"
+        shutil.copyfile(packages / single.file, args.out / file)
+        known = (file, single.region, single.name, "pydicom-data", "MR", single.region.upper(), 0)
+        rows.append(dict(zip(COLUMNS, known, strict=True)))
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -54,7 +62,8 @@ def main() -> int:
     with replacing(args.out / "metadata.csv") as file:
         file.write(table.getvalue().encode())
     classes = {row["class"] for row in rows}
-    print(f"{len(rows)} slices of {len(volumes.SOURCES)} volumes, {len(classes)} classes, in {args.out}")
+    patients = {row["patient_id"] for row in rows}
+    print(f"{len(rows)} slices of {len(patients)} patients, {len(classes)} classes, in {args.out}")
     return 0
 
 

@@ -37,6 +37,22 @@ SOURCES = (
 )
 
 
+@dataclass(frozen=True)
+class Single:
+    """One DICOM image: its name, its file within the packages, the region of the body."""
+
+    name: str
+    file: str
+    region: str
+
+
+# Of pydicom-data, what is MR of a known region other than the head and larger than a stamp.
+SINGLES = (
+    Single("wg04-mr2", "data_store/data/MR2_UNCR.dcm", "shoulder"),
+    Single("siemens-overlays", "data_store/data/MR-SIEMENS-DICOM-WithOverlays.dcm", "abdomen"),
+)
+
+
 def load(source: Source, packages: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     """(values [right, anterior, superior], voxel sides in mm); of a series the first volume."""
     picture_packages.folder()

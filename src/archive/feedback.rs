@@ -40,7 +40,7 @@ impl FeedbackId {
         format!("{FEEDBACK}/{self}")
     }
 
-    fn of_object(name: &str) -> Option<Self> {
+    pub(super) fn of_object(name: &str) -> Option<Self> {
         name.strip_prefix(FEEDBACK)?.strip_prefix('/')?.parse().ok()
     }
 }

@@ -17,7 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Manifests read at a time.
 const READS_MAX: usize = 8;
-const FOLDERS: [&str; 7] = [
+/// The folders of what manifests name and versions supersede.
+pub(super) const FOLDERS: [&str; 7] = [
     "rows",
     "graphs",
     "metrics",
@@ -213,7 +214,8 @@ fn old_versions(all: &[&Listed], versions: &[u64], newest: u64, superseded_befor
     superseded_at.iter().zip(versions).take_while(is_old).count()
 }
 
-fn before(now: Timestamp, age: Duration) -> Result<Timestamp> {
+/// The time that was `age` ago.
+pub(super) fn before(now: Timestamp, age: Duration) -> Result<Timestamp> {
     now.checked_sub(age)
         .map_err(|error| Error::with_source(ErrorKind::InvalidRequest, "an age reaches back beyond all time", error))
 }

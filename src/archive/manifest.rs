@@ -22,13 +22,15 @@ const FORMAT_METRIC: u32 = 2;
 pub(super) const FORMAT_PLAIN: u32 = 1;
 /// The folder of manifests.
 pub(super) const MANIFESTS: &str = "manifest";
+/// The folder of models.
+pub(super) const MODELS: &str = "models";
 
 /// One version of the archive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Format of this file.
     pub format: u32,
-    /// Number of this version, from 1, without gaps.
+    /// Number of this version, from 1, without gaps. Old ones are collected, and a copy has only the one that it was made of.
     pub version: u64,
     /// `commit` of the version before; absent in version 1.
     pub parent: Option<String>,
@@ -198,6 +200,16 @@ impl ModelRef {
     pub fn is_thumbnail(&self) -> bool {
         self.card.get("name").and_then(Value::as_str) == Some("thumbnail")
     }
+
+    /// The name of its TorchScript, where there is one.
+    pub(super) fn object(&self) -> Option<String> {
+        (!self.is_thumbnail()).then(|| model_name(&self.digest))
+    }
+}
+
+/// Where the TorchScript with this digest lies.
+pub(super) fn model_name(digest: &str) -> String {
+    format!("{MODELS}/{digest}/model.pt")
 }
 
 /// A contiguous range of slots.

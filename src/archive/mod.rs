@@ -7,11 +7,12 @@
 //! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects; `switch` another
 //!   metric; `links` which images are copies; `gc` deletes what nothing names.
 //! - `feedback` what people say of labels, beside the versions.
-//! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything.
+//! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything; `copy` backup and restore.
 
 mod bulk;
 mod calibration;
 mod commit;
+mod copy;
 mod draft;
 mod evaluation;
 mod export;
@@ -51,6 +52,7 @@ use sha2::{Digest, Sha256};
 
 pub use bulk::{Appended, Bulk};
 pub use calibration::{CalibrationEntry, NewCalibration};
+pub use copy::{Copied, CopyStep, backup, restore};
 pub use draft::{Change, NewImage, NewPixels, Outcome};
 pub use evaluation::{EvaluationEntry, Made, NewEvaluation};
 pub use export::{Exported, export};
@@ -363,15 +365,7 @@ impl Archive {
     /// # Errors
     /// `Unavailable`, `Damaged`.
     pub async fn read_model(&self, model: &ModelRef) -> Result<Bytes> {
-        let name = format!("models/{}/model.pt", model.digest);
-        let bytes = self.0.store.get(&name).await?;
-        if model_digest(&bytes) != model.digest {
-            return Err(Error::new(
-                ErrorKind::Damaged,
-                format!("`{name}` is damaged: its bytes have another digest"),
-            ));
-        }
-        Ok(bytes)
+        read_model(&self.0.store, model).await
     }
 
     fn store(&self) -> &Store {
@@ -497,6 +491,19 @@ async fn read_manifest(store: &Store, version: u64) -> Result<Option<Manifest>> 
     }
 }
 
+async fn read_model(store: &Store, model: &ModelRef) -> Result<Bytes> {
+    let name = manifest::model_name(&model.digest);
+    let bytes = store.get(&name).await?;
+    let (digest, bytes) = blocking(move || (model_digest(&bytes), bytes)).await?;
+    if digest != model.digest {
+        return Err(Error::new(
+            ErrorKind::Damaged,
+            format!("`{name}` is damaged: its bytes have another digest"),
+        ));
+    }
+    Ok(bytes)
+}
+
 fn model_digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
@@ -509,8 +516,7 @@ async fn put_model(store: &Store, model: NewModel) -> Result<ModelRef> {
         card: model.card,
         other: Unknown::new(),
     };
-    if !reference.is_thumbnail() {
-        let name = format!("models/{}/model.pt", reference.digest);
+    if let Some(name) = reference.object() {
         store.put_object(&name, bytes).await?;
     }
     Ok(reference)

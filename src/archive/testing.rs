@@ -144,12 +144,7 @@ impl Place {
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     ) -> crate::error::Result<Archive> {
         let store = Store::open(&self.url()).unwrap();
-        let store = store.wrapped(|inner| {
-            Arc::new(Faulty {
-                inner,
-                faults: Arc::clone(faults),
-            })
-        });
+        let store = faulty(&store, faults);
         let tuning = Tuning {
             patience: Duration::from_millis(20),
             clock,
@@ -167,6 +162,22 @@ impl Place {
             .await
             .unwrap()
     }
+}
+
+/// The same place, which fails as `faults` says.
+pub fn faulty(store: &Store, faults: &Arc<Faults>) -> Store {
+    faulty_at(store, faults, MANIFESTS)
+}
+
+/// The same, where what happens meanwhile happens at the first put of another name.
+pub fn faulty_at(store: &Store, faults: &Arc<Faults>, meanwhile_at: &'static str) -> Store {
+    store.wrapped(|inner| {
+        Arc::new(Faulty {
+            inner,
+            faults: Arc::clone(faults),
+            meanwhile_at,
+        })
+    })
 }
 
 pub fn secret() -> Secret {
@@ -206,7 +217,7 @@ pub struct Faults {
     pub full_at: Option<(usize, usize)>,
     /// This put panics.
     pub panic_at: Option<usize>,
-    /// Happens while the first manifest is put, before it is there: its writer is asleep.
+    /// Happens while the first manifest (or another name, see [`faulty_at`]) is put, before it is there: its writer is asleep.
     pub meanwhile: Mutex<Option<futures_util::future::BoxFuture<'static, ()>>>,
     pub operations: AtomicUsize,
     pub puts: AtomicUsize,
@@ -242,6 +253,7 @@ fn broken() -> object_store::Error {
 pub struct Faulty {
     inner: Arc<dyn ObjectStore>,
     faults: Arc<Faults>,
+    meanwhile_at: &'static str,
 }
 
 impl fmt::Debug for Faulty {
@@ -262,7 +274,7 @@ impl ObjectStore for Faulty {
         let lie = self.faults.next()?;
         let number = self.faults.puts.fetch_add(1, Ordering::SeqCst);
         assert_ne!(self.faults.panic_at, Some(number), "as asked for");
-        if location.as_ref().starts_with(MANIFESTS) {
+        if location.as_ref().starts_with(self.meanwhile_at) {
             let meanwhile = lock(&self.faults.meanwhile).take();
             if let Some(meanwhile) = meanwhile {
                 meanwhile.await;

@@ -1,5 +1,6 @@
 //! The command line: one file a command, settings by flag, environment or file.
 
+mod backup;
 mod bench;
 mod card;
 mod duplicates;
@@ -84,6 +85,10 @@ enum Command {
     Verify(maintain::Verify),
     /// Merge small objects and delete what nothing refers to any more
     Compact(maintain::Compact),
+    /// Copy an archive to another place, or bring its copy up to date
+    Backup(backup::Backup),
+    /// Make an archive from its backup
+    Restore(backup::Restore),
     /// Measure embedding and searching, stage by stage
     Bench(bench::Bench),
     /// Print the description of the HTTP API
@@ -131,6 +136,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Duplicates(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Compact(command) => command.run(),
+        Command::Backup(command) => command.run(),
+        Command::Restore(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Openapi => openapi::run(),
         Command::DecodeWorker => return ExitCode::SUCCESS,

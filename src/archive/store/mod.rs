@@ -123,6 +123,15 @@ impl Store {
         })
     }
 
+    /// Whether both are certainly one place. An alias, such as a second endpoint of one bucket, is not known.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        match (&self.backing, &other.backing) {
+            (Backing::Folder(one), Backing::Folder(two)) => one == two,
+            (Backing::Bucket(one), Backing::Bucket(two)) => one == two,
+            _ => false,
+        }
+    }
+
     /// Opens a bucket of S3 with other settings than the environment's.
     #[cfg(test)]
     pub fn s3(url: &str, settings: object_store::aws::AmazonS3Builder, limits: Limits) -> Result<Self> {

@@ -81,7 +81,7 @@ async fn small_writes_are_merged_and_keep_their_pictures() {
 }
 
 /// Whether any file below `folder` has these bytes.
-fn on_disk(folder: &std::path::Path, bytes: &[u8]) -> bool {
+pub fn on_disk(folder: &std::path::Path, bytes: &[u8]) -> bool {
     std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -6,7 +6,8 @@ use hyper::Method;
 
 use super::*;
 use crate::archive::store::{PART_BYTES, Put, Store, object_name};
-use server::{Fault, LIMITS, SECRET_KEY, Server, URL};
+use server::SECRET_KEY;
+pub use server::{Fault, LIMITS, Server, URL};
 
 const FAULTS_THAT_WRITE: [Fault; 3] = [Fault::BusyAfterwards, Fault::Lost, Fault::Late];
 

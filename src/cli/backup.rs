@@ -1,0 +1,92 @@
+//! `medsearch backup` and `medsearch restore`.
+
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::archive::{Copied, CopyStep, backup, restore};
+use crate::error::Result;
+use crate::ingest::progress::Progress;
+
+/// Time between two lines of progress where there is no terminal.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// Copy the newest version of an archive to another place, or bring such a copy up to date.
+///
+/// Every object is held against its digest; what is there already is not copied again, what the newest version does not need is removed. A backup that is interrupted is never taken for a whole
+/// one: run it again. The archive's secret is neither needed nor part of it: keep a copy of its file elsewhere, since nothing opens a restored archive without it, not even to search.
+///
+/// What is deleted from the archive lives on in its backups until the next run after the archive has written anew what held it: within 24 hours, or at once by `compact`.
+#[derive(Args)]
+pub struct Backup {
+    /// The archive: a folder, or a URL with `file://`, `s3://`, `gs://` or `az://`. Credentials and endpoint of buckets come from the environment, the same for both.
+    #[arg(long, value_name = "URL", env = "MEDSEARCH_ARCHIVE")]
+    archive: String,
+    /// Where the backup is to be: an empty place, or this archive's backup.
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// Read what is there already too, and copy again what is damaged.
+    #[arg(long)]
+    verify: bool,
+}
+
+impl Backup {
+    /// Prints what was copied and removed.
+    pub fn run(self) -> Result<ExitCode> {
+        shown(async |step| backup(&self.archive, &self.to, self.verify, step).await)
+    }
+}
+
+/// Make an archive from its backup, in an empty place or where a restore was interrupted.
+///
+/// Every object is held against its digest. The archive is what it was when the backup was made, and opens with the secret that it had then, which is no part of the backup:
+/// put its file beside the archive's folder or name it with `--secret-file`. Stop every program that still has the lost archive open before you restore to its place.
+#[derive(Args)]
+pub struct Restore {
+    /// The backup: a folder, or a URL with `file://`, `s3://`, `gs://` or `az://`. Credentials and endpoint of buckets come from the environment, the same for both.
+    #[arg(long, value_name = "URL")]
+    from: String,
+    /// Where the archive is to be.
+    #[arg(long, value_name = "URL", env = "MEDSEARCH_ARCHIVE")]
+    archive: String,
+    /// Read what an interrupted restore left too, and copy again what is damaged.
+    #[arg(long)]
+    verify: bool,
+}
+
+impl Restore {
+    /// Prints what was copied.
+    pub fn run(self) -> Result<ExitCode> {
+        shown(async |step| restore(&self.from, &self.archive, self.verify, step).await)
+    }
+}
+
+/// Runs a copy with its progress on stderr, and prints what it did.
+fn shown(copy: impl AsyncFnOnce(&(dyn Fn(CopyStep) + Sync)) -> Result<Copied>) -> Result<ExitCode> {
+    let progress: Mutex<Option<Progress>> = Mutex::default();
+    let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
+    let step = |step| match step {
+        CopyStep::Planned { objects } => *locked() = Some(Progress::of("objects", objects, PROGRESS_EVERY)),
+        CopyStep::Done => {
+            if let Some(progress) = locked().as_mut() {
+                progress.done(1);
+            }
+        }
+    };
+    let copied = super::block_on(copy(&step))?;
+    if let Some(progress) = locked().as_ref() {
+        progress.finish();
+    }
+    println!(
+        "version {}: {} objects ({} bytes) copied, {} there already, {} ({} bytes) removed",
+        copied.version,
+        copied.objects_copied,
+        copied.bytes_copied,
+        copied.objects_present,
+        copied.objects_removed,
+        copied.bytes_removed
+    );
+    Ok(ExitCode::SUCCESS)
+}

@@ -207,7 +207,7 @@ impl Copy<'_> {
 
     async fn attempt(&self, copied: &mut Copied) -> Result<Attempt> {
         let Some(manifest) = newest(&self.from).await? else {
-            return Err(no_archive(&format!("{:?}", self.from)));
+            return Err(no_archive(&self.from.to_string()));
         };
         let there = listing(&self.to).await?;
         self.claim(&manifest, &there).await?;
@@ -275,19 +275,19 @@ impl Copy<'_> {
             }
             (None, None) => {
                 return conflict(format!(
-                    "`{:?}` holds objects that no manifest names: choose an empty place",
+                    "`{}` holds objects that no manifest names: choose an empty place",
                     self.to
                 ));
             }
             (None, Some(found)) if self.purpose == Purpose::Restore => {
                 return conflict(format!(
-                    "there is an archive at `{:?}` already, in version {}: choose an empty place",
+                    "there is an archive at `{}` already, in version {}: choose an empty place",
                     self.to, found.version
                 ));
             }
             (None, Some(_)) => {
                 return conflict(format!(
-                    "`{:?}` holds an archive, not a backup: choose another place",
+                    "`{}` holds an archive, not a backup: choose another place",
                     self.to
                 ));
             }
@@ -295,7 +295,7 @@ impl Copy<'_> {
             (Some(_), _) => {}
         }
         conflict(format!(
-            "`{:?}` holds the backup of another archive, or an interrupted copy for another purpose: choose another place",
+            "`{}` holds the backup of another archive, or an interrupted copy for another purpose: choose another place",
             self.to
         ))
     }
@@ -307,7 +307,7 @@ impl Copy<'_> {
         };
         if there.version > manifest.version {
             return conflict(format!(
-                "`{:?}` holds version {}, newer than version {} that is to be copied: keep it, and choose another place",
+                "`{}` holds version {}, newer than version {} that is to be copied: keep it, and choose another place",
                 self.to, there.version, manifest.version
             ));
         }
@@ -320,7 +320,7 @@ impl Copy<'_> {
 
     fn refuse_diverged<T>(&self, version: u64) -> Result<T> {
         conflict(format!(
-            "`{:?}` holds another version {version}: both were written to since they were the same; keep it, and choose another place",
+            "`{}` holds another version {version}: both were written to since they were the same; keep it, and choose another place",
             self.to
         ))
     }

@@ -13,13 +13,21 @@ use crate::ingest::progress::Progress;
 /// Time between two lines of progress where there is no terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
+const BACKUP_NOTES: &str = "\
+Every object is held against its digest. What is there already is not copied again, and what the newest version does not need is removed. A backup that is interrupted is never taken for a whole one: run it again.
+
+The archive's secret is neither needed nor part of it: keep a copy of its file elsewhere. Nothing opens a restored archive without it, not even to search.
+
+What is deleted from the archive lives on in its backups until the next run after the archive has written anew what held it: within 24 hours, or at once by `compact`.";
+
+const RESTORE_NOTES: &str = "\
+Every object is held against its digest. The archive is what it was when the backup was made, and opens with the secret that it had then, which is no part of the backup: put its file beside the archive's folder, or name it with `--secret-file`.
+
+Stop every program that still has the lost archive open before you restore to its place.";
+
 /// Copy the newest version of an archive to another place, or bring such a copy up to date.
-///
-/// Every object is held against its digest; what is there already is not copied again, what the newest version does not need is removed. A backup that is interrupted is never taken for a whole
-/// one: run it again. The archive's secret is neither needed nor part of it: keep a copy of its file elsewhere, since nothing opens a restored archive without it, not even to search.
-///
-/// What is deleted from the archive lives on in its backups until the next run after the archive has written anew what held it: within 24 hours, or at once by `compact`.
 #[derive(Args)]
+#[command(after_long_help = BACKUP_NOTES)]
 pub struct Backup {
     /// The archive: a folder, or a URL with `file://`, `s3://`, `gs://` or `az://`. Credentials and endpoint of buckets come from the environment, the same for both.
     #[arg(long, value_name = "URL", env = "MEDSEARCH_ARCHIVE")]
@@ -40,10 +48,8 @@ impl Backup {
 }
 
 /// Make an archive from its backup, in an empty place or where a restore was interrupted.
-///
-/// Every object is held against its digest. The archive is what it was when the backup was made, and opens with the secret that it had then, which is no part of the backup:
-/// put its file beside the archive's folder or name it with `--secret-file`. Stop every program that still has the lost archive open before you restore to its place.
 #[derive(Args)]
+#[command(after_long_help = RESTORE_NOTES)]
 pub struct Restore {
     /// The backup: a folder, or a URL with `file://`, `s3://`, `gs://` or `az://`. Credentials and endpoint of buckets come from the environment, the same for both.
     #[arg(long, value_name = "URL")]

@@ -339,12 +339,18 @@ impl Store {
 }
 
 /// The place; nothing of what opens it.
-impl fmt::Debug for Store {
+impl fmt::Display for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.backing {
-            Backing::Folder(path) => write!(f, "Store({})", path.display()),
-            Backing::Bucket(bucket) => write!(f, "Store({bucket})"),
+            Backing::Folder(path) => write!(f, "{}", path.display()),
+            Backing::Bucket(bucket) => write!(f, "{bucket}"),
         }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({self})")
     }
 }
 

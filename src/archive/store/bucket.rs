@@ -137,6 +137,7 @@ pub(super) async fn put(objects: &dyn ObjectStore, path: &Path, mut bytes: Bytes
     if bytes.len() <= PART_BYTES {
         return objects.put(path, PutPayload::from_bytes(bytes)).await.map(|_| ());
     }
+    let size = bytes.len() as u64;
     let upload = objects.put_multipart(path).await?;
     let mut parts = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
     while !bytes.is_empty() {
@@ -147,5 +148,12 @@ pub(super) async fn put(objects: &dyn ObjectStore, path: &Path, mut bytes: Bytes
         }
         parts.put(bytes.split_to(PART_BYTES.min(bytes.len())));
     }
-    parts.finish().await.map(|_| ())
+    match parts.finish().await {
+        Ok(_) => Ok(()),
+        // Joining the parts whose answer was lost can't be done again: what counts is whether the object is there.
+        Err(error) => match objects.head(path).await {
+            Ok(there) if there.size == size => Ok(()),
+            _ => Err(error),
+        },
+    }
 }

@@ -203,6 +203,8 @@ async fn large_objects_go_up_in_parts() {
     // Each part may be lost on its way like anything else.
     server.plan(Fault::Busy, Method::PUT, "partNumber=2", 1);
     server.plan(Fault::Lost, Method::PUT, "partNumber=1", 1);
+    // And so may the word that they are to be one object.
+    server.plan(Fault::Lost, Method::POST, "uploadId=", 1);
     store.put_object(&name, bytes.clone()).await.unwrap();
     assert_eq!(server.spared(), 0);
     assert_eq!(store.get_object(&name).await.unwrap(), bytes);

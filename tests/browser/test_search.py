@@ -278,7 +278,7 @@ def test_how_to_ask_is_left_to_the_archive(page, case):
     page.fill("[name=k]", "3")
     assert sent(lambda: page.click("#apply")) == {"k": 3}
     page.wait_for_function(f"() => document.querySelectorAll('{TILES}').length === 3")
-    page.fill("[name=k]", "")
+    page.fill("[name=k]", "10")
     page.select_option("[name=vote]", "distance")
     assert sent(lambda: page.click("#apply")) == {"vote": "distance"}
 

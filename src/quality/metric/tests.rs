@@ -144,6 +144,8 @@ proptest! {
     fn truncation_at_the_rank_loses_nothing(
         seed in any::<u64>(), count in 24usize..40, dimension in 10usize..60, shrinkage in shrinkage()
     ) {
+        // Of about as many vectors as components the last direction may be as short as rounding.
+        prop_assume!(dimension.abs_diff(count - 1) > 2);
         let (vectors, labels) = sample(seed, count, dimension, 3);
         let scatter = Scatter::new(&refs(&vectors), &labels).unwrap();
         let metric = scatter.metric(shrinkage, usize::MAX).unwrap();

@@ -263,7 +263,10 @@ def test_how_to_ask_is_left_to_the_archive(page, case):
     page.route("**/v1/archive", lambda route: route.fulfill(json={**route.fetch().json(), "calibration": worth}))
     page.reload()
     page.wait_for_selector("#archive-line span", state="attached")
-    shown = lambda: (page.input_value("[name=k]"), page.input_value("[name=vote]"))  # noqa: E731
+
+    def shown():
+        return page.input_value("[name=k]"), page.input_value("[name=vote]")
+
     assert shown() == ("4", "prior")
 
     def sent(act):

@@ -6,7 +6,8 @@ the fifth part and the pictures of `scripts/make_other_images.py` are asked abou
 of the distance that the server answers with, the false positives where 95 % of the X-rays are let through, and how many
 the server itself calls out of distribution. The X-rays that were left out are asked about as images too, as a reader
 would: how many get a suggestion, and why the others do not. Ends with 1 when a family that is not hard has an AUROC
-below the bound, or too many X-rays get no suggestion.
+below the bound, or too many X-rays get no suggestion in the space that folds within folds choose (`scripts/soak quality`);
+of the other space it is told.
 """
 
 import argparse
@@ -27,8 +28,10 @@ from medsearch_py.provenance import ROOT, provenance, write_figures
 from medsearch_py.spaces import RECIPES, embed, export, run
 
 AUROC_MIN = 0.99
-# Of X-rays of patients never seen, for whatever reason: out of distribution, or too doubtful.
+# Of X-rays of patients never seen, for whatever reason: out of distribution, or too doubtful. In the recipe that is
+# chosen without them, on both sets more often than the other: `chosen` in bench/results/quality.json.
 WITHOUT_SUGGESTION_MAX = 0.2
+CHOSEN_RECIPE = "layers"
 FOLDS = 5
 # X-rays after all, turned, cut or inverted: reported as they are.
 HARD = "chest-"
@@ -53,7 +56,7 @@ def main() -> int:
             for name, count in counted.items():
                 of_set[name]["independent"] = count["independent"]
             figures[f"{data.name}, {recipe}"] = of_set
-            missed += show(f"{data.name}, {recipe}", of_set)
+            missed += show(f"{data.name}, {recipe}", of_set, chosen=recipe == CHOSEN_RECIPE)
     if args.json:
         write_figures(args.json, before, figures)
     print(
@@ -198,7 +201,7 @@ def share_outside(answers: list[tuple[float, bool]]) -> float:
     return sum(outside for _, outside in answers) / len(answers)
 
 
-def show(title: str, of_set: dict) -> list[str]:
+def show(title: str, of_set: dict, *, chosen: bool) -> list[str]:
     """Prints a table, and gives what misses the bounds, in words."""
     print(f"\n{title}\n{'':26}  AUROC  FPR at 95 %  called outside  images")
     for name, row in of_set.items():
@@ -207,7 +210,8 @@ def show(title: str, of_set: dict) -> list[str]:
     outcomes = ", ".join(f"{status} {of_set[LEFT_OUT][status]:.3f}" for status in STATUSES)
     print(f"{LEFT_OUT}, asked about as images: {outcomes}")
     without = 1 - of_set[LEFT_OUT]["suggested"]
-    missed = [f"{title}: {without:.3f} of the X-rays get no suggestion"] if without > WITHOUT_SUGGESTION_MAX else []
+    too_many = chosen and without > WITHOUT_SUGGESTION_MAX
+    missed = [f"{title}: {without:.3f} of the X-rays get no suggestion"] if too_many else []
     told = {name: row for name, row in of_set.items() if "auroc" in row and not name.startswith(HARD)}
     return missed + [
         f"{title}: {name}: AUROC {row['auroc']:.4f}" for name, row in told.items() if row["auroc"] < AUROC_MIN

@@ -25,6 +25,8 @@ use crate::quality::subject::{Opened, Pictures};
 
 /// Time between lines of progress where there is no terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+/// Share of images without a suggestion beyond which the vectors are worth a second thought.
+const DOUBTFUL_MAX: f64 = 0.2;
 
 /// Learn from an archive's labels what counts as similar and what a vote is worth, and answer by it from now on.
 ///
@@ -236,6 +238,18 @@ fn promises(calibrated: &Calibrated) -> String {
             100.0 * sets.coverage,
             sets.size
         ));
+    }
+    let doubtful = 1.0 - calibrated.suggested;
+    lines.push(format!(
+        "a new image like these gets a suggestion in {:.0} of 100 cases",
+        100.0 * calibrated.suggested
+    ));
+    if doubtful > DOUBTFUL_MAX {
+        lines.push(
+            "note: the other classes can't be ruled out as often as a reader would wish; vectors of more layers or pixels may tell them apart \
+             (`scripts/export_model.py --recipe layers`), `medsearch evaluate --learn --candidate` says how much better"
+                .to_owned(),
+        );
     }
     lines.join("\n")
 }

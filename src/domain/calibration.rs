@@ -104,6 +104,44 @@ pub fn prediction_set(probabilities: &[f64], thresholds: &[Option<f64>]) -> Vec<
         .collect()
 }
 
+/// A set of so many classes says nothing, or of all classes if these are fewer.
+pub const SET_SIZE_MAX: usize = 3;
+
+/// Why the class that most neighbors have is not suggested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Doubt {
+    /// Known cases with such neighbors are more often of this class.
+    Likelier(usize),
+    /// Every class is ruled out.
+    NoneLeft,
+    /// These can't be told apart.
+    SeveralLeft(Vec<usize>),
+    /// The class itself is ruled out.
+    RuledOut,
+}
+
+impl Level {
+    /// What speaks against suggesting `voted`, by the probability of each class.
+    pub fn doubt(&self, voted: usize, probabilities: &[f64]) -> Option<Doubt> {
+        let classes = 0..probabilities.len();
+        if let Some(class) = classes.clone().find(|&at| probabilities[at] > probabilities[voted]) {
+            return Some(Doubt::Likelier(class));
+        }
+        // Of a class without enough cases nobody can say whether it is ruled out.
+        self.thresholds[voted]?;
+        let known = classes.filter(|&class| self.thresholds[class].is_some()).count();
+        let mut left = prediction_set(probabilities, &self.thresholds);
+        if left.is_empty() {
+            return Some(Doubt::NoneLeft);
+        }
+        left.retain(|&class| self.thresholds[class].is_some());
+        if known >= 2 && left.len() >= SET_SIZE_MAX.min(known) {
+            return Some(Doubt::SeveralLeft(left));
+        }
+        (!left.contains(&voted)).then_some(Doubt::RuledOut)
+    }
+}
+
 /// Multinomial logistic regression on the logarithms of vote shares: a slope for all classes and an offset for each. Slope 1 and offsets 0 leave the
 /// shares as they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -15,7 +15,9 @@ mod verdict;
 
 pub use appearance::{Appearance, Appearances};
 pub use ask::{Ask, EXAMPLES_MAX, Exclude, K_MAX, OnePer, Query, Region, VoteMethod, Wanted};
-pub use calibration::{Calibration, Level, ShareCalibration, prediction_set, softmax, strangeness};
+pub use calibration::{
+    Calibration, Doubt, Level, SET_SIZE_MAX, ShareCalibration, prediction_set, softmax, strangeness,
+};
 pub use distribution::{DIRECTIONS_MAX, Distribution};
 pub(crate) use embedding::sum;
 pub use embedding::{Embedding, similarity};

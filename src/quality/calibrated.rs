@@ -18,7 +18,9 @@ use super::distribution;
 use super::learned::{mapped, scatter};
 use super::metric::{FitError, FitSettings};
 use super::split::folds;
-use crate::domain::{Calibration, ClassLabel, Distribution, Level, ShareCalibration, prediction_set, strangeness};
+use crate::domain::{
+    Calibration, ClassLabel, Distribution, Doubt, Level, ShareCalibration, prediction_set, strangeness,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Parts of whole groups: what is learned without a part is asked about it.
@@ -48,6 +50,8 @@ pub struct Calibrated {
     pub ece_by_chance: f64,
     /// Brier score of the probabilities, and of the vote's shares.
     pub brier: [f64; 2],
+    /// Share of images that would get a suggestion: neither unlike the archive nor in doubt.
+    pub suggested: f64,
     /// At each level.
     pub sets: Vec<Sets>,
 }
@@ -99,6 +103,7 @@ pub fn calibrate(
         ece: judged.ece(),
         ece_by_chance: judged.ece_by_chance(),
         brier: judged.brier(cases),
+        suggested: judged.share_suggested(),
         sets: judged.sets(cases, &levels),
         groups: (0..cases.classes.len())
             .map(|class| (cases.classes[class].clone(), groups(class)))
@@ -172,8 +177,10 @@ fn least(cases: &Cases, heard: &[&Heard], of: impl Fn(&Heard) -> f64) -> f64 {
 /// What each image that stands for its class's frequency would have been answered by a fit without its part.
 struct Judged {
     answers: Vec<Told>,
-    /// Confidence of what is suggested, and whether it is right.
-    suggested: Vec<(f64, bool)>,
+    /// Confidence of the class that most neighbors have where none is likelier, and whether it is right.
+    confident: Vec<(f64, bool)>,
+    /// How many get a suggestion.
+    suggested: usize,
 }
 
 /// One answer: by class the probabilities and the votes' own shares, by level the thresholds.
@@ -187,12 +194,15 @@ struct Told {
 fn judge(cases: &Cases, heard: &[Heard]) -> Judged {
     let mut judged = Judged {
         answers: Vec::new(),
-        suggested: Vec::new(),
+        confident: Vec::new(),
+        suggested: 0,
     };
     for part in 0..PARTS {
         let without: Vec<&Heard> = heard.iter().filter(|heard| heard.part != part).collect();
         let shares = shares(cases, &without);
         let levels = levels(cases, &without, &shares);
+        let home_min = least(cases, &without, |heard| heard.last);
+        let distance_max = -least(cases, &without, |heard| -heard.distance);
         for heard in heard.iter().filter(|heard| heard.part == part && heard.fair) {
             let probabilities = shares.probabilities(&heard.weights);
             let total: f64 = heard.weights.iter().sum();
@@ -201,10 +211,14 @@ fn judge(cases: &Cases, heard: &[Heard]) -> Judged {
                 .iter()
                 .map(|weight| weight / total.max(f64::MIN_POSITIVE))
                 .collect();
-            let likeliest = probabilities.iter().copied().fold(0.0, f64::max);
-            if let Some(voted) = heard.voted.filter(|&voted| probabilities[voted] >= likeliest) {
-                let right = voted == cases.items[heard.item].class;
-                judged.suggested.push((probabilities[voted], right));
+            if let Some(voted) = heard.voted {
+                let doubt = levels[0].doubt(voted, &probabilities);
+                if !matches!(doubt, Some(Doubt::Likelier(_))) {
+                    let right = voted == cases.items[heard.item].class;
+                    judged.confident.push((probabilities[voted], right));
+                }
+                let alike = heard.last >= home_min && heard.distance <= distance_max;
+                judged.suggested += usize::from(alike && doubt.is_none());
             }
             judged.answers.push(Told {
                 item: heard.item,
@@ -219,12 +233,16 @@ fn judge(cases: &Cases, heard: &[Heard]) -> Judged {
 
 impl Judged {
     fn ece(&self) -> f64 {
-        ece(&self.suggested)
+        ece(&self.confident)
     }
 
     fn ece_by_chance(&self) -> f64 {
-        let confidences: Vec<f64> = self.suggested.iter().map(|answer| answer.0).collect();
+        let confidences: Vec<f64> = self.confident.iter().map(|answer| answer.0).collect();
         ece_by_chance(&confidences, 0.95, DRAWS, 0)
+    }
+
+    fn share_suggested(&self) -> f64 {
+        self.suggested as f64 / self.answers.len().max(1) as f64
     }
 
     fn brier(&self, cases: &Cases) -> [f64; 2] {
@@ -402,6 +420,9 @@ mod tests {
                     "{spread}: {sets:?}"
                 );
             }
+            // Two clouds apart are told nearly always, two that overlap much seldom; five of a hundred may be called unlike the others.
+            let told = if spread < 0.5 { 0.85..=1.0 } else { 0.1..=0.8 };
+            assert!(told.contains(&calibrated.suggested), "{spread}: {calibrated:?}");
             assert!(
                 calibrated.ece <= calibrated.ece_by_chance + 0.03,
                 "{spread}: {calibrated:?}"

@@ -9,8 +9,7 @@ use super::conformal::ClassScores;
 use super::evaluation::{ClassCoverage, ConfidenceReport, PrecisionRecall, PredictionSets, Reliability, Selective};
 use super::separation::{auroc, selective_accuracy};
 use super::views::{Plan, Round};
-use crate::domain::{ShareCalibration, prediction_set, strangeness};
-use crate::search::calibrate::SET_SIZE_MAX;
+use crate::domain::{SET_SIZE_MAX, ShareCalibration, prediction_set, strangeness};
 
 /// The levels at which sets are made.
 pub const LEVELS: [f64; 2] = [0.9, 0.95];

@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 
 use super::vote::join;
 use crate::domain::{
-    Appearance, Ask, Calibration, CalibrationNote, ClassLabel, Embedding, Exclude, Level, Mahalanobis, OnePer,
+    Appearance, Ask, Calibration, CalibrationNote, ClassLabel, Doubt, Embedding, Exclude, Level, Mahalanobis, OnePer,
     PredictionSet, Ranking, Status, Verdict, VoteMethod, prediction_set,
 };
-
-/// A set of so many classes says nothing, or of all classes if these are fewer.
-pub const SET_SIZE_MAX: usize = 3;
 
 /// What is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,8 +105,8 @@ pub fn calibrate(mut verdict: Verdict, ranking: &Ranking, known: Known<'_>, aske
         .collect();
     let Some(class) = &verdict.class else { return verdict };
     let at = calibration.classes.binary_search(class).ok();
-    let doubt = match (at, verdict.prediction_sets.first()) {
-        (Some(at), Some(set)) => doubt(calibration, set, at, &probabilities),
+    let doubt = match (at, calibration.levels.first()) {
+        (Some(at), Some(level)) => doubt(calibration, level, at, &probabilities),
         _ => None,
     };
     match doubt {
@@ -157,32 +154,24 @@ fn set(calibration: &Calibration, level: &Level, probabilities: &[f64]) -> Predi
     }
 }
 
-/// Why a class is not suggested though most neighbors have it.
-fn doubt(calibration: &Calibration, set: &PredictionSet, voted: usize, probabilities: &[f64]) -> Option<String> {
-    let class = &calibration.classes[voted];
-    let level = 100.0 * set.level;
-    let likelier = (0..probabilities.len()).find(|&at| probabilities[at] > probabilities[voted]);
-    if let Some(at) = likelier {
-        return Some(format!(
-            "known cases with such neighbors are more often {}",
-            calibration.classes[at]
-        ));
-    }
-    // Of a class without enough cases nobody can say whether it is ruled out.
-    if set.not_available.contains(class) {
-        return None;
-    }
-    let known = calibration.classes.len() - set.not_available.len();
-    if set.classes.is_empty() && set.not_available.is_empty() {
-        return Some(format!(
-            "such a mixture of neighbors is rare for every class: none is left at {level:.0} %"
-        ));
-    }
-    if known >= 2 && set.classes.len() >= SET_SIZE_MAX.min(known) {
-        return Some(format!("{} can't be told apart at {level:.0} %", join(&set.classes)));
-    }
-    (!set.classes.contains(class))
-        .then(|| format!("known cases of {class} seldom have so few such neighbors: it is ruled out at {level:.0} %"))
+/// Why a class is not suggested though most neighbors have it, in words.
+fn doubt(calibration: &Calibration, level: &Level, voted: usize, probabilities: &[f64]) -> Option<String> {
+    let classes = &calibration.classes;
+    let percent = 100.0 * level.level;
+    Some(match level.doubt(voted, probabilities)? {
+        Doubt::Likelier(class) => format!("known cases with such neighbors are more often {}", classes[class]),
+        Doubt::NoneLeft => {
+            format!("such a mixture of neighbors is rare for every class: none is left at {percent:.0} %")
+        }
+        Doubt::SeveralLeft(left) => {
+            let left: Vec<ClassLabel> = left.into_iter().map(|class| classes[class].clone()).collect();
+            format!("{} can't be told apart at {percent:.0} %", join(&left))
+        }
+        Doubt::RuledOut => format!(
+            "known cases of {} seldom have so few such neighbors: it is ruled out at {percent:.0} %",
+            classes[voted]
+        ),
+    })
 }
 
 /// From here on the nearest case may be the query itself, saved in another way.

@@ -6,8 +6,8 @@ the fifth part and the pictures of `scripts/make_other_images.py` are asked abou
 of the distance that the server answers with, the false positives where 95 % of the X-rays are let through, and how many
 the server itself calls out of distribution. The X-rays that were left out are asked about as images too, as a reader
 would: how many get a suggestion, and why the others do not. Ends with 1 when a family that is not hard has an AUROC
-below the bound, or too many X-rays get no suggestion in the space that folds within folds choose (`scripts/soak quality`);
-of the other space it is told.
+below the bound, or too many X-rays get no suggestion in the space that folds within folds choose
+(`scripts/soak quality`); of the other space it is told.
 """
 
 import argparse

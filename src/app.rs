@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
+use actix_web::web::Data;
 use tokio::sync::watch;
 
 use crate::archive::{Archive, CompactSettings, GraphBuilder, Manifest, Secret, Writer, WriterSettings, maintain};
+use crate::cluster::{Cluster, ClusterSettings};
 use crate::embed::{Backend, BatchSettings, Embedder, ModelCard, Network, load_backend, load_network};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, ApiKey, HttpSettings};
@@ -17,7 +19,7 @@ use crate::index::IndexSettings;
 use crate::ingest::Ingest;
 use crate::ingest::build::graph_builder;
 use crate::metrics::Metrics;
-use crate::search::{Engine, Parts, Preparer, Served};
+use crate::search::{Engine, Holding, Parts, Preparer, Sampler, Served, first_assigned, keep_placed};
 
 /// Time between two compactions.
 const COMPACT_EVERY: Duration = Duration::from_secs(3600);
@@ -58,8 +60,22 @@ pub struct Settings {
     pub worker_memory_bytes_max: u64,
     /// Searches only.
     pub read_only: bool,
+    /// The cluster that it is a replica of; none: it holds everything and is alone.
+    pub cluster: Option<Replica>,
+    /// The share of searches that is asked again by exact search, for the metrics, 0 to 1.
+    pub sample_share: f64,
+    /// After SIGTERM it says that it is not ready for so long before it stops, and answers meanwhile.
+    pub drain_seconds: u64,
     /// The program whose `decode-worker` decodes DICOM: this one.
     pub program: PathBuf,
+}
+
+/// How a server is a replica among others.
+pub struct Replica {
+    /// Where it listens to the others; port 0 takes any free one.
+    pub inner_listen: SocketAddr,
+    /// How it takes part.
+    pub settings: ClusterSettings,
 }
 
 impl Settings {
@@ -82,6 +98,9 @@ impl Settings {
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             worker_memory_bytes_max: 2 << 30,
             read_only: false,
+            cluster: None,
+            sample_share: 0.01,
+            drain_seconds: 0,
             program: own_program(),
         }
     }
@@ -91,6 +110,9 @@ impl Settings {
 pub struct App {
     address: SocketAddr,
     server: actix_web::dev::Server,
+    state: http::State,
+    drain: Duration,
+    cluster: Option<(Cluster, ServerHandle)>,
     /// Dropping it ends the task that follows the archive.
     _written: watch::Sender<u64>,
 }
@@ -104,7 +126,16 @@ impl App {
         check_access(&settings)?;
         let metrics = Arc::new(Metrics::new()?);
         let archive = Archive::open(&settings.archive, settings.secret.clone()).await?;
-        let (engine, served) = open_engine(&archive, &settings, &metrics).await?;
+        let joined = match &settings.cluster {
+            Some(replica) => Some(join(replica, &archive, &metrics).await?),
+            None => None,
+        };
+        let cluster = joined.as_ref().map(|joined| joined.cluster.clone());
+        let (engine, served) = open_replica(&archive, &settings, &metrics, cluster.as_ref()).await?;
+        if let Some(joined) = &joined {
+            joined.inner.begin(engine.clone());
+            tokio::spawn(keep_placed(engine.clone(), joined.cluster.clone()));
+        }
         let (written, commits) = watch::channel(0);
         let ingest = if settings.read_only {
             None
@@ -122,16 +153,11 @@ impl App {
         };
         tokio::spawn(served.follow(commits));
 
-        let listener = TcpListener::bind(settings.listen).map_err(|error| {
-            let message = format!(
-                "can't listen on `{}`: is another program using the port?",
-                settings.listen
-            );
-            Error::with_source(ErrorKind::Unavailable, message, error)
-        })?;
+        let listener = bind(settings.listen)?;
         let address = listener
             .local_addr()
             .map_err(|error| Error::with_source(ErrorKind::Internal, "no local address", error))?;
+        let drain = Duration::from_secs(settings.drain_seconds);
         let settings = HttpSettings {
             upload_bytes_max: settings.upload_bytes_max,
             pixels_max: settings.pixels_max,
@@ -142,10 +168,14 @@ impl App {
             loopback: address.ip().is_loopback(),
             port: address.port(),
         };
-        let server = http::server(listener, http::State::new(engine, ingest, settings, metrics))?;
+        let state = http::State::new(engine, ingest, settings, metrics);
+        let server = http::server(listener, state.clone())?;
         Ok(Self {
             address,
             server,
+            state,
+            drain,
+            cluster: joined.map(|joined| (joined.cluster, joined.server)),
             _written: written,
         })
     }
@@ -160,12 +190,40 @@ impl App {
         self.server.handle()
     }
 
-    /// Serves until it is stopped by SIGTERM, SIGINT or its handle.
+    /// Serves until it is stopped by SIGTERM, SIGINT or its handle. SIGTERM drains first; a second signal ends that.
     pub async fn run_until_stopped(self) -> Result<()> {
-        let Self { server, _written, .. } = self;
-        server
+        let Self {
+            server,
+            state,
+            drain,
+            cluster,
+            _written,
+            ..
+        } = self;
+        let handle = server.handle();
+        let others = cluster.as_ref().map(|(cluster, _)| cluster.clone());
+        let stopper = actix_web::rt::spawn(async move {
+            if signalled().await == Signal::Terminate && !drain.is_zero() {
+                tracing::info!(seconds = drain.as_secs(), "draining");
+                state.drain();
+                if let Some(cluster) = &others {
+                    cluster.drain();
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(drain) => {}
+                    _ = signalled() => {}
+                }
+            }
+            handle.stop(true).await;
+        });
+        let ended = server
             .await
-            .map_err(|error| Error::with_source(ErrorKind::Internal, "the server ended with an error", error))
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "the server ended with an error", error));
+        stopper.abort();
+        if let Some((_, inner)) = cluster {
+            inner.stop(true).await;
+        }
+        ended
     }
 
     /// Builds and runs on a runtime of its own; `started` gets the address, and a switch that stops the server, once it listens.
@@ -179,6 +237,57 @@ impl App {
             app.run_until_stopped().await
         })
     }
+}
+
+/// How a server is asked to stop.
+#[derive(PartialEq, Eq)]
+enum Signal {
+    /// SIGTERM: an orchestrator, which sends requests for a moment more.
+    Terminate,
+    /// SIGINT: a person, who waits.
+    Interrupt,
+}
+
+async fn signalled() -> Signal {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers the signals end the program by themselves.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => Signal::Terminate,
+        _ = interrupt.recv() => Signal::Interrupt,
+    }
+}
+
+/// A replica that others can see, and that has loaded nothing yet.
+struct Joined {
+    cluster: Cluster,
+    inner: Data<http::Inner>,
+    server: ServerHandle,
+}
+
+async fn join(replica: &Replica, archive: &Archive, metrics: &Arc<Metrics>) -> Result<Joined> {
+    let id = archive.latest().await?.archive.id.clone();
+    let cluster = Cluster::new(replica.settings.clone(), id, Arc::clone(metrics))?;
+    let inner = Data::new(http::Inner::new(cluster.clone())?);
+    let server = http::inner_server(bind(replica.inner_listen)?, inner.clone())?;
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    tokio::spawn(cluster.clone().follow());
+    Ok(Joined {
+        cluster,
+        inner,
+        server: handle,
+    })
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).map_err(|error| {
+        let message = format!("can't listen on `{address}`: is another program using the port?");
+        Error::with_source(ErrorKind::Unavailable, message, error)
+    })
 }
 
 /// Merges and collects what is due, soon after the start and every hour, for as long as the server runs. What fails is tried again an hour later.
@@ -223,8 +332,21 @@ pub async fn open_engine(
     settings: &Settings,
     metrics: &Arc<Metrics>,
 ) -> Result<(Engine, Arc<Served>)> {
+    open_replica(archive, settings, metrics, None).await
+}
+
+async fn open_replica(
+    archive: &Archive,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+    cluster: Option<&Cluster>,
+) -> Result<(Engine, Arc<Served>)> {
     let index = IndexSettings::default().with_exact_rows_max(settings.exact_rows_max);
-    let served = Served::open(archive.clone(), index).await?;
+    let holding = match cluster {
+        Some(cluster) => first_assigned(cluster, &*archive.latest().await?).await,
+        None => Holding::All,
+    };
+    let served = Served::open(archive.clone(), index, holding).await?;
     let backend = match &settings.model {
         Some(dir) => load_backend(
             (dir.as_os_str() != "thumbnail").then_some(dir.as_path()),
@@ -250,6 +372,8 @@ pub async fn open_engine(
         embedder,
         queue_max: settings.queue_max,
         search_threads: settings.threads,
+        cluster: cluster.cloned(),
+        sampler: Arc::new(Sampler::new(settings.sample_share, Arc::clone(metrics))),
     };
     Ok((Engine::new(parts)?, served))
 }

@@ -50,6 +50,8 @@ pub enum ErrorKind {
     StorageFull,
     /// Something that the answer needs is not there at the moment.
     Unavailable,
+    /// A part of the archive can't be searched at the moment: come back, or take an answer without it.
+    ShardsMissing,
     /// The time for this request is used up.
     Deadline,
     /// `min_version` is newer than what this replica serves.
@@ -85,6 +87,7 @@ impl ErrorKind {
             Self::Overloaded => "overloaded",
             Self::StorageFull => "storage-full",
             Self::Unavailable => "unavailable",
+            Self::ShardsMissing => "shards-missing",
             Self::Deadline => "deadline",
             Self::VersionAhead => "version-ahead",
             Self::Damaged => "damaged",

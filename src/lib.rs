@@ -7,17 +7,19 @@
 //! 3. [`embed`] – model input to vector: one thread owns the model and forms batches.
 //! 4. [`archive`] – the durable truth: immutable objects and numbered manifests.
 //! 5. [`index`] – vector to nearest rows: exact scan and HNSW over one version of the archive.
-//! 6. [`search`] – plan, search, merge, vote; [`search::Engine`] is the whole query.
-//! 7. [`ingest`] – images in, one at a time or a data set at once.
-//! 8. [`quality`] – how good the answers are, beside what a shortcut would reach.
-//! 9. [`http`] – the API and the page.
-//! 10. [`app`] – settings and parts become a server; [`cli`] is the command line.
+//! 6. [`cluster`] – several replicas: who is there, who holds which shard, how to ask them.
+//! 7. [`search`] – plan, search, merge, vote; [`search::Engine`] is the whole query.
+//! 8. [`ingest`] – images in, one at a time or a data set at once.
+//! 9. [`quality`] – how good the answers are, beside what a shortcut would reach.
+//! 10. [`http`] – the API and the page.
+//! 11. [`app`] – settings and parts become a server; [`cli`] is the command line.
 //!
 //! [`error`], [`metrics`] and [`telemetry`] belong to everyone. ARCHITECTURE.md walks one query and one ingest through these files.
 
 pub mod app;
 pub mod archive;
 pub mod cli;
+pub mod cluster;
 pub mod domain;
 pub mod embed;
 pub mod error;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::domain::{ClassLabel, PathTaken, Status, UNLABELLED};
@@ -24,6 +24,9 @@ const COMMIT_BUCKETS: &[f64] = &[
 ];
 /// Images of one batch.
 const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+/// Shares of neighbors found.
+const RECALL_BUCKETS: &[f64] = &[0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0];
 
 /// A part of answering a query whose time is measured on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,41 @@ impl Stage {
             Self::Search => "search",
         }
     }
+}
+
+/// What became of a call to another replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShardOutcome {
+    /// Its answer came.
+    Answered,
+    /// None came, or none that can be used.
+    Failed,
+    /// Time was up.
+    Late,
+}
+
+/// Who was quicker: the first that was asked, or the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HedgeOutcome {
+    /// The second.
+    Won,
+    /// The first.
+    Lost,
+}
+
+/// How a replica stands in its cluster at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardFigures {
+    /// Shards that it should hold.
+    pub assigned: usize,
+    /// Shards that it holds.
+    pub held: usize,
+    /// Shards that nobody is known to hold.
+    pub missing: usize,
+    /// Memory of what it holds.
+    pub index_bytes: u64,
+    /// Memory that it may take for that; none: no bound.
+    pub index_bytes_max: Option<u64>,
 }
 
 /// What became of an image that was handed in.
@@ -118,6 +156,20 @@ pub struct Metrics {
     reports: IntCounter,
     ingest: IntCounterVec,
     commit_duration: Histogram,
+    manifest_age: Gauge,
+    shard_search: HistogramVec,
+    shard_requests: IntCounterVec,
+    hedges: IntCounterVec,
+    retries: IntCounter,
+    ejections: IntCounter,
+    coverage_missing: IntCounter,
+    shards: IntGaugeVec,
+    peers: IntGaugeVec,
+    index_bytes: IntGauge,
+    index_bytes_max: IntGauge,
+    recall: Histogram,
+    vote_agreement: IntCounterVec,
+    drift: Gauge,
 }
 
 impl Metrics {
@@ -215,6 +267,72 @@ impl Metrics {
                 "Time until a change is durable",
                 COMMIT_BUCKETS,
             )?,
+            manifest_age: Gauge::new(
+                "medsearch_archive_manifest_age_seconds",
+                "Time since the archive last said which version is the newest",
+            )
+            .map_err(fault)?,
+            shard_search: histograms(
+                "medsearch_shard_search_duration_seconds",
+                "Time of a search of the shards held here (local), or of a call to another replica (remote)",
+                &["where"],
+                STAGE_BUCKETS,
+            )?,
+            shard_requests: counters(
+                "medsearch_shard_requests_total",
+                "Calls to other replicas: answered, failed, late",
+                &["outcome"],
+            )?,
+            hedges: counters(
+                "medsearch_hedges_total",
+                "Second replicas asked because the first took long, by whether they were quicker: won, lost",
+                &["outcome"],
+            )?,
+            retries: counter(
+                "medsearch_retries_total",
+                "Calls repeated at another replica after one that failed",
+            )?,
+            ejections: counter(
+                "medsearch_ejections_total",
+                "Times that a replica was left alone because it failed repeatedly",
+            )?,
+            coverage_missing: counter(
+                "medsearch_coverage_missing_total",
+                "Searches for which a shard was missing",
+            )?,
+            shards: IntGaugeVec::new(
+                Opts::new(
+                    "medsearch_shards",
+                    "Shards: assigned to this replica, held by it, missing (nobody is known to hold them)",
+                ),
+                &["state"],
+            )
+            .map_err(fault)?,
+            peers: IntGaugeVec::new(
+                Opts::new("medsearch_peers", "Other replicas: known, alive, ejected"),
+                &["state"],
+            )
+            .map_err(fault)?,
+            index_bytes: gauge(
+                "medsearch_index_bytes",
+                "Memory of the vectors and graphs of the shards held, estimated",
+            )?,
+            index_bytes_max: gauge("medsearch_index_bytes_max", "Memory that they may take; -1: no bound")?,
+            recall: histogram(
+                "medsearch_quality_recall_at_10",
+                "Of a sample of searches the share of the ten exact neighbors that the answer had",
+                RECALL_BUCKETS,
+            )?,
+            vote_agreement: counters(
+                "medsearch_quality_vote_agreement_total",
+                "Of a sample of searches whether exact search suggests the same class: same, different",
+                &["outcome"],
+            )?,
+            drift: Gauge::new(
+                "medsearch_quality_drift",
+                "How far the images asked about lately lie from the archive's on the mean: 1 less the cosine of the mean directions",
+            )
+            .map_err(fault)?,
             registry,
         };
         metrics.register()?;
@@ -228,7 +346,7 @@ impl Metrics {
         )
         .map_err(fault)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 22] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 36] = [
             Box::new(self.http_requests.clone()),
             Box::new(self.http_duration.clone()),
             Box::new(self.http_in_flight.clone()),
@@ -249,6 +367,20 @@ impl Metrics {
             Box::new(self.reports.clone()),
             Box::new(self.ingest.clone()),
             Box::new(self.commit_duration.clone()),
+            Box::new(self.manifest_age.clone()),
+            Box::new(self.shard_search.clone()),
+            Box::new(self.shard_requests.clone()),
+            Box::new(self.hedges.clone()),
+            Box::new(self.retries.clone()),
+            Box::new(self.ejections.clone()),
+            Box::new(self.coverage_missing.clone()),
+            Box::new(self.shards.clone()),
+            Box::new(self.peers.clone()),
+            Box::new(self.index_bytes.clone()),
+            Box::new(self.index_bytes_max.clone()),
+            Box::new(self.recall.clone()),
+            Box::new(self.vote_agreement.clone()),
+            Box::new(self.drift.clone()),
             Box::new(build),
             Box::new(prometheus::process_collector::ProcessCollector::for_self()),
         ];
@@ -335,6 +467,97 @@ impl Metrics {
         self.commit_duration.observe(took.as_secs_f64());
     }
 
+    /// Time since the archive last said which version is the newest.
+    pub fn manifest_age(&self, age: Duration) {
+        self.manifest_age.set(age.as_secs_f64());
+    }
+
+    /// A search of the shards that are held here.
+    pub fn local_search(&self, took: Duration) {
+        self.shard_search
+            .with_label_values(&["local"])
+            .observe(took.as_secs_f64());
+    }
+
+    /// An answered call to another replica.
+    pub fn remote_search(&self, took: Duration) {
+        self.shard_search
+            .with_label_values(&["remote"])
+            .observe(took.as_secs_f64());
+    }
+
+    /// What became of a call to another replica.
+    pub fn shard_request(&self, outcome: ShardOutcome) {
+        let outcome = match outcome {
+            ShardOutcome::Answered => "answered",
+            ShardOutcome::Failed => "failed",
+            ShardOutcome::Late => "late",
+        };
+        self.shard_requests.with_label_values(&[outcome]).inc();
+    }
+
+    /// A second replica was asked.
+    pub fn hedge(&self, outcome: HedgeOutcome) {
+        let outcome = match outcome {
+            HedgeOutcome::Won => "won",
+            HedgeOutcome::Lost => "lost",
+        };
+        self.hedges.with_label_values(&[outcome]).inc();
+    }
+
+    /// A call was repeated at another replica.
+    pub fn retry(&self) {
+        self.retries.inc();
+    }
+
+    /// A replica is left alone for a while.
+    pub fn ejection(&self) {
+        self.ejections.inc();
+    }
+
+    /// A search lacked a shard.
+    pub fn coverage_missing(&self) {
+        self.coverage_missing.inc();
+    }
+
+    /// The other replicas at the moment.
+    pub fn peers(&self, known: usize, alive: usize, ejected: usize) {
+        for (state, count) in [("known", known), ("alive", alive), ("ejected", ejected)] {
+            self.peers.with_label_values(&[state]).set(whole(count));
+        }
+    }
+
+    /// A search that was asked again by exact search: the share of its neighbors that it had, and whether the same class is suggested.
+    pub fn sampled(&self, recall: f64, same_class: bool) {
+        self.recall.observe(recall);
+        let outcome = if same_class { "same" } else { "different" };
+        self.vote_agreement.with_label_values(&[outcome]).inc();
+    }
+
+    /// How far what is asked about lies from the archive, 0 to 2.
+    pub fn drift(&self, drift: f64) {
+        self.drift.set(drift);
+    }
+
+    /// How the replica stands in its cluster at the moment.
+    pub fn shards(&self, figures: ShardFigures) {
+        let ShardFigures {
+            assigned,
+            held,
+            missing,
+            ..
+        } = figures;
+        for (state, count) in [("assigned", assigned), ("held", held), ("missing", missing)] {
+            self.shards.with_label_values(&[state]).set(whole(count));
+        }
+        self.index_bytes
+            .set(i64::try_from(figures.index_bytes).unwrap_or(i64::MAX));
+        let most = figures
+            .index_bytes_max
+            .map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.index_bytes_max.set(most);
+    }
+
     /// How busy the server is at the moment.
     pub fn load(&self, in_flight: usize, queue_depth: usize, queue_max: usize) {
         self.http_in_flight.set(whole(in_flight));
@@ -380,6 +603,10 @@ fn gauge(name: &str, help: &str) -> Result<IntGauge> {
     IntGauge::new(name, help).map_err(fault)
 }
 
+fn counter(name: &str, help: &str) -> Result<IntCounter> {
+    IntCounter::new(name, help).map_err(fault)
+}
+
 fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
     IntCounterVec::new(Opts::new(name, help), labels).map_err(fault)
 }
@@ -416,6 +643,24 @@ mod tests {
         metrics.ingest(IngestOutcome::Duplicate);
         metrics.commit(Duration::from_millis(12));
         metrics.load(2, 3, 256);
+        metrics.manifest_age(Duration::from_millis(1500));
+        metrics.local_search(Duration::from_millis(2));
+        metrics.remote_search(Duration::from_millis(4));
+        metrics.shard_request(ShardOutcome::Late);
+        metrics.hedge(HedgeOutcome::Won);
+        metrics.retry();
+        metrics.ejection();
+        metrics.coverage_missing();
+        metrics.peers(2, 1, 0);
+        metrics.sampled(0.9, false);
+        metrics.drift(0.25);
+        metrics.shards(ShardFigures {
+            assigned: 6,
+            held: 5,
+            missing: 1,
+            index_bytes: 1000,
+            index_bytes_max: None,
+        });
         metrics.archive(&ArchiveFigures {
             version: 7,
             images: 10,
@@ -446,6 +691,21 @@ mod tests {
             r#"medsearch_archive_images{class="_unlabelled"} 2"#,
             "medsearch_archive_label_conflicts 1",
             "medsearch_archive_lost_graphs 2",
+            "medsearch_archive_manifest_age_seconds 1.5",
+            r#"medsearch_shard_search_duration_seconds_count{where="local"} 1"#,
+            r#"medsearch_shard_search_duration_seconds_count{where="remote"} 1"#,
+            r#"medsearch_shard_requests_total{outcome="late"} 1"#,
+            r#"medsearch_hedges_total{outcome="won"} 1"#,
+            "medsearch_retries_total 1",
+            "medsearch_ejections_total 1",
+            "medsearch_coverage_missing_total 1",
+            r#"medsearch_peers{state="alive"} 1"#,
+            r#"medsearch_shards{state="held"} 5"#,
+            r#"medsearch_quality_recall_at_10_bucket{le="0.9"} 1"#,
+            r#"medsearch_quality_vote_agreement_total{outcome="different"} 1"#,
+            "medsearch_quality_drift 0.25",
+            "medsearch_index_bytes 1000",
+            "medsearch_index_bytes_max -1",
             "medsearch_build_info{version=",
             "process_resident_memory_bytes",
         ] {

@@ -174,6 +174,8 @@ impl Mixture {
         SegmentInput {
             name: "rows/measured".into(),
             dimension: self.dimension,
+            shard: None,
+            searched: true,
             records,
             vectors,
         }

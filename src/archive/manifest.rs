@@ -246,6 +246,16 @@ pub struct RowsEntry {
     pub other: Unknown,
 }
 
+impl RowsEntry {
+    /// The shard that all its rows are in; none for a delta, and for what is on its way to be merged: rows of several shards, which everyone searches.
+    pub fn shard(&self) -> Option<u32> {
+        match self.shards[..] {
+            [shard] if !self.delta => Some(shard),
+            _ => None,
+        }
+    }
+}
+
 /// An HNSW graph over the rows of one class in one rows object: a cache that can always be rebuilt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GraphEntry {

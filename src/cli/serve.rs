@@ -1,14 +1,18 @@
 //! `medsearch serve`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::settings::{ArchiveArgs, warn_if_others_read};
-use crate::app::{App, Settings, own_program};
+use crate::app::{App, Replica, Settings, own_program};
+use crate::cluster::{ClusterSettings, Discovery};
 use crate::error::{Error, ErrorKind, Result};
+
+/// Time in which those who send requests learn that none should come here any more.
+const DRAIN_SECONDS: u64 = 5;
 
 /// Answer queries over an archive.
 #[derive(Args)]
@@ -60,12 +64,69 @@ pub struct Serve {
     /// Serve searches only.
     #[arg(long, env = "MEDSEARCH_READ_ONLY")]
     read_only: bool,
+    /// Share of searches that is asked again by exact search, for `medsearch_quality_recall_at_10` in /metrics: 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01, env = "MEDSEARCH_SAMPLE_SHARE")]
+    sample_share: f64,
+    /// After SIGTERM, say for so many seconds that this server is not ready, and answer meanwhile. Default: 5 where other machines can reach it, else 0.
+    #[arg(long, env = "MEDSEARCH_DRAIN_SECONDS")]
+    drain_seconds: Option<u64>,
+    /// Be a replica among others: where these are, `dns://NAME:PORT` (every address of the name) or `http://HOST:PORT,…`; the ports of `--inner-listen`.
+    #[arg(long, value_name = "WHERE", env = "MEDSEARCH_PEERS", requires_all = ["inner_listen", "inner_key_file"], help_heading = "Cluster")]
+    peers: Option<Discovery>,
+    /// Address and port at which the other replicas ask this one. Nobody else needs to reach it.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "MEDSEARCH_INNER_LISTEN",
+        requires = "peers",
+        help_heading = "Cluster"
+    )]
+    inner_listen: Option<SocketAddr>,
+    /// File with the credential that replicas of one cluster share, at least 16 characters.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MEDSEARCH_INNER_KEY_FILE",
+        requires = "peers",
+        help_heading = "Cluster"
+    )]
+    inner_key_file: Option<PathBuf>,
+    /// This replica's name among the others, the same after a restart. Default: the machine's name with the inner port.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "MEDSEARCH_REPLICA",
+        requires = "peers",
+        help_heading = "Cluster"
+    )]
+    replica: Option<String>,
+    /// Replicas that hold each shard, where memory allows.
+    #[arg(long, value_name = "N", default_value_t = 2, env = "MEDSEARCH_REPLICATION_FACTOR", value_parser = clap::value_parser!(u16).range(1..=16), help_heading = "Cluster")]
+    replication_factor: u16,
+    /// Memory for the vectors and graphs of shards, in bytes; what does not fit is left to other replicas. Default: no bound, every shard is held.
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "MEDSEARCH_INDEX_BYTES_MAX",
+        requires = "peers",
+        help_heading = "Cluster"
+    )]
+    index_bytes_max: Option<u64>,
 }
 
 impl Serve {
     /// Serves until SIGTERM or SIGINT, then finishes what is in flight.
     pub fn run(self) -> Result<ExitCode> {
         let api_key = self.api_key()?;
+        let cluster = self.cluster()?;
+        if !(0.0..=1.0).contains(&self.sample_share) {
+            let message = format!("--sample-share is 0 to 1, not `{}`", self.sample_share);
+            return Err(Error::new(ErrorKind::InvalidRequest, message));
+        }
+        let drain_seconds = self.drain_seconds.unwrap_or(match self.listen.ip().is_loopback() {
+            true => 0,
+            false => DRAIN_SECONDS,
+        });
         let settings = Settings {
             archive: self.archive.archive.clone(),
             secret: self.archive.secret()?,
@@ -83,6 +144,9 @@ impl Serve {
             threads: self.decode_threads.unwrap_or_else(super::processors),
             worker_memory_bytes_max: self.worker_memory_bytes_max,
             read_only: self.read_only,
+            cluster,
+            sample_share: self.sample_share,
+            drain_seconds,
             program: own_program(),
         };
         App::run(settings, |address, _| announce(address))?;
@@ -90,19 +154,42 @@ impl Serve {
     }
 
     fn api_key(&self) -> Result<Option<String>> {
-        let Some(path) = &self.api_key_file else {
-            return Ok(self.api_key.clone());
-        };
-        warn_if_others_read(path);
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::with_source(
-                ErrorKind::InvalidRequest,
-                format!("the API key file `{}` can't be read", path.display()),
-                error,
-            )
-        })?;
-        Ok(Some(text.trim().to_owned()))
+        match &self.api_key_file {
+            Some(path) => Ok(Some(read_key(path, "API key")?)),
+            None => Ok(self.api_key.clone()),
+        }
     }
+
+    fn cluster(&self) -> Result<Option<Replica>> {
+        let (Some(discovery), Some(inner_listen), Some(key_file)) =
+            (&self.peers, self.inner_listen, &self.inner_key_file)
+        else {
+            return Ok(None);
+        };
+        let replica = self.replica.clone().unwrap_or_else(|| {
+            let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            format!("{}:{}", machine.trim(), inner_listen.port())
+        });
+        Ok(Some(Replica {
+            inner_listen,
+            settings: ClusterSettings {
+                discovery: discovery.clone(),
+                replica,
+                key: read_key(key_file, "cluster's key")?,
+                replication_factor: self.replication_factor.into(),
+                bytes_max: self.index_bytes_max,
+            },
+        }))
+    }
+}
+
+fn read_key(path: &Path, what: &str) -> Result<String> {
+    warn_if_others_read(path);
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("the {what} file `{}` can't be read", path.display());
+        Error::with_source(ErrorKind::InvalidRequest, message, error)
+    })?;
+    Ok(text.trim().to_owned())
 }
 
 fn announce(address: SocketAddr) {

@@ -51,7 +51,7 @@ impl ApiKey {
     }
 
     /// Compares in a time that tells nothing about the key.
-    fn matches(&self, offered: &[u8]) -> bool {
+    pub(super) fn matches(&self, offered: &[u8]) -> bool {
         let offered: [u8; 32] = Sha256::digest(offered).into();
         self.0.ct_eq(&offered).into()
     }
@@ -208,7 +208,7 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 }
 
 /// The key that a request carries.
-fn offered(headers: &HeaderMap) -> Option<&[u8]> {
+pub(super) fn offered(headers: &HeaderMap) -> Option<&[u8]> {
     if let Some(key) = headers.get("x-api-key") {
         return Some(key.as_bytes());
     }

@@ -13,6 +13,7 @@ mod feedback;
 mod frontend;
 mod guard;
 mod images;
+mod inner;
 mod observe;
 mod ops;
 mod patients;
@@ -24,6 +25,7 @@ mod wire;
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
@@ -34,6 +36,7 @@ use utoipa::OpenApi;
 
 pub use docs::openapi;
 pub use guard::ApiKey;
+pub use inner::{Inner, inner_server};
 pub use problem::Problem;
 pub use search::answer_json;
 
@@ -90,6 +93,7 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     cards: Arc<cards::Cards>,
     reports: Arc<feedback::Pace>,
+    draining: Arc<AtomicBool>,
     in_flight: Arc<Semaphore>,
     upload_memory: Arc<Semaphore>,
 }
@@ -102,6 +106,7 @@ impl State {
         Self {
             cards: Arc::default(),
             reports: Arc::default(),
+            draining: Arc::default(),
             in_flight: Arc::new(Semaphore::new(settings.in_flight_max)),
             upload_memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
             engine,
@@ -109,6 +114,15 @@ impl State {
             settings,
             metrics,
         }
+    }
+
+    /// From now on `/readyz` says no; everything is still answered.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// When a request that has arrived by now has to be answered.
@@ -250,6 +264,8 @@ pub fn server(listener: TcpListener, state: State) -> Result<Server> {
         .max_connections(connections_max)
         .client_disconnect_timeout(LINGER)
         .client_request_timeout(HEAD_TIME_MAX)
+        // Whoever runs it drains it first.
+        .disable_signals()
         .shutdown_timeout(SHUTDOWN_SECONDS_MAX)
         .listen(listener);
     server.map(HttpServer::run).map_err(unusable)

@@ -14,8 +14,12 @@ pub async fn livez() -> &'static str {
     "alive\n"
 }
 
-/// Requests may be sent here: the threads that answer and write are alive.
+/// Requests may be sent here: the threads that answer and write are alive, and it is not about to stop. Says nothing of other replicas: were one to lose
+/// its place because another fails, all would.
 pub async fn readyz(state: Data<State>) -> Result<&'static str> {
+    if state.is_draining() {
+        return Err(Error::new(ErrorKind::Unavailable, "about to stop"));
+    }
     if state.engine.is_alive() && state.ingest.as_ref().is_none_or(Ingest::is_alive) {
         Ok("ready\n")
     } else {
@@ -34,6 +38,7 @@ pub async fn metrics(state: Data<State>) -> Result<HttpResponse> {
     state
         .metrics
         .load(state.requests_in_flight(), saturation.queue_depth, saturation.queue_max);
+    state.metrics.manifest_age(state.engine.manifest_age());
     let archive = state.engine.overview();
     state.metrics.archive(&ArchiveFigures {
         version: archive.version,

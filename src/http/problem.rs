@@ -59,7 +59,7 @@ pub const fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
-        ErrorKind::Unavailable | ErrorKind::VersionAhead => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Unavailable | ErrorKind::ShardsMissing | ErrorKind::VersionAhead => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::Deadline => StatusCode::GATEWAY_TIMEOUT,
         ErrorKind::Damaged | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -89,6 +89,7 @@ const fn title(kind: ErrorKind) -> &'static str {
         ErrorKind::Overloaded => "The server is busy",
         ErrorKind::StorageFull => "The storage is full",
         ErrorKind::Unavailable => "Not available at the moment",
+        ErrorKind::ShardsMissing => "A part of the archive can't be searched",
         ErrorKind::Deadline => "The time for the request is used up",
         ErrorKind::VersionAhead => "This version is not served yet",
         ErrorKind::Damaged | ErrorKind::Internal => "Something went wrong on the server",
@@ -340,6 +341,7 @@ const SEARCH: &[ErrorKind] = &[
     ErrorKind::UnknownClass,
     ErrorKind::UnknownSource,
     ErrorKind::Unavailable,
+    ErrorKind::ShardsMissing,
     ErrorKind::VersionAhead,
     ErrorKind::Deadline,
 ];

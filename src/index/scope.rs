@@ -1,6 +1,7 @@
 //! Which rows may be returned to a query, and how each list of rows is gone through.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Bitmap;
 use crate::domain::ClassLabel;
@@ -10,6 +11,8 @@ use crate::domain::ClassLabel;
 pub struct Leg {
     /// The class; `None` for rows without a label.
     pub class: Option<ClassLabel>,
+    /// The shard; `None` for fresh rows, of any shard.
+    pub shard: Option<u32>,
     /// Rows of its graph, deleted ones included; 0: it has none.
     pub graph_rows: usize,
     /// Rows that may be returned.
@@ -23,6 +26,7 @@ impl Leg {
     pub fn of(class: Option<ClassLabel>, graph_rows: usize, selected: usize) -> Self {
         Self {
             class,
+            shard: None,
             graph_rows,
             selected,
             segment: 0,
@@ -52,13 +56,23 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Scope {
     pub(super) legs: Vec<Leg>,
-    pub(super) allowed: Vec<Bitmap>,
+    /// Of each segment.
+    pub(super) allowed: Arc<[Bitmap]>,
 }
 
 impl Scope {
     /// What is to be searched.
     pub fn legs(&self) -> &[Leg] {
         &self.legs
+    }
+
+    /// The part of it that lies in one shard.
+    pub fn of_shard(&self, shard: u32) -> Self {
+        let legs = self.legs.iter().filter(|leg| leg.shard == Some(shard));
+        Self {
+            legs: legs.cloned().collect(),
+            allowed: Arc::clone(&self.allowed),
+        }
     }
 
     /// Images per class that may be returned; a class of which none may counts 0.

@@ -19,9 +19,13 @@ pub struct SegmentInput {
     pub name: String,
     /// Components of a vector.
     pub dimension: usize,
+    /// The shard that all its rows are in; none for fresh rows of any shard, which everyone searches.
+    pub shard: Option<u32>,
+    /// Its vectors are searched here, and not by another replica.
+    pub searched: bool,
     /// Row i describes vector i.
     pub records: Vec<Arc<Record>>,
-    /// Raw model vectors, row-major.
+    /// Raw model vectors, row-major; of no use where they are not searched.
     pub vectors: Vec<f32>,
 }
 
@@ -34,12 +38,21 @@ pub struct RowList {
     pub rows: Vec<u32>,
 }
 
-/// Rows of one rows object.
-#[derive(Debug)]
+/// Rows of one rows object. Every replica knows all of them, so that filters, exclusions and copies hold for the whole archive; vectors, which take the memory,
+/// it has of its own shards.
+#[derive(Debug, Clone)]
 pub struct Segment {
+    roster: Arc<Roster>,
+    matrix: Option<Arc<Matrix>>,
+}
+
+/// Who is where.
+#[derive(Debug)]
+struct Roster {
     name: String,
+    shard: Option<u32>,
+    dimension: usize,
     records: Vec<Arc<Record>>,
-    matrix: Matrix,
     slot_of: Vec<u32>,
     row_at: Vec<u32>,
     lists: Vec<RowList>,
@@ -56,22 +69,164 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Normalises the vectors, maps them by the metric if there is one, and sorts out who is where.
+    /// Sorts out who is where; normalises the vectors, and maps them by the metric if there is one, where they are searched.
     ///
     /// # Errors
     /// `Damaged` when there are not as many vectors as records, or one is not finite or zero; `WrongDimension` for a metric of other vectors.
     pub fn new(input: &SegmentInput, metric: Option<&Metric>) -> Result<Self> {
-        if let Some(metric) = metric.filter(|metric| metric.dimension() != input.dimension) {
-            return Err(super::wrong_dimension(input.dimension, metric.dimension()));
-        }
+        let roster = Arc::new(Roster::new(input)?);
+        let matrix = match input.searched {
+            true => Some(Arc::new(roster.matrix(&input.vectors, metric)?)),
+            false => None,
+        };
+        Ok(Self { roster, matrix })
+    }
+
+    /// The same rows as `input` says whether they are searched: it brings vectors where they are and were not.
+    ///
+    /// # Errors
+    /// As [`Segment::new`].
+    pub fn again(&self, input: &SegmentInput, metric: Option<&Metric>) -> Result<Self> {
+        let matrix = match (input.searched, &self.matrix) {
+            (false, _) => None,
+            (true, Some(held)) => Some(Arc::clone(held)),
+            (true, None) => Some(Arc::new(self.roster.matrix(&input.vectors, metric)?)),
+        };
+        Ok(Self {
+            roster: Arc::clone(&self.roster),
+            matrix,
+        })
+    }
+
+    /// Name of the rows object.
+    pub fn name(&self) -> &str {
+        &self.roster.name
+    }
+
+    /// The shard that all its rows are in, unless they are fresh.
+    pub fn shard(&self) -> Option<u32> {
+        self.roster.shard
+    }
+
+    /// Number of rows, tombstoned or not.
+    pub fn rows(&self) -> usize {
+        self.roster.records.len()
+    }
+
+    /// The record of a row.
+    pub fn record(&self, row: u32) -> &Arc<Record> {
+        &self.roster.records[row as usize]
+    }
+
+    /// All unit vectors, where they are searched, those of each list one after the other: a scan that jumps reads only two thirds as fast.
+    pub fn matrix(&self) -> Option<&Matrix> {
+        self.matrix.as_deref()
+    }
+
+    /// Where in [`Self::matrix`] a row is.
+    #[inline]
+    pub fn slot_of(&self, row: u32) -> u32 {
+        self.roster.slot_of[row as usize]
+    }
+
+    /// Which row is there.
+    #[inline]
+    pub fn row_at(&self, slot: u32) -> u32 {
+        self.roster.row_at[slot as usize]
+    }
+
+    /// The rows by class, what has no class first, then by name.
+    pub fn lists(&self) -> &[RowList] {
+        &self.roster.lists
+    }
+
+    /// Which of [`Self::lists`] a row is in.
+    pub fn list_of(&self, row: u32) -> usize {
+        self.roster.list_of[row as usize] as usize
+    }
+
+    /// The sources that occur.
+    pub fn sources(&self) -> &[Option<String>] {
+        &self.roster.sources
+    }
+
+    /// Which of [`Self::sources`] a row has.
+    pub fn source_of(&self, row: u32) -> usize {
+        self.roster.source_of[row as usize] as usize
+    }
+
+    /// Rows by patient id, whoever issued it.
+    pub fn patients(&self) -> &Postings<Key> {
+        &self.roster.patients
+    }
+
+    /// Rows by study.
+    pub fn studies(&self) -> &Postings<Key> {
+        &self.roster.studies
+    }
+
+    /// Rows by file bytes, those of aliases included.
+    pub fn files(&self) -> &Postings<Key> {
+        &self.roster.files
+    }
+
+    /// Rows by decoded pixels.
+    pub fn pixels(&self) -> &Postings<Key> {
+        &self.roster.pixels
+    }
+
+    /// The row of an image.
+    pub fn images(&self) -> &Postings<ImageId> {
+        &self.roster.images
+    }
+
+    /// Rows that say which image they are a copy of.
+    pub fn linked(&self) -> &[u32] {
+        &self.roster.linked
+    }
+
+    /// The graph of each class that is large enough for one. Each graph is built by one thread, several graphs at a time.
+    ///
+    /// # Errors
+    /// `Internal` when the graph library refuses, or there are no vectors here.
+    pub fn build_graphs(&self, settings: &IndexSettings) -> Result<Vec<(ClassLabel, Vec<u8>)>> {
+        let large = self
+            .lists()
+            .iter()
+            .filter(|list| list.rows.len() > settings.exact_rows_max);
+        let large: Vec<(&ClassLabel, &[u32])> = large
+            .filter_map(|list| Some((list.class.as_ref()?, list.rows.as_slice())))
+            .collect();
+        let matrix = self.matrix().ok_or_else(|| Error::internal("a graph needs vectors"))?;
+        let build = |(class, rows): (&ClassLabel, &[u32])| {
+            let vectors: Vec<Vec<f32>> = rows.iter().map(|&row| matrix.row(self.slot_of(row))).collect();
+            let vectors: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+            Ok((class.clone(), build_graph(&vectors, rows, &settings.graph)?))
+        };
+        // Largest first: the longest build must not be the last to begin.
+        let mut order = large;
+        order.sort_by_key(|(_, rows)| std::cmp::Reverse(rows.len()));
+        let mut graphs = order
+            .into_par_iter()
+            .with_max_len(1)
+            .map(build)
+            .collect::<Result<Vec<_>>>()?;
+        graphs.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(graphs)
+    }
+
+    /// Labelled rows whose own record says that their label is in dispute.
+    pub fn disputed(&self) -> &[u32] {
+        &self.roster.disputed
+    }
+}
+
+impl Roster {
+    fn new(input: &SegmentInput) -> Result<Self> {
         let rows = input.records.len();
-        let damaged = |why: String| Error::new(ErrorKind::Damaged, format!("rows object `{}`: {why}", input.name));
-        if input.dimension == 0 || u32::try_from(rows).is_err() || input.vectors.len() != rows * input.dimension {
-            return Err(damaged(format!(
-                "`{rows}` records of dimension `{}` with `{}` components",
-                input.dimension,
-                input.vectors.len()
-            )));
+        if input.dimension == 0 || u32::try_from(rows).is_err() {
+            let what = format!("`{rows}` records of dimension `{}`", input.dimension);
+            return Err(damaged(&input.name, &what));
         }
         let each = || {
             input
@@ -95,23 +250,15 @@ impl Segment {
             .for_each(|(row, &list)| lists[list as usize].rows.push(row as u32));
         let row_at: Vec<u32> = lists.iter().flat_map(|list| list.rows.iter().copied()).collect();
         let mut slot_of = vec![0; rows];
-        let unit = |row: u32| {
-            let start = row as usize * input.dimension;
-            let raw = &input.vectors[start..start + input.dimension];
-            compared_row(raw, input.dimension, metric).map_err(|error| damaged(format!("row `{row}`: {error}")))
-        };
-        let mut matrix = Matrix::with_capacity(rows, metric.map_or(input.dimension, Metric::components));
-        for (block, rows) in row_at.chunks(MAPPED_TOGETHER).enumerate() {
-            let units = rows.par_iter().map(|&row| unit(row)).collect::<Result<Vec<_>>>()?;
-            for (at, (&row, unit)) in rows.iter().zip(units).enumerate() {
-                slot_of[row as usize] = (block * MAPPED_TOGETHER + at) as u32;
-                matrix.push(&unit);
-            }
-        }
+        row_at
+            .iter()
+            .zip(0..)
+            .for_each(|(&row, slot)| slot_of[row as usize] = slot);
         Ok(Self {
             name: input.name.clone(),
+            shard: input.shard,
+            dimension: input.dimension,
             records: input.records.clone(),
-            matrix,
             slot_of,
             row_at,
             lists,
@@ -140,131 +287,37 @@ impl Segment {
         })
     }
 
-    /// Name of the rows object.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Components of a vector as it is compared.
-    pub fn dimension(&self) -> usize {
-        self.matrix.dimension()
-    }
-
-    /// Number of rows, tombstoned or not.
-    pub fn rows(&self) -> usize {
-        self.records.len()
-    }
-
-    /// The record of a row.
-    pub fn record(&self, row: u32) -> &Arc<Record> {
-        &self.records[row as usize]
-    }
-
-    /// The unit vector of a row.
-    pub fn vector(&self, row: u32) -> Vec<f32> {
-        self.matrix.row(self.slot_of(row))
-    }
-
-    /// All unit vectors, those of each list one after the other: a scan that jumps reads only two thirds as fast.
-    pub fn matrix(&self) -> &Matrix {
-        &self.matrix
-    }
-
-    /// Where in [`Self::matrix`] a row is.
-    #[inline]
-    pub fn slot_of(&self, row: u32) -> u32 {
-        self.slot_of[row as usize]
-    }
-
-    /// Which row is there.
-    #[inline]
-    pub fn row_at(&self, slot: u32) -> u32 {
-        self.row_at[slot as usize]
-    }
-
-    /// The rows by class, what has no class first, then by name.
-    pub fn lists(&self) -> &[RowList] {
-        &self.lists
-    }
-
-    /// Which of [`Self::lists`] a row is in.
-    pub fn list_of(&self, row: u32) -> usize {
-        self.list_of[row as usize] as usize
-    }
-
-    /// The sources that occur.
-    pub fn sources(&self) -> &[Option<String>] {
-        &self.sources
-    }
-
-    /// Which of [`Self::sources`] a row has.
-    pub fn source_of(&self, row: u32) -> usize {
-        self.source_of[row as usize] as usize
-    }
-
-    /// Rows by patient id, whoever issued it.
-    pub fn patients(&self) -> &Postings<Key> {
-        &self.patients
-    }
-
-    /// Rows by study.
-    pub fn studies(&self) -> &Postings<Key> {
-        &self.studies
-    }
-
-    /// Rows by file bytes, those of aliases included.
-    pub fn files(&self) -> &Postings<Key> {
-        &self.files
-    }
-
-    /// Rows by decoded pixels.
-    pub fn pixels(&self) -> &Postings<Key> {
-        &self.pixels
-    }
-
-    /// The row of an image.
-    pub fn images(&self) -> &Postings<ImageId> {
-        &self.images
-    }
-
-    /// Rows that say which image they are a copy of.
-    pub fn linked(&self) -> &[u32] {
-        &self.linked
-    }
-
-    /// The graph of each class that is large enough for one. Each graph is built by one thread, several graphs at a time.
-    ///
-    /// # Errors
-    /// `Internal` when the graph library refuses.
-    pub fn build_graphs(&self, settings: &IndexSettings) -> Result<Vec<(ClassLabel, Vec<u8>)>> {
-        let large = self
-            .lists
-            .iter()
-            .filter(|list| list.rows.len() > settings.exact_rows_max);
-        let large: Vec<(&ClassLabel, &[u32])> = large
-            .filter_map(|list| Some((list.class.as_ref()?, list.rows.as_slice())))
-            .collect();
-        let build = |(class, rows): (&ClassLabel, &[u32])| {
-            let vectors: Vec<Vec<f32>> = rows.iter().map(|&row| self.vector(row)).collect();
-            let vectors: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
-            Ok((class.clone(), build_graph(&vectors, rows, &settings.graph)?))
+    /// The vectors as they are compared, those of each list one after the other.
+    fn matrix(&self, vectors: &[f32], metric: Option<&Metric>) -> Result<Matrix> {
+        if let Some(metric) = metric.filter(|metric| metric.dimension() != self.dimension) {
+            return Err(super::wrong_dimension(self.dimension, metric.dimension()));
+        }
+        let rows = self.records.len();
+        if vectors.len() != rows * self.dimension {
+            let what = format!(
+                "`{rows}` records of dimension `{}` with `{}` components",
+                self.dimension,
+                vectors.len()
+            );
+            return Err(damaged(&self.name, &what));
+        }
+        let unit = |row: u32| {
+            let start = row as usize * self.dimension;
+            let raw = &vectors[start..start + self.dimension];
+            compared_row(raw, self.dimension, metric)
+                .map_err(|error| damaged(&self.name, &format!("row `{row}`: {error}")))
         };
-        // Largest first: the longest build must not be the last to begin.
-        let mut order = large;
-        order.sort_by_key(|(_, rows)| std::cmp::Reverse(rows.len()));
-        let mut graphs = order
-            .into_par_iter()
-            .with_max_len(1)
-            .map(build)
-            .collect::<Result<Vec<_>>>()?;
-        graphs.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(graphs)
+        let mut matrix = Matrix::with_capacity(rows, metric.map_or(self.dimension, Metric::components));
+        for rows in self.row_at.chunks(MAPPED_TOGETHER) {
+            let units = rows.par_iter().map(|&row| unit(row)).collect::<Result<Vec<_>>>()?;
+            units.iter().for_each(|unit| matrix.push(unit));
+        }
+        Ok(matrix)
     }
+}
 
-    /// Labelled rows whose own record says that their label is in dispute.
-    pub fn disputed(&self) -> &[u32] {
-        &self.disputed
-    }
+fn damaged(name: &str, what: &str) -> Error {
+    Error::new(ErrorKind::Damaged, format!("rows object `{name}`: {what}"))
 }
 
 /// A row as it is compared: of length 1, by the metric if there is one. A graph and the scan beside it need the same numbers to the bit.
@@ -339,6 +392,8 @@ pub(crate) mod tests {
         SegmentInput {
             name: "rows/x".into(),
             dimension: 2,
+            shard: None,
+            searched: true,
             records,
             vectors,
         }
@@ -347,7 +402,7 @@ pub(crate) mod tests {
     #[test]
     fn knows_who_is_where() {
         let segment = Segment::new(&input(vec![3.0, 4.0, 1.0, 0.0, 0.0, 2.0, 1.0, 1.0]), None).unwrap();
-        assert_eq!(segment.vector(0), [0.6, 0.8]);
+        assert_eq!(segment.matrix().unwrap().row(segment.slot_of(0)), [0.6, 0.8]);
         let lists: Vec<_> = segment
             .lists()
             .iter()

@@ -29,7 +29,7 @@ pub struct SnapshotInput {
     pub metric: Option<Arc<Metric>>,
     /// Classes the archive knows, also those without an image at the moment.
     pub classes: Vec<ClassLabel>,
-    /// Rows objects with their deleted rows. One that the previous snapshot holds may come without its vectors.
+    /// Rows objects with their deleted rows. One that the previous snapshot has may come without its records, and without vectors if it was searched.
     pub segments: Vec<(Arc<SegmentInput>, Vec<u32>)>,
     /// Their graphs.
     pub graphs: Vec<GraphInput>,
@@ -75,7 +75,7 @@ pub struct Snapshot {
 /// A segment with what is deleted in this version.
 #[derive(Debug)]
 struct LiveSegment {
-    segment: Arc<Segment>,
+    segment: Segment,
     live: Bitmap,
     /// Live rows of each list.
     live_rows: Vec<usize>,
@@ -96,12 +96,12 @@ impl Snapshot {
         let mut segments = Vec::with_capacity(input.segments.len());
         for (rows, tombstones) in &input.segments {
             let held = previous.and_then(|snapshot| snapshot.segment(&rows.name));
-            let segment = held.map_or_else(
-                || Segment::new(rows, metric).map(Arc::new),
-                |held| Ok(held.segment.clone()),
-            )?;
-            if segment.dimension() != dimension {
-                return Err(wrong_dimension(segment.dimension(), dimension));
+            let segment = match held {
+                Some(held) => held.segment.again(rows, metric)?,
+                None => Segment::new(rows, metric)?,
+            };
+            if let Some(matrix) = segment.matrix().filter(|matrix| matrix.dimension() != dimension) {
+                return Err(wrong_dimension(matrix.dimension(), dimension));
             }
             segments.push(LiveSegment::new(segment, tombstones)?);
         }
@@ -231,14 +231,30 @@ impl Snapshot {
         self.pictures.group(record, one_per)
     }
 
+    /// An image that was found, with what this version knows of it.
+    pub fn hit(&self, record: Arc<Record>, similarity: f32, one_per: OnePer) -> Hit {
+        Hit {
+            similarity,
+            votes: self.votes(&record),
+            group: self.group(&record, one_per),
+            copies: self.copies(record.id).cloned(),
+            record,
+        }
+    }
+
     /// The pictures that are there more than once.
     pub fn pictures(&self) -> &Pictures {
         &self.pictures
     }
 
-    /// Whether a segment of this name is held: the next snapshot doesn't look at the input's vectors then.
+    /// Whether the rows of this object are known: the next snapshot doesn't look at the input's records then.
     pub fn has_segment(&self, name: &str) -> bool {
         self.segment(name).is_some()
+    }
+
+    /// Whether they are searched too: it doesn't look at the input's vectors either.
+    pub fn searches(&self, name: &str) -> bool {
+        self.segment(name).is_some_and(|live| live.segment.matrix().is_some())
     }
 
     /// Whether a graph of this name is loaded, so that the next snapshot needs no bytes for it.
@@ -259,24 +275,34 @@ impl Snapshot {
         })
     }
 
-    /// Who may be returned to this query.
+    /// Whether this can be asked here.
     ///
     /// # Errors
     /// `WrongDimension`; `UnknownClass` when a filter names a class that the archive doesn't have.
-    pub fn scope(&self, query: &Query, ask: &Ask) -> Result<Scope> {
+    pub fn check(&self, query: &Query, ask: &Ask) -> Result<()> {
         if query.embedding.dimension() != self.dimension {
             return Err(wrong_dimension(query.embedding.dimension(), self.dimension));
         }
         let unknown = |class: &&ClassLabel| !self.known_classes.contains(class) && !self.classes.contains_key(class);
-        if let Some(class) = ask.classes.iter().flatten().find(unknown) {
-            return Err(Error::new(ErrorKind::UnknownClass, format!("unknown class `{class}`")));
+        match ask.classes.iter().flatten().find(unknown) {
+            Some(class) => Err(Error::new(ErrorKind::UnknownClass, format!("unknown class `{class}`"))),
+            None => Ok(()),
         }
-        let mut scope = Scope {
-            legs: Vec::new(),
-            allowed: Vec::with_capacity(self.segments.len()),
-        };
+    }
+
+    /// Who of those that are searched here may be returned to this query.
+    ///
+    /// # Errors
+    /// As [`Snapshot::check`].
+    pub fn scope(&self, query: &Query, ask: &Ask) -> Result<Scope> {
+        self.check(query, ask)?;
+        let (mut legs, mut all_allowed) = (Vec::new(), Vec::with_capacity(self.segments.len()));
         let joined = self.joined(query, ask);
         for (at, live) in self.segments.iter().enumerate() {
+            if live.segment.matrix().is_none() {
+                all_allowed.push(Bitmap::full(0));
+                continue;
+            }
             let (allowed, selected) = live.allowed(query, ask, &joined);
             for (list, rows) in live.segment.lists().iter().enumerate() {
                 let wanted = match (&ask.classes, &rows.class) {
@@ -287,8 +313,9 @@ impl Snapshot {
                 if wanted && live.live_rows[list] > 0 {
                     let graph_rows = live.graphs[list].as_ref().map_or(0, |graph| graph.rows());
                     let class = rows.class.clone();
-                    scope.legs.push(Leg {
+                    legs.push(Leg {
                         class,
+                        shard: live.segment.shard(),
                         graph_rows,
                         selected: selected[list],
                         segment: at,
@@ -296,9 +323,12 @@ impl Snapshot {
                     });
                 }
             }
-            scope.allowed.push(allowed);
+            all_allowed.push(allowed);
         }
-        Ok(scope)
+        Ok(Scope {
+            legs,
+            allowed: all_allowed.into(),
+        })
     }
 
     /// Who stands together, because of copies, with an image that is left out for its patient or study: one film under two names is one patient's.
@@ -404,7 +434,7 @@ impl Snapshot {
 }
 
 impl LiveSegment {
-    fn new(segment: Arc<Segment>, tombstones: &[u32]) -> Result<Self> {
+    fn new(segment: Segment, tombstones: &[u32]) -> Result<Self> {
         let mut live = Bitmap::full(segment.rows());
         let mut live_rows: Vec<usize> = segment.lists().iter().map(|list| list.rows.len()).collect();
         for &row in tombstones {
@@ -559,6 +589,9 @@ impl Passage<'_> {
 
     fn offer_all(&self, leg: &Leg, rows: &[u32]) -> Found {
         let segment = &self.snapshot.segments[leg.segment].segment;
+        let Some(matrix) = segment.matrix() else {
+            return Found::none(self.k);
+        };
         let allowed = &self.scope.allowed[leg.segment];
         let rows = rows.iter().copied().filter(|&row| allowed.contains(row));
         let slots = rows.map(|row| segment.slot_of(row));
@@ -568,7 +601,7 @@ impl Passage<'_> {
             segment,
             found: Found::none(self.k),
         };
-        let evaluations = exact::scan(self.query.as_slice(), segment.matrix(), slots, &mut finder);
+        let evaluations = exact::scan(self.query.as_slice(), matrix, slots, &mut finder);
         Found {
             evaluations,
             ..finder.found
@@ -594,13 +627,7 @@ impl Sieve for Finder<'_> {
             return;
         }
         let record = self.segment.record(self.segment.row_at(slot)).clone();
-        let hit = Hit {
-            similarity,
-            votes: self.snapshot.votes(&record),
-            group: self.snapshot.group(&record, self.one_per),
-            copies: self.snapshot.copies(record.id).cloned(),
-            record,
-        };
+        let hit = self.snapshot.hit(record, similarity, self.one_per);
         self.found.best.offer(hit.clone());
         self.found.top.offer(hit);
     }

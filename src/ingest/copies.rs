@@ -13,7 +13,7 @@ use crate::imaging::{
     COSINE_CANDIDATE, Decoder, Fingerprint, NEAR_DUPLICATE, OUTLINE_CANDIDATE, Outline, to_eight_bit,
 };
 use crate::index;
-use crate::search::{Engine, local};
+use crate::search::Engine;
 use crate::telemetry::run_blocking;
 
 /// Images that one that comes is compared with: the nearest by their vectors.
@@ -159,30 +159,26 @@ pub(super) async fn copy_of(
 
 async fn look(engine: &Engine, own: ImageId, png: &[u8], raw: &[f32], until: Instant) -> Result<Option<ImageId>> {
     let parts = engine.parts();
-    let version = parts.served.current();
+    let version = engine.answering(until).await?;
     // What one program drew is alike in what tells films apart.
     let synthetic = version.state.manifest.archive.synthetic;
     if synthetic || version.state.find(own).is_some() || version.snapshot.images() == 0 {
         return Ok(None);
     }
     let query = Query::of(version.compared(raw)?);
-    let searched = std::sync::Arc::clone(&version);
-    let turn = engine.search_turn(until).await?;
-    let nearest = run_blocking(move || {
-        let _turn = turn;
-        let ask = Ask {
-            k: LOOKED_AT,
-            one_per: OnePer::Image,
-            exclude: Exclude {
-                patient: false,
-                study: false,
-                pixels: false,
-            },
-            ..Ask::default()
-        };
-        local::search(&searched.snapshot, &query, &ask)
-    })
-    .await?;
+    let ask = Ask {
+        k: LOOKED_AT,
+        one_per: OnePer::Image,
+        exclude: Exclude {
+            patient: false,
+            study: false,
+            pixels: false,
+        },
+        // A copy in a shard that does not answer is not found; the image is taken all the same.
+        allow_partial: true,
+        ..Ask::default()
+    };
+    let (nearest, _) = engine.rank(&version, query, &ask, until).await?;
     let spots: Vec<(usize, u32)> = (nearest.hits.iter())
         .filter_map(|hit| version.state.find(hit.id()))
         .collect();

@@ -46,6 +46,8 @@ pub fn recall(cases: &Cases, method: VoteMethod) -> Result<Available<IndexReport
     let segment = SegmentInput {
         name: SEGMENT.to_owned(),
         dimension: cases.dimension(),
+        shard: None,
+        searched: true,
         records: indexed
             .iter()
             .map(|&item| Arc::clone(&cases.items[item].record))

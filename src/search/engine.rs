@@ -9,12 +9,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::answer::{Answer, AskedQuery, EmbeddedImage, Overview, Saturation, Timings, Upload};
 use super::calibrate::{Asked, Origin, calibrate};
 use super::prepare::{InModel, PreparedImage, Preparer};
+use super::sampled::Sampler;
 use super::served::{Served, Version};
-use super::{local, merge, vote, warn};
+use super::{vote, warn};
 use crate::archive::{Archive, Identity};
+use crate::cluster::Cluster;
 use crate::domain::{
-    Appearance, Ask, Calibration, Coverage, Embedding, ImageId, Key, PatientKeys, Query, Record, Region, SpaceId,
-    Wanted,
+    Appearance, Ask, Calibration, Embedding, ImageId, Key, PatientKeys, Query, Record, Region, SpaceId, Wanted,
 };
 use crate::embed::{Embedded, Embedder};
 use crate::error::{Error, ErrorKind, Result};
@@ -28,16 +29,12 @@ pub const QUERY_IDS_MAX: usize = 16;
 const PREVIEW_PX_MAX: u32 = 1024;
 /// Longest part of a client's word that is repeated in a message.
 const ECHO_CHARACTERS_MAX: usize = 40;
-/// Images that are searched where the request is: at most half a millisecond of work.
-const INLINE_IMAGES_MAX: usize = 1000;
 /// Explanations at a time: one fills the model's batches, and searches need their places in its queue.
 const EXPLANATIONS_AT_ONCE: usize = 1;
 /// Explanations that are made or wait; one more is refused. Each keeps its upload's share of the memory for uploads.
 const EXPLANATIONS_MAX: usize = 4;
 /// Longest wait for memory to show a picture.
 const RENDER_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Longest wait for a version that is not served yet: a ready server has every version within two seconds.
-const VERSION_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The parts an engine is made of.
 pub struct Parts {
@@ -53,6 +50,10 @@ pub struct Parts {
     pub queue_max: usize,
     /// Searches at a time.
     pub search_threads: usize,
+    /// The other replicas; none: this one holds everything.
+    pub cluster: Option<Cluster>,
+    /// Looks at a share of the answers.
+    pub sampler: Arc<Sampler>,
 }
 
 /// Answers queries over one archive. Cheap to clone.
@@ -62,11 +63,16 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     parts: Parts,
     search_permits: Arc<Semaphore>,
+    inner_permits: Arc<Semaphore>,
     explanation_permits: Arc<Semaphore>,
     explanation_places: Arc<Semaphore>,
 }
 
-async fn turn(permits: &Arc<Semaphore>, deadline: Instant, too_late: &'static str) -> Result<OwnedSemaphorePermit> {
+pub(super) async fn turn(
+    permits: &Arc<Semaphore>,
+    deadline: Instant,
+    too_late: &'static str,
+) -> Result<OwnedSemaphorePermit> {
     tokio::time::timeout_at(deadline.into(), Arc::clone(permits).acquire_owned())
         .await
         .map_err(|_| Error::new(ErrorKind::Deadline, too_late))?
@@ -99,10 +105,12 @@ impl Engine {
                 ),
             ));
         }
-        let search_permits = Arc::new(Semaphore::new(parts.search_threads.max(1)));
+        let threads = || Arc::new(Semaphore::new(parts.search_threads.max(1)));
+        let (search_permits, inner_permits) = (threads(), threads());
         Ok(Self(Arc::new(Inner {
             parts,
             search_permits,
+            inner_permits,
             explanation_permits: Arc::new(Semaphore::new(EXPLANATIONS_AT_ONCE)),
             explanation_places: Arc::new(Semaphore::new(EXPLANATIONS_MAX)),
         })))
@@ -282,11 +290,7 @@ impl Engine {
 
     /// The version that answers, which has every source that is asked for: an answer without images would not say why.
     async fn version_for(&self, ask: &Ask, deadline: Instant) -> Result<Arc<Version>> {
-        if let Some(min_version) = ask.min_version {
-            let deadline = deadline.min(Instant::now() + VERSION_WAIT_MAX);
-            self.0.parts.served.at_least(min_version, deadline.into()).await?;
-        }
-        let version = self.0.parts.served.current();
+        let version = self.pinned(ask.min_version, deadline).await?;
         let unknown = |source: &&String| !version.overview.sources.contains(source);
         if let Some(source) = ask.sources.iter().flatten().find(unknown) {
             let source: String = source.chars().take(ECHO_CHARACTERS_MAX).collect();
@@ -313,7 +317,7 @@ impl Engine {
         Ok([place, turn])
     }
 
-    /// Index, merge, vote, on a blocking thread unless the archive is tiny.
+    /// All shards, merge, vote.
     async fn search(
         &self,
         version: Arc<Version>,
@@ -322,59 +326,40 @@ impl Engine {
         about: AskedAbout,
         deadline: Instant,
     ) -> Result<Answer> {
-        let permit = self.search_turn(deadline).await?;
+        let started = Instant::now();
         let query = refined(&version, query, &ask)?;
-        let images = version.snapshot.images();
-        let work = move || {
-            let _permit = permit;
-            let started = Instant::now();
-            // One machine holds every shard, so that one leg is the whole plan; merge is what will join several.
-            let ranking = merge::merge(vec![local::search(&version.snapshot, &query, &ask)?], ask.k);
-            let verdict = vote::vote(&ranking, ask.vote, ask.k);
-            let asked = Asked {
-                ask: &ask,
-                origin: about.origin,
-                unit: about.unit.as_ref(),
-                appearance: about.appearance.as_ref(),
-                complete: true,
-                voting: version.snapshot.voting(),
-            };
-            let verdict = calibrate(verdict, &ranking, version.calibration(), &asked);
-            let warnings = warn::warnings(&ranking.hits, &ask, version.snapshot.sources());
-            let elapsed = ms(started.elapsed());
-            let shards = version.state.manifest.shards.len();
-            Ok(Answer {
-                query: AskedQuery::default(),
-                ranking,
-                verdict,
-                warnings,
-                coverage: Coverage {
-                    shards,
-                    answered: shards,
-                    missing: vec![],
-                },
-                version: version.state.manifest.version,
-                images: version.snapshot.images(),
-                space: version.state.manifest.space.id(),
-                metric: version
-                    .state
-                    .manifest
-                    .metric
-                    .as_ref()
-                    .map(|metric| metric.id().to_owned()),
-                timings: Timings {
-                    search_ms: elapsed,
-                    total_ms: elapsed,
-                    ..Timings::default()
-                },
-                ask,
-            })
+        let (ranking, coverage) = self.rank(&version, query.clone(), &ask, deadline).await?;
+        self.sample(&version, &query, &ask, &ranking, about.unit.as_ref());
+        let verdict = vote::vote(&ranking, ask.vote, ask.k);
+        let asked = Asked {
+            ask: &ask,
+            origin: about.origin,
+            unit: about.unit.as_ref(),
+            appearance: about.appearance.as_ref(),
+            complete: coverage.missing.is_empty(),
+            voting: version.snapshot.voting(),
         };
-        // To hand a few rows over to another thread takes longer than to look at them.
-        if images <= INLINE_IMAGES_MAX {
-            return work();
-        }
-        run_blocking(work).await
+        let verdict = calibrate(verdict, &ranking, version.calibration(), &asked);
+        let warnings = warn::warnings(&ranking.hits, &ask, version.snapshot.sources());
+        let manifest = &version.state.manifest;
+        let elapsed = ms(started.elapsed());
+        Ok(Answer {
+            query: AskedQuery::default(),
+            ranking,
+            verdict,
+            warnings,
+            coverage,
+            version: manifest.version,
+            images: version.snapshot.images(),
+            space: manifest.space.id(),
+            metric: manifest.metric.as_ref().map(|metric| metric.id().to_owned()),
+            timings: Timings {
+                search_ms: elapsed,
+                total_ms: elapsed,
+                ..Timings::default()
+            },
+            ask,
+        })
     }
 
     /// What the archive holds, in the version that is served.
@@ -452,6 +437,11 @@ impl Engine {
         self.0.parts.embedder.is_alive()
     }
 
+    /// Time since the archive last said which version is the newest.
+    pub fn manifest_age(&self) -> Duration {
+        self.0.parts.served.manifest_age()
+    }
+
     /// How full the model's queue is.
     pub fn saturation(&self) -> Saturation {
         Saturation {
@@ -462,6 +452,11 @@ impl Engine {
 
     pub(crate) fn parts(&self) -> &Parts {
         &self.0.parts
+    }
+
+    /// Turns at searching for other replicas.
+    pub(super) fn inner_permits(&self) -> &Arc<Semaphore> {
+        &self.0.inner_permits
     }
 }
 

@@ -108,6 +108,8 @@ mod tests {
             let segment = SegmentInput {
                 name: format!("rows/{at}"),
                 dimension: DIMENSION,
+                shard: None,
+                searched: true,
                 records: records.collect(),
                 vectors: rows.iter().flat_map(|row| row.vector.map(f32::from)).collect(),
             };
@@ -476,6 +478,8 @@ mod tests {
         let segment = SegmentInput {
             name: "rows/a".into(),
             dimension,
+            shard: None,
+            searched: true,
             records,
             vectors,
         };

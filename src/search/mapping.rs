@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::holding::Holding;
 use crate::archive::{GraphEntry, State};
 use crate::domain::Metric;
 use crate::index::{GraphInput, GraphParameters, SegmentInput, Snapshot, SnapshotInput};
 
-/// The input of a snapshot of `state`. Rows that `previous` has are only named, not copied; a graph without bytes is one that it has.
+/// The input of a snapshot of `state` that searches what is held. Rows that `previous` has are only named, not copied; a graph without bytes is one
+/// that it has.
 pub fn snapshot_input(
     state: &State,
+    holding: &Holding,
     metric: Option<Arc<Metric>>,
     graphs: Vec<(GraphEntry, Option<Bytes>)>,
     previous: Option<&Snapshot>,
@@ -20,15 +23,20 @@ pub fn snapshot_input(
     // By another metric its rows are other rows.
     let previous = previous.filter(|snapshot| snapshot.is_by(metric.as_ref()));
     let segments = state.rows.iter().enumerate().map(|(at, rows)| {
-        let held = previous.is_some_and(|snapshot| snapshot.has_segment(&rows.name));
+        let known = previous.is_some_and(|snapshot| snapshot.has_segment(&rows.name));
+        let shard = manifest.rows[at].shard();
+        let searched = shard.is_none_or(|shard| holding.has(shard));
+        let given = searched && !previous.is_some_and(|snapshot| snapshot.searches(&rows.name));
         let segment = SegmentInput {
             name: rows.name.clone(),
             dimension: manifest.space.dimension,
-            records: if held { vec![] } else { rows.records.clone() },
-            vectors: if held {
-                vec![]
-            } else {
+            shard,
+            searched,
+            records: if known { vec![] } else { rows.records.clone() },
+            vectors: if given {
                 (0..rows.rows()).flat_map(|row| rows.vector(row)).copied().collect()
+            } else {
+                vec![]
             },
         };
         (Arc::new(segment), state.tombstones(at).to_vec())

@@ -1,17 +1,22 @@
-//! From an image to an answer. `engine` is the tour, `explain` says afterwards why; `plan`, `merge`, `vote`, `warn`, `shares` and `occlusion` are pure.
+//! From an image to an answer. `engine` is the tour, `spread` asks all shards wherever they are held, `placing` holds what this replica should, `sampled` looks at how good answers are,
+//! `explain` says afterwards why; `plan`, `merge`, `vote`, `warn`, `shares` and `occlusion` are pure.
 
 mod answer;
 pub mod calibrate;
 mod engine;
 mod explain;
+mod holding;
 pub mod local;
 mod mapping;
 pub mod merge;
 pub mod occlusion;
+mod placing;
 pub mod plan;
 mod prepare;
+mod sampled;
 mod served;
 pub mod shares;
+mod spread;
 pub mod vote;
 mod warn;
 
@@ -19,6 +24,9 @@ pub use answer::{Answer, AskedQuery, EmbeddedImage, ImageFacts, Overview, Satura
 pub(crate) use engine::Whose;
 pub use engine::{Engine, Parts, QUERY_IDS_MAX};
 pub use explain::{Explanation, HeatMap, Method, NeighborMap};
+pub use holding::Holding;
+pub use placing::{first_assigned, keep_placed};
 pub use prepare::{Picture, Prepared, PreparedImage, Preparer, prepare};
+pub use sampled::Sampler;
 pub use served::{Served, Version};
 pub use warn::Warning;

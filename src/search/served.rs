@@ -1,7 +1,7 @@
 //! The archive version that is being served, and how the next one takes its place.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,8 +11,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::Overview;
 use super::calibrate::Known;
+use super::holding::Holding;
 use super::mapping::snapshot_input;
-use crate::archive::{Archive, GraphEntry, Manifest, State};
+use crate::archive::{Archive, GraphEntry, State};
 use crate::domain::{Calibration, ClassLabel, Embedding, ImageId, Key, Metric, Record, VoteMethod};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{IndexSettings, Snapshot};
@@ -20,6 +21,10 @@ use crate::telemetry::run_blocking;
 
 /// How often the archive is asked for versions that another process wrote.
 const POLL: Duration = Duration::from_millis(1000);
+/// How long a version is kept after the next one has taken its place: another replica may ask for it.
+const KEPT_FOR: Duration = Duration::from_secs(10);
+/// Most versions that are kept, whatever their age.
+const KEPT_MAX: usize = 64;
 
 /// One version, loaded: what the archive says and the index over it.
 pub struct Version {
@@ -29,6 +34,8 @@ pub struct Version {
     pub snapshot: Snapshot,
     /// What people are told about it.
     pub overview: Overview,
+    /// Its shards that are searched here.
+    pub held: BTreeSet<u32>,
     /// What its votes are worth, or why that is not known.
     calibration: Calibrated,
 }
@@ -97,25 +104,52 @@ pub struct Served {
     settings: IndexSettings,
     current: ArcSwap<Version>,
     version: watch::Sender<u64>,
+    /// What was current until lately, the oldest first, with when it ceased to be.
+    kept: Mutex<VecDeque<(Instant, Arc<Version>)>>,
+    /// What is held. Locked while a version is loaded, so that one load does not undo another's.
+    holding: tokio::sync::Mutex<Holding>,
+    /// When the archive last said which version is the newest.
+    asked: Mutex<Instant>,
 }
 
 impl Served {
-    /// Loads the newest version.
-    pub async fn open(archive: Archive, settings: IndexSettings) -> Result<Arc<Self>> {
+    /// Loads what is held of the newest version.
+    pub async fn open(archive: Archive, settings: IndexSettings, holding: Holding) -> Result<Arc<Self>> {
+        let asked = Mutex::new(Instant::now());
         let state = Arc::new(State::load(&archive).await?);
-        let version = Arc::new(index(&archive, state, None, &settings).await?);
+        let version = Arc::new(index(&archive, state, None, &holding, &settings).await?);
         let (sender, _) = watch::channel(version.state.manifest.version);
         Ok(Arc::new(Self {
             archive,
             settings,
             current: ArcSwap::new(version),
             version: sender,
+            kept: Mutex::default(),
+            holding: tokio::sync::Mutex::new(holding),
+            asked,
         }))
     }
 
     /// What answers at this moment.
     pub fn current(&self) -> Arc<Version> {
         self.current.load_full()
+    }
+
+    /// The current version and those before it that are kept, the newest first.
+    pub fn versions(&self) -> Vec<Arc<Version>> {
+        let kept = self.kept();
+        let earlier = kept.iter().rev().map(|(_, version)| Arc::clone(version));
+        std::iter::once(self.current()).chain(earlier).collect()
+    }
+
+    /// Time since the archive last said which version is the newest.
+    pub fn manifest_age(&self) -> Duration {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Changes when another version is served.
+    pub fn follow_versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
     }
 
     /// Waits until at least `min_version` is served.
@@ -152,20 +186,61 @@ impl Served {
 
     /// Loads what is new, if anything is.
     pub async fn refresh(&self) -> Result<()> {
+        let holding = self.holding.lock().await;
         let current = self.current();
-        let Some(manifest) = self.archive.after(current.state.manifest.version).await? else {
+        let asked = Instant::now();
+        let newer = self.archive.after(current.state.manifest.version).await?;
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+        self.forget_old();
+        let Some(manifest) = newer else {
             return Ok(());
         };
-        let next = self.load(&current, manifest).await?;
-        let version = next.state.manifest.version;
-        self.current.store(Arc::new(next));
-        self.version.send_replace(version);
+        let state = Arc::new(current.state.advance(&self.archive, manifest).await?);
+        let next = index(&self.archive, state, Some(current), &holding, &self.settings).await?;
+        self.replace(next);
         Ok(())
     }
 
-    async fn load(&self, current: &Arc<Version>, manifest: Arc<Manifest>) -> Result<Version> {
-        let state = Arc::new(current.state.advance(&self.archive, manifest).await?);
-        index(&self.archive, state, Some(Arc::clone(current)), &self.settings).await
+    /// Holds other shards from now on: what is new is loaded, then what is not held any more is let go.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Damaged`: what was held stays.
+    pub async fn hold(&self, wanted: Holding) -> Result<()> {
+        let mut holding = self.holding.lock().await;
+        if *holding == wanted {
+            return Ok(());
+        }
+        let current = self.current();
+        let state = Arc::clone(&current.state);
+        let next = index(&self.archive, state, Some(current), &wanted, &self.settings).await?;
+        *holding = wanted;
+        self.replace(next);
+        Ok(())
+    }
+
+    fn replace(&self, next: Version) {
+        let version = next.state.manifest.version;
+        let before = self.current.swap(Arc::new(next));
+        // The same version with other shards takes the place of itself.
+        if before.state.manifest.version != version {
+            self.kept().push_back((Instant::now(), before));
+        }
+        self.forget_old();
+        self.version.send_replace(version);
+    }
+
+    fn forget_old(&self) {
+        let mut kept = self.kept();
+        while kept
+            .front()
+            .is_some_and(|(ceased, _)| ceased.elapsed() > KEPT_FOR || kept.len() > KEPT_MAX)
+        {
+            kept.pop_front();
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, VecDeque<(Instant, Arc<Version>)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -178,15 +253,25 @@ impl Version {
     pub async fn as_embedded(archive: &Archive) -> Result<Self> {
         let state = Arc::new(State::load(archive).await?);
         let calibration = Err("nothing learned is in use");
-        build(state, None, calibration, vec![], None, IndexSettings::default()).await
+        build(
+            state,
+            None,
+            calibration,
+            vec![],
+            None,
+            Holding::All,
+            IndexSettings::default(),
+        )
+        .await
     }
 }
 
-/// Builds the searchable form, reusing every segment and graph that the previous version has already.
+/// Builds the searchable form of what is held, reusing every segment and graph that the previous version has already.
 async fn index(
     archive: &Archive,
     state: Arc<State>,
     previous: Option<Arc<Version>>,
+    holding: &Holding,
     settings: &IndexSettings,
 ) -> Result<Version> {
     let metric = match &state.manifest.metric {
@@ -198,14 +283,15 @@ async fn index(
     };
     let calibration = calibration(archive, &state, previous.as_deref()).await?;
     let mut graphs = Vec::new();
-    for entry in &state.manifest.graphs {
+    for entry in state.manifest.graphs.iter().filter(|entry| holding.has(entry.shard)) {
         let tried = previous.as_ref().is_some_and(|version| {
             version.snapshot.has_graph(&entry.object) || version.snapshot.lost_graphs().contains(&entry.object)
         });
         let bytes = if tried { None } else { read_graph(archive, entry).await };
         graphs.push((entry.clone(), bytes));
     }
-    build(state, metric, calibration, graphs, previous, settings.clone()).await
+    let (holding, settings) = (holding.clone(), settings.clone());
+    build(state, metric, calibration, graphs, previous, holding, settings).await
 }
 
 /// A calibration adds to an answer: a damaged one costs that, not the answer. One that can't be read now is waited for, like a metric: nothing would
@@ -237,14 +323,16 @@ async fn build(
     calibration: Calibrated,
     graphs: Vec<(GraphEntry, Option<Bytes>)>,
     previous: Option<Arc<Version>>,
+    holding: Holding,
     settings: IndexSettings,
 ) -> Result<Version> {
     run_blocking(move || {
         let previous = previous.as_ref().map(|version| &version.snapshot);
-        let input = snapshot_input(&state, metric, graphs, previous);
+        let input = snapshot_input(&state, &holding, metric, graphs, previous);
         let snapshot = Snapshot::build(&input, previous, &settings)?;
         let overview = overview(&state, &snapshot, &calibration);
         Ok(Version {
+            held: holding.of(&state.manifest),
             state,
             snapshot,
             overview,

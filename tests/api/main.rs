@@ -2,6 +2,7 @@
 
 mod archive;
 mod cards;
+mod cluster;
 mod copies;
 mod explanations;
 mod feedback;

@@ -13,7 +13,7 @@ use crate::embed::{Backend, ModelCard};
 use crate::error::{Error, Result};
 use crate::imaging::{Decoder, InputSpec, preprocess, to_eight_bit};
 use crate::index::IndexSettings;
-use crate::search::{self, Served, Version};
+use crate::search::{self, Holding, Served, Version};
 
 /// The stages of a query called directly: no queue, no HTTP, no second thread but the model's own.
 pub struct Alone<'a> {
@@ -29,7 +29,9 @@ impl<'a> Alone<'a> {
     pub fn new(images: &'a [Vec<u8>], settings: &Settings, model: &Path) -> Result<Self> {
         let version = cli::block_on(async {
             let archive = Archive::open(&settings.archive, settings.secret.clone()).await?;
-            Ok(Served::open(archive, IndexSettings::default()).await?.current())
+            Ok(Served::open(archive, IndexSettings::default(), Holding::All)
+                .await?
+                .current())
         })?;
         Ok(Self {
             images,

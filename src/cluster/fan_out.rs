@@ -1,0 +1,292 @@
+//! One query to those who hold what is missing here: whom to ask, when to ask a second one, what to do when one fails.
+//!
+//! The replica that is expected to answer soonest is asked (peak-EWMA, as in Finagle). One that takes longer than 95 of 100 answers of the fastest gets
+//! company: a second replica is asked the same (Dean and Barroso, The Tail at Scale, 2013), for at most one call in twenty. What fails is asked of
+//! another once, and never after the deadline. Nobody who is asked asks others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use reqwest::StatusCode;
+
+use super::Cluster;
+use super::members::bounded;
+use super::peer::Peer;
+use super::wire::{ANSWER_BYTES_MAX, SEARCH_PATH, ShardAnswer, ShardQuery, ShardRanking, Status};
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::{HedgeOutcome, ShardOutcome};
+
+/// Longest time for one call: one that is cut off must not take the time of a second one.
+const CALL_MAX: Duration = Duration::from_secs(2);
+/// No hedge before this, however fast the fastest is.
+const HEDGE_AFTER_MIN: Duration = Duration::from_millis(5);
+/// A hedge after this where nothing is known of anyone.
+const HEDGE_AFTER_UNKNOWN: Duration = Duration::from_millis(50);
+/// A call earns so much of a hedge, in thousandths: one in twenty.
+const HEDGE_EARNED: i64 = 50;
+/// What a hedge costs.
+const HEDGE_COSTS: i64 = 1000;
+/// Hedges that can be saved up: a burst of slow answers when a replica begins to be slow.
+const HEDGE_SAVED_MAX: i64 = 20_000;
+
+/// What the other replicas said.
+#[derive(Debug, Default)]
+pub struct FannedOut {
+    /// A ranking of each shard that was answered.
+    pub rankings: Vec<ShardRanking>,
+    /// The others.
+    pub missing: BTreeSet<u32>,
+}
+
+/// A call and the shards that it is for.
+struct Asked {
+    peer: Arc<Peer>,
+    shards: BTreeSet<u32>,
+    hedge: bool,
+}
+
+/// Why a call brought nothing.
+enum Failure {
+    /// It can't answer this question; another may.
+    Declined,
+    /// It did not answer.
+    Failed,
+    /// Time is up.
+    Late,
+}
+
+impl Cluster {
+    /// Asks the other replicas for `shards` of the version that `question` names, until `deadline`.
+    pub async fn fan_out(&self, question: &ShardQuery, shards: &BTreeSet<u32>, deadline: Instant) -> FannedOut {
+        let mut fan = Fan {
+            cluster: self,
+            question,
+            open: shards.clone(),
+            tried: BTreeMap::new(),
+            rankings: Vec::new(),
+        };
+        let mut calls = FuturesUnordered::new();
+        let first = fan.choose(&fan.open.clone());
+        let hedge_after = hedge_after(self);
+        for asked in fan.begin(first, false) {
+            self.earn_hedge();
+            calls.push(self.call(question, asked, deadline));
+        }
+        let hedge_at = tokio::time::sleep(hedge_after);
+        tokio::pin!(hedge_at);
+        let (mut may_hedge, mut retried) = (true, BTreeSet::new());
+        while !fan.open.is_empty() && !calls.is_empty() {
+            tokio::select! {
+                Some((asked, answer)) = calls.next() => match answer {
+                    Ok(answer) => fan.take(&asked, answer),
+                    Err(Failure::Late) => self.metrics().shard_request(ShardOutcome::Late),
+                    Err(failure) => {
+                        if matches!(failure, Failure::Failed) {
+                            self.metrics().shard_request(ShardOutcome::Failed);
+                        }
+                        // Once each.
+                        let again: BTreeSet<u32> = (asked.shards.intersection(&fan.open).copied())
+                            .filter(|&shard| retried.insert(shard))
+                            .collect();
+                        for asked in fan.begin(fan.choose(&again), false) {
+                            self.metrics().retry();
+                            calls.push(self.call(question, asked, deadline));
+                        }
+                    }
+                },
+                () = &mut hedge_at, if may_hedge => {
+                    may_hedge = false;
+                    let late = fan.open.clone();
+                    for (peer, shards) in fan.choose(&late) {
+                        if !self.spend_hedge() {
+                            break;
+                        }
+                        let asked = fan.begin(vec![(peer, shards)], true);
+                        calls.extend(asked.into_iter().map(|asked| self.call(question, asked, deadline)));
+                    }
+                }
+            }
+        }
+        FannedOut {
+            rankings: fan.rankings,
+            missing: fan.open,
+        }
+    }
+
+    async fn call(
+        &self,
+        question: &ShardQuery,
+        asked: Asked,
+        deadline: Instant,
+    ) -> (Asked, Result<ShardAnswer, Failure>) {
+        let began = Instant::now();
+        let left = deadline.saturating_duration_since(began);
+        if left.is_zero() {
+            return (asked, Err(Failure::Late));
+        }
+        let call = asked.peer.call(began);
+        let time = left.min(CALL_MAX);
+        let question = question.about(asked.shards.clone(), time);
+        let answer = tokio::time::timeout(time, self.post(&asked.peer.address, &question)).await;
+        let now = Instant::now();
+        let outcome = match answer {
+            Ok(Ok(Some(answer))) => {
+                call.answered(now);
+                self.metrics().remote_search(now - began);
+                self.metrics().shard_request(ShardOutcome::Answered);
+                Ok(answer)
+            }
+            Ok(Ok(None)) => {
+                call.declined();
+                Err(Failure::Declined)
+            }
+            failed => {
+                if let Ok(Err(error)) = failed {
+                    tracing::debug!(error = %error, cause = ?std::error::Error::source(&error), "a replica failed to answer");
+                }
+                if call.failed(now) {
+                    self.metrics().ejection();
+                    tracing::warn!("a replica failed repeatedly and is left alone for a while");
+                }
+                Err(if now >= deadline {
+                    Failure::Late
+                } else {
+                    Failure::Failed
+                })
+            }
+        };
+        (asked, outcome)
+    }
+
+    /// The answer; none when it says that it can't answer this question.
+    async fn post(&self, address: &str, question: &ShardQuery) -> Result<Option<ShardAnswer>> {
+        let failed = |error: reqwest::Error| {
+            Error::with_source(ErrorKind::Unavailable, "a replica does not answer", error.without_url())
+        };
+        let body = serde_json::to_vec(question)
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "a question that can't be written", error))?;
+        let request = self.client().post(format!("{address}{SEARCH_PATH}")).body(body);
+        let answer = request.send().await.map_err(failed)?;
+        // Another version or other shards than it said a moment ago.
+        if answer.status() == StatusCode::PRECONDITION_FAILED {
+            return Ok(None);
+        }
+        let answer = answer.error_for_status().map_err(failed)?;
+        let answer = serde_json::from_slice(&bounded(answer, ANSWER_BYTES_MAX).await?);
+        answer
+            .map(Some)
+            .map_err(|error| Error::with_source(ErrorKind::Unavailable, "an answer that can't be read", error))
+    }
+
+    fn earn_hedge(&self) {
+        let earn = |saved: i64| Some((saved + HEDGE_EARNED).min(HEDGE_SAVED_MAX));
+        // What the closure gives is always something.
+        let _ = self.hedges().fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn);
+    }
+
+    fn spend_hedge(&self) -> bool {
+        let spend = |saved: i64| (saved >= HEDGE_COSTS).then(|| saved - HEDGE_COSTS);
+        self.hedges()
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
+            .is_ok()
+    }
+}
+
+/// After how long those who were asked get company.
+fn hedge_after(cluster: &Cluster) -> Duration {
+    let fastest = cluster.peers().iter().filter_map(|(peer, _)| peer.p95()).min();
+    fastest.map_or(HEDGE_AFTER_UNKNOWN, |p95| p95.max(HEDGE_AFTER_MIN))
+}
+
+/// One query on its way.
+struct Fan<'a> {
+    cluster: &'a Cluster,
+    question: &'a ShardQuery,
+    /// Not answered yet.
+    open: BTreeSet<u32>,
+    /// Who was asked for each.
+    tried: BTreeMap<u32, BTreeSet<String>>,
+    rankings: Vec<ShardRanking>,
+}
+
+impl Fan<'_> {
+    /// For each of these shards the best replica that was not asked for it yet, together where it is the same one.
+    fn choose(&self, shards: &BTreeSet<u32>) -> Vec<(Arc<Peer>, BTreeSet<u32>)> {
+        let now = Instant::now();
+        let holders: Vec<(Arc<Peer>, Arc<Status>, Rank)> = (self.cluster.peers().into_iter())
+            .map(|(peer, status)| {
+                let rank = Rank {
+                    ejected: peer.is_ejected(now),
+                    draining: status.draining,
+                    cost: peer.cost(now),
+                };
+                (peer, status, rank)
+            })
+            .collect();
+        let mut chosen: BTreeMap<String, (Arc<Peer>, BTreeSet<u32>)> = BTreeMap::new();
+        for &shard in shards {
+            let holds = |(peer, status, _): &&(Arc<Peer>, Arc<Status>, Rank)| {
+                let mut held = status
+                    .held
+                    .iter()
+                    .filter(|held| held.is(self.question.version, &self.question.commit));
+                let tried = self
+                    .tried
+                    .get(&shard)
+                    .is_some_and(|tried| tried.contains(&peer.address));
+                !tried && held.any(|held| held.shards.contains(&shard))
+            };
+            let best = holders.iter().filter(holds).min_by(|(.., a), (.., b)| a.order(b));
+            if let Some((peer, ..)) = best {
+                let of = chosen.entry(peer.address.clone());
+                of.or_insert_with(|| (Arc::clone(peer), BTreeSet::new()))
+                    .1
+                    .insert(shard);
+            }
+        }
+        chosen.into_values().collect()
+    }
+
+    fn begin(&mut self, chosen: Vec<(Arc<Peer>, BTreeSet<u32>)>, hedge: bool) -> Vec<Asked> {
+        for (peer, shards) in &chosen {
+            for &shard in shards {
+                self.tried.entry(shard).or_default().insert(peer.address.clone());
+            }
+        }
+        let asked = |(peer, shards)| Asked { peer, shards, hedge };
+        chosen.into_iter().map(asked).collect()
+    }
+
+    /// Of each shard the first answer counts.
+    fn take(&mut self, asked: &Asked, answer: ShardAnswer) {
+        let before = self.open.len();
+        for ranking in answer.rankings {
+            if asked.shards.contains(&ranking.shard) && self.open.remove(&ranking.shard) {
+                self.rankings.push(ranking);
+            }
+        }
+        if asked.hedge {
+            let won = self.open.len() < before;
+            let outcome = if won { HedgeOutcome::Won } else { HedgeOutcome::Lost };
+            self.cluster.metrics().hedge(outcome);
+        }
+    }
+}
+
+/// Who is asked first.
+struct Rank {
+    ejected: bool,
+    draining: bool,
+    cost: f64,
+}
+
+impl Rank {
+    fn order(&self, other: &Self) -> std::cmp::Ordering {
+        let flags = |rank: &Self| (rank.ejected, rank.draining);
+        flags(self).cmp(&flags(other)).then(self.cost.total_cmp(&other.cost))
+    }
+}

@@ -1,0 +1,343 @@
+//! What is known of one other replica: how it said that it is, and how quickly it answers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::wire::{Status, WIRE, WIRE_OLDEST};
+
+/// A replica that has said nothing for so long is not asked. A status is asked for twice a second.
+pub const ROUTED_FOR: Duration = Duration::from_secs(2);
+/// One that has said nothing for so long is gone: its shards go to others. Longer than a restart.
+pub const PLACED_FOR: Duration = Duration::from_secs(10);
+/// How fast a slow answer is forgotten: after this time a third of it counts.
+const LATENCY_DECAYS: Duration = Duration::from_secs(10);
+/// Latest answers that a percentile is made of.
+const SAMPLES: usize = 64;
+/// Before there are so many, nobody knows what is usual.
+const SAMPLES_MIN: usize = 8;
+/// Failures one after the other that eject.
+const FAILURES_MAX: u32 = 3;
+/// The first ejection lasts so long, each further one twice as long.
+const EJECTED_FOR: Duration = Duration::from_secs(2);
+/// The longest ejection.
+const EJECTED_FOR_MAX: Duration = Duration::from_secs(30);
+
+/// Another replica.
+#[derive(Debug)]
+pub struct Peer {
+    /// Where its inner endpoints are, `http://HOST:PORT`.
+    pub address: String,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    status: Option<Arc<Status>>,
+    heard: Option<Instant>,
+    /// Peak-sensitive moving average of answer times, in seconds, and when it was true.
+    average: Option<(f64, Instant)>,
+    /// The latest answer times, a ring.
+    samples: Vec<Duration>,
+    next_sample: usize,
+    in_flight: BTreeMap<u64, Instant>,
+    next_call: u64,
+    failures: u32,
+    ejections: u32,
+    ejected_until: Option<Instant>,
+}
+
+impl Peer {
+    /// One of which nothing is known yet.
+    pub fn new(address: String) -> Self {
+        Self {
+            address,
+            known: Mutex::default(),
+        }
+    }
+
+    /// It said how it is.
+    pub fn heard(&self, status: Status, now: Instant) {
+        let mut known = self.known();
+        known.status = Some(Arc::new(status));
+        known.heard = Some(now);
+    }
+
+    /// What it said last, if that was not too long ago.
+    pub fn status(&self, within: Duration, now: Instant) -> Option<Arc<Status>> {
+        let known = self.known();
+        known
+            .heard
+            .filter(|&heard| now.saturating_duration_since(heard) <= within)?;
+        known.status.clone()
+    }
+
+    /// What it said last, if it can be asked: it said so lately, and both speak a wire that the other understands.
+    pub fn routed(&self, now: Instant) -> Option<Arc<Status>> {
+        let status = self.status(ROUTED_FOR, now)?;
+        (status.wire >= WIRE_OLDEST && status.wire_oldest <= WIRE).then_some(status)
+    }
+
+    /// It fails or is far slower than the others: asked only where nobody else can be.
+    pub fn is_ejected(&self, now: Instant) -> bool {
+        self.known().ejected_until.is_some_and(|until| now < until)
+    }
+
+    /// What it is expected to cost to ask it now: answer time, times the calls that wait already. A call that has waited longer than usual counts by that.
+    pub fn cost(&self, now: Instant) -> f64 {
+        let known = self.known();
+        let oldest = known
+            .in_flight
+            .values()
+            .next()
+            .map_or(0.0, |&began| now.saturating_duration_since(began).as_secs_f64());
+        known.average(now).max(oldest) * (known.in_flight.len() + 1) as f64
+    }
+
+    /// The time within which 95 of 100 of its answers come, once there are a few.
+    pub fn p95(&self) -> Option<Duration> {
+        let known = self.known();
+        let mut samples = known.samples.clone();
+        if samples.len() < SAMPLES_MIN {
+            return None;
+        }
+        samples.sort_unstable();
+        samples.get((samples.len() * 95).div_ceil(100) - 1).copied()
+    }
+
+    /// A call begins; it ends with [`Call::answered`] or [`Call::failed`], or is given up by dropping it.
+    pub fn call(self: &Arc<Self>, now: Instant) -> Call {
+        let mut known = self.known();
+        let number = known.next_call;
+        known.next_call += 1;
+        known.in_flight.insert(number, now);
+        Call {
+            peer: Arc::clone(self),
+            number,
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn average(&self, now: Instant) -> f64 {
+        self.average
+            .map_or(0.0, |(average, at)| average * decay(now.saturating_duration_since(at)))
+    }
+
+    fn took(&mut self, took: Duration, now: Instant) {
+        let seconds = took.as_secs_f64();
+        let before = self
+            .average
+            .map(|(average, at)| (average, decay(now.saturating_duration_since(at))));
+        let average = match before {
+            // A peak counts at once, and is forgotten slowly: better to leave a slow one alone too long than to find out again and again.
+            Some((average, kept)) if average > seconds => average * kept + seconds * (1.0 - kept),
+            _ => seconds,
+        };
+        self.average = Some((average, now));
+        if self.samples.len() < SAMPLES {
+            self.samples.push(took);
+        } else {
+            let at = self.next_sample % SAMPLES;
+            self.samples[at] = took;
+        }
+        self.next_sample = self.next_sample.wrapping_add(1);
+    }
+}
+
+fn decay(since: Duration) -> f64 {
+    (-since.as_secs_f64() / LATENCY_DECAYS.as_secs_f64()).exp()
+}
+
+/// A call that is going on.
+#[derive(Debug)]
+pub struct Call {
+    peer: Arc<Peer>,
+    number: u64,
+}
+
+impl Call {
+    /// Whom is called.
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// The answer is here.
+    pub fn answered(self, now: Instant) {
+        let mut known = self.peer.known();
+        if let Some(began) = known.in_flight.remove(&self.number) {
+            known.took(now.saturating_duration_since(began), now);
+        }
+        known.failures = 0;
+        known.ejections = 0;
+    }
+
+    /// It said that it can't answer this question, as one whose version is behind: no fault of its own.
+    pub fn declined(self) {
+        self.peer.known().in_flight.remove(&self.number);
+    }
+
+    /// It failed. True: once too often.
+    pub fn failed(self, now: Instant) -> bool {
+        let mut known = self.peer.known();
+        known.in_flight.remove(&self.number);
+        known.failures += 1;
+        if known.failures < FAILURES_MAX {
+            return false;
+        }
+        known.failures = 0;
+        let longer = EJECTED_FOR.saturating_mul(1 << known.ejections.min(8));
+        known.ejections += 1;
+        known.ejected_until = Some(now + longer.min(EJECTED_FOR_MAX));
+        true
+    }
+}
+
+impl Call {
+    fn give_up(&mut self, now: Instant) {
+        let mut known = self.peer.known();
+        if let Some(began) = known.in_flight.remove(&self.number) {
+            let waited = now.saturating_duration_since(began);
+            if waited.as_secs_f64() > known.average(now) {
+                known.took(waited, now);
+            }
+        }
+    }
+}
+
+impl Drop for Call {
+    /// Given up, since another was quicker or time is up: it takes at least so long.
+    fn drop(&mut self) {
+        self.give_up(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Duration = Duration::from_millis(5);
+    const SLOW: Duration = Duration::from_millis(500);
+
+    /// A peer and a clock that only we turn.
+    struct Watched {
+        peer: Arc<Peer>,
+        now: Instant,
+    }
+
+    impl Watched {
+        fn new() -> Self {
+            Self {
+                peer: Arc::new(Peer::new(String::new())),
+                now: Instant::now(),
+            }
+        }
+
+        fn answers_in(&mut self, took: Duration) {
+            let call = self.peer.call(self.now);
+            self.now += took;
+            call.answered(self.now);
+        }
+
+        fn cost(&self) -> f64 {
+            self.peer.cost(self.now)
+        }
+
+        /// Whether it was once too often.
+        fn fails(&self) -> bool {
+            self.peer.call(self.now).failed(self.now)
+        }
+    }
+
+    #[test]
+    fn a_slow_answer_counts_at_once_and_is_forgotten_slowly() {
+        let mut watched = Watched::new();
+        (0..20).for_each(|_| watched.answers_in(QUICK));
+        assert!((0.004..0.006).contains(&watched.cost()), "{}", watched.cost());
+        watched.answers_in(SLOW);
+        assert!(watched.cost() > 0.4);
+        (0..20).for_each(|_| watched.answers_in(QUICK));
+        assert!(watched.cost() > 0.3, "twenty quick ones don't make up for it");
+        watched.now += 6 * LATENCY_DECAYS;
+        assert!(watched.cost() < 0.005, "after a minute it is tried again");
+    }
+
+    #[test]
+    fn who_waits_already_and_how_long_counts() {
+        let mut watched = Watched::new();
+        watched.answers_in(QUICK);
+        let alone = watched.cost();
+        let mut first = watched.peer.call(watched.now);
+        assert!(watched.cost() > 1.9 * alone);
+        watched.now += SLOW;
+        assert!(
+            watched.cost() >= 1.0,
+            "no answer for half a second, and one more would wait"
+        );
+        first.give_up(watched.now);
+        assert!(watched.cost() >= 0.4, "what was given up took at least so long");
+    }
+
+    #[test]
+    fn three_failures_eject_for_a_while() {
+        let mut watched = Watched::new();
+        assert_eq!(
+            [watched.fails(), watched.fails(), watched.fails()],
+            [false, false, true]
+        );
+        assert!(watched.peer.is_ejected(watched.now));
+        watched.now += EJECTED_FOR;
+        assert!(!watched.peer.is_ejected(watched.now));
+        assert_eq!(
+            [watched.fails(), watched.fails(), watched.fails()],
+            [false, false, true]
+        );
+        watched.now += EJECTED_FOR;
+        assert!(watched.peer.is_ejected(watched.now), "the second time longer");
+        watched.now += EJECTED_FOR;
+        watched.answers_in(QUICK);
+        assert_eq!([watched.fails(), watched.fails()], [false, false]);
+        watched.answers_in(QUICK);
+        assert!(!watched.fails(), "an answer in between counts");
+    }
+
+    #[test]
+    fn the_percentile_is_of_the_latest_answers() {
+        let mut watched = Watched::new();
+        for _ in 0..SAMPLES_MIN {
+            assert_eq!(watched.peer.p95(), None);
+            watched.answers_in(SLOW);
+        }
+        assert_eq!(watched.peer.p95(), Some(SLOW));
+        (0..SAMPLES).for_each(|_| watched.answers_in(QUICK));
+        assert_eq!(watched.peer.p95(), Some(QUICK));
+    }
+
+    #[test]
+    fn silence_ends_routing_first_and_placement_later() {
+        let Watched { peer, now } = Watched::new();
+        assert!(peer.routed(now).is_none());
+        let status = Status {
+            wire: WIRE,
+            wire_oldest: WIRE_OLDEST,
+            instance: "i".into(),
+            replica: "r".into(),
+            archive: "a".into(),
+            draining: false,
+            bytes_max: None,
+            held: vec![],
+        };
+        peer.heard(status.clone(), now);
+        assert!(peer.routed(now).is_some());
+        let later = now + ROUTED_FOR + QUICK;
+        assert!(peer.routed(later).is_none() && peer.status(PLACED_FOR, later).is_some());
+        assert!(peer.status(PLACED_FOR, now + PLACED_FOR + QUICK).is_none());
+        let wire_oldest = WIRE + 1;
+        peer.heard(Status { wire_oldest, ..status }, now);
+        assert!(peer.routed(now).is_none(), "it would not understand");
+    }
+}

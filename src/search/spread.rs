@@ -1,0 +1,273 @@
+//! One query over all shards: those that are held here, beside those that other replicas hold.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::engine::{Engine, turn};
+use super::plan::plan;
+use super::served::Version;
+use super::{local, merge};
+use crate::cluster::wire::{Found, ShardAnswer, ShardQuery, ShardRanking, Status};
+use crate::cluster::{Cluster, Held, pin};
+use crate::domain::{Ask, Coverage, Hit, OnePer, Query, Ranking};
+use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::{run_blocking, run_here};
+
+/// Images that are searched where the request is: at most half a millisecond of work.
+const INLINE_IMAGES_MAX: usize = 1000;
+/// Time for the other replicas, of what is left for the request: the vote and the answer need some too.
+const REMOTE_PART: f64 = 0.9;
+/// Longest wait for a version that is not served yet by replicas that hold all of it together: each has every version within two seconds.
+const VERSION_WAIT_MAX: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// The version that answers: in a cluster the newest of which all shards are held by somebody, at least `min_version`.
+    ///
+    /// # Errors
+    /// `VersionAhead` when there is none in time.
+    pub(super) async fn pinned(&self, min_version: Option<u64>, deadline: Instant) -> Result<Arc<Version>> {
+        let served = &self.parts().served;
+        let Some(cluster) = &self.parts().cluster else {
+            if let Some(min_version) = min_version {
+                let deadline = deadline.min(Instant::now() + VERSION_WAIT_MAX);
+                served.at_least(min_version, deadline.into()).await?;
+            }
+            return Ok(served.current());
+        };
+        let until = deadline.min(Instant::now() + VERSION_WAIT_MAX);
+        let (mut rounds, mut versions) = (cluster.rounds(), served.follow_versions());
+        loop {
+            let mut known = served.versions();
+            known.retain(|version| min_version.is_none_or(|least| version.number() >= least));
+            match whole(cluster, &known) {
+                Some((at, missing)) if missing.is_empty() || min_version.is_none() => return Ok(known.swap_remove(at)),
+                // Whoever wants a version that is not there yet waits for it.
+                _ => {}
+            }
+            let news = async {
+                tokio::select! {
+                    _ = rounds.changed() => {}
+                    _ = versions.changed() => {}
+                }
+            };
+            if tokio::time::timeout_at(until.into(), news).await.is_err() {
+                // Known here, and a part of it nowhere: the answer says which.
+                return known.into_iter().next().ok_or_else(|| {
+                    let newest = served.current().number();
+                    let message = format!(
+                        "version {} is not served here yet, the newest is {newest}",
+                        min_version.unwrap_or_default()
+                    );
+                    Error::new(ErrorKind::VersionAhead, message)
+                });
+            }
+        }
+    }
+
+    /// The version that would answer now.
+    ///
+    /// # Errors
+    /// As a search.
+    pub(crate) async fn answering(&self, deadline: Instant) -> Result<Arc<Version>> {
+        self.pinned(None, deadline).await
+    }
+
+    /// The best of all shards, and which of these answered.
+    ///
+    /// # Errors
+    /// `ShardsMissing` when one did not and the ask does not allow that; `Deadline`; those of [`local::search`].
+    pub(crate) async fn rank(
+        &self,
+        version: &Arc<Version>,
+        query: Query,
+        ask: &Ask,
+        deadline: Instant,
+    ) -> Result<(Ranking, Coverage)> {
+        let shards: BTreeSet<u32> = version.state.manifest.shards.iter().map(|shard| shard.id).collect();
+        let elsewhere: BTreeSet<u32> = shards.difference(&version.held).copied().collect();
+        let Some(cluster) = self.parts().cluster.as_ref().filter(|_| !elsewhere.is_empty()) else {
+            let ranking = self.rank_here(version, query, ask, deadline).await?;
+            let ranking = merge::merge(vec![ranking], ask.k);
+            return Ok((ranking, coverage(&shards, &elsewhere)));
+        };
+        // What can't be asked is refused before others are.
+        version.snapshot.check(&query, ask)?;
+        let manifest = &version.state.manifest;
+        let question = ShardQuery::new(cluster.archive(), manifest.version, &manifest.commit, &query, ask);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let remote = cluster.fan_out(&question, &elsewhere, Instant::now() + left.mul_f64(REMOTE_PART));
+        let (here, there) = tokio::join!(self.rank_here(version, query, ask, deadline), remote);
+        let mut rankings = vec![here?];
+        rankings.extend(
+            there
+                .rankings
+                .into_iter()
+                .map(|ranking| version.ranking(ranking, ask.one_per)),
+        );
+        if !there.missing.is_empty() {
+            cluster.metrics().coverage_missing();
+            if !ask.allow_partial {
+                return Err(shards_missing(&there.missing, shards.len()));
+            }
+        }
+        Ok((merge::merge(rankings, ask.k), coverage(&shards, &there.missing)))
+    }
+
+    async fn rank_here(&self, version: &Arc<Version>, query: Query, ask: &Ask, deadline: Instant) -> Result<Ranking> {
+        let permit = self.search_turn(deadline).await?;
+        let metrics = self.parts().cluster.clone();
+        let work = {
+            let (version, ask) = (Arc::clone(version), ask.clone());
+            move || {
+                let _permit = permit;
+                let began = Instant::now();
+                let ranking = local::search(&version.snapshot, &query, &ask);
+                if let Some(cluster) = metrics {
+                    cluster.metrics().local_search(began.elapsed());
+                }
+                ranking
+            }
+        };
+        // To hand a few rows over to another thread takes longer than to look at them.
+        if version.snapshot.images() <= INLINE_IMAGES_MAX {
+            return run_here(work);
+        }
+        run_blocking(work).await
+    }
+
+    /// Answers another replica: what its shards have, one ranking each. Asks nobody.
+    ///
+    /// # Errors
+    /// `VersionAhead` when the version or one of the shards is not held here; `InvalidRequest`; `Deadline`.
+    pub async fn search_shards(&self, question: ShardQuery) -> Result<ShardAnswer> {
+        let (query, ask) = question.read()?;
+        let other = |what| Error::new(ErrorKind::VersionAhead, what);
+        let cluster = self.parts().cluster.as_ref();
+        let cluster = cluster.ok_or_else(|| Error::internal("no cluster"))?;
+        if question.archive != cluster.archive() {
+            return Err(Error::new(ErrorKind::InvalidRequest, "another archive is served here"));
+        }
+        let is_asked = |version: &Arc<Version>| {
+            let manifest = &version.state.manifest;
+            manifest.version == question.version && manifest.commit == question.commit
+        };
+        let versions = self.parts().served.versions();
+        let version = versions.into_iter().find(is_asked);
+        let version = version.ok_or_else(|| other("this version is not held here"))?;
+        if !question.shards.is_subset(&version.held) {
+            return Err(other("one of these shards is not held here"));
+        }
+        let deadline = Instant::now() + Duration::from_millis(question.deadline_ms);
+        // Permits of its own: replicas that wait for each other must not fill each other's places.
+        let permit: OwnedSemaphorePermit = turn(
+            self.inner_permits(),
+            deadline,
+            "no thread came free in time for another replica",
+        )
+        .await?;
+        run_blocking(move || {
+            let _permit = permit;
+            let snapshot = &version.snapshot;
+            let scope = snapshot.scope(&query, &ask)?;
+            let mut rankings = Vec::with_capacity(question.shards.len());
+            for &shard in &question.shards {
+                let scope = scope.of_shard(shard);
+                let steps = plan(scope.legs(), ask.k, ask.exact, snapshot.settings());
+                let ranking = snapshot.search(&query, ask.k, ask.one_per, &scope, &steps)?;
+                rankings.push(ShardRanking::new(shard, &ranking));
+            }
+            Ok(ShardAnswer { rankings })
+        })
+        .await
+    }
+
+    /// How this replica is, for the others; none outside of a cluster.
+    pub fn status(&self) -> Option<Status> {
+        let cluster = self.parts().cluster.as_ref()?;
+        let versions = self.parts().served.versions();
+        Some(cluster.status(versions.iter().map(|version| version.as_held()).collect()))
+    }
+
+    /// Shards of the current version that nobody is known to hold.
+    pub fn shards_missing(&self) -> BTreeSet<u32> {
+        let current = self.parts().served.current();
+        let cluster = self.parts().cluster.as_ref();
+        let found = cluster.and_then(|cluster| whole(cluster, &[current]));
+        found.map(|(_, missing)| missing).unwrap_or_default()
+    }
+}
+
+/// The first of these versions that is held whole, or the best there is, with what it lacks.
+fn whole(cluster: &Cluster, versions: &[Arc<Version>]) -> Option<(usize, BTreeSet<u32>)> {
+    let own: Vec<Held> = versions.iter().map(|version| version.as_held()).collect();
+    let peers = cluster.peers();
+    let all = |at: usize| {
+        versions[at]
+            .state
+            .manifest
+            .shards
+            .iter()
+            .map(|shard| shard.id)
+            .collect()
+    };
+    pin(&own, all, || {
+        Box::new(peers.iter().flat_map(|(_, status)| &status.held))
+    })
+}
+
+fn coverage(shards: &BTreeSet<u32>, missing: &BTreeSet<u32>) -> Coverage {
+    Coverage {
+        shards: shards.len(),
+        answered: shards.len() - missing.len(),
+        missing: missing.iter().copied().collect(),
+    }
+}
+
+fn shards_missing(missing: &BTreeSet<u32>, shards: usize) -> Error {
+    let names: Vec<String> = missing.iter().map(u32::to_string).collect();
+    let message = format!(
+        "no replica answered for {} of {shards} shards: {}; `allow_partial=true` gives an answer without them",
+        missing.len(),
+        names.join(", ")
+    );
+    Error::new(ErrorKind::ShardsMissing, message)
+}
+
+impl Version {
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.state.manifest.version
+    }
+
+    /// What of it is held here, as other replicas are told.
+    fn as_held(&self) -> Held {
+        Held {
+            version: self.number(),
+            commit: self.state.manifest.commit.clone(),
+            shards: self.held.clone(),
+        }
+    }
+
+    /// The ranking of another replica, with the records, which are known here too. Both answer in the same version, so that none is missing.
+    fn ranking(&self, answer: ShardRanking, one_per: OnePer) -> Ranking {
+        let hits = |found: Vec<Found>| -> Vec<Hit> {
+            let hit = |found: Found| {
+                let record = Arc::clone(self.state.record(found.id)?);
+                Some(self.snapshot.hit(record, found.similarity(), one_per))
+            };
+            found.into_iter().filter_map(hit).collect()
+        };
+        Ranking {
+            hits: hits(answer.hits),
+            nearest_per_class: hits(answer.nearest_per_class),
+            path: (answer.path.into_iter())
+                .map(|(class, path)| (class, path.into()))
+                .collect(),
+            eligible: answer.eligible,
+            distance_evaluations: answer.distance_evaluations,
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! Three replicas over one archive, none of which holds all of it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::ServerHandle;
+use medsearch::app::{App, Replica, Settings};
+use medsearch::archive::{Archive, IdentityMode, NewArchive, NewImage, NewModel, Retention, RowsProvenance};
+use medsearch::cluster::{ClusterSettings, Discovery};
+use medsearch::domain::{ClassLabel, ImageId, Record};
+use medsearch::embed::load_backend;
+use medsearch::index::IndexSettings;
+use medsearch::ingest::build::graph_builder;
+use reqwest::{Client, Response};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::archive::secret;
+use crate::harness::problem;
+
+const ROWS: u32 = 1200;
+const SHARDS: u32 = 8;
+const CLASSES: [&str; 4] = ["COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"];
+/// So few that every class of a shard has a graph.
+const EXACT_ROWS_MAX: usize = 10;
+const INNER_KEY: &str = "a-key-of-replicas-in-tests";
+/// What a cluster needs to see that one of it is gone.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Numbers that look random and are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 24) as f32
+    }
+}
+
+/// Vectors in clouds by class, every seventh equal to an earlier one; patients with several images; pixels that two patients have, which lie in two shards.
+fn images(archive: &Archive, dimension: usize) -> Vec<NewImage> {
+    let identity = archive.identity();
+    let mut dice = Dice(1);
+    let mut vectors: Vec<Vec<f32>> = Vec::new();
+    let mut images: Vec<NewImage> = Vec::new();
+    for number in 0..ROWS {
+        let class = (number % 4) as usize;
+        let vector = match number % 7 {
+            0 if number > 0 => vectors[dice.below(u64::from(number)) as usize].clone(),
+            _ => (0..dimension)
+                .map(|at| dice.unit() + if at % 4 == class { 0.4 } else { 0.0 })
+                .collect(),
+        };
+        let digest = |number: u32| {
+            let mut digest = [0; 32];
+            digest[..4].copy_from_slice(&number.to_le_bytes());
+            digest
+        };
+        let patient = identity.patient_key(None, &format!("patient {}", number / 2));
+        let id = identity.image_id(patient, &digest(number));
+        // Every eleventh shows what the one eleven before it does.
+        let pixels = if number % 11 == 0 && number > 0 {
+            number - 11
+        } else {
+            number
+        };
+        let record = Record {
+            class: Some(ClassLabel::parse(CLASSES[class]).unwrap()),
+            patient,
+            pixel_key: Some(identity.pixel_key(&digest(pixels))),
+            source: Some(format!("site {}", number % 3)),
+            ..Record::bare(id, identity.file_key(&digest(number)), "2026-01-01T00:00:00Z")
+        };
+        vectors.push(vector.clone());
+        images.push(NewImage {
+            record,
+            vector,
+            thumbnail: None,
+            pixels: None,
+            provenance: RowsProvenance {
+                precision: "f32".into(),
+                device: "cpu".into(),
+                engine: "test".into(),
+            },
+        });
+    }
+    images
+}
+
+/// An archive of eight shards, and ids of its images.
+async fn make() -> (TempDir, Vec<ImageId>) {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = load_backend(None, "cpu").unwrap();
+    let card = backend.card();
+    let new = NewArchive {
+        name: "cluster".into(),
+        demo: false,
+        synthetic: false,
+        licence: None,
+        identity: IdentityMode::Anonymous,
+        retention: Retention::Thumbnail,
+        scope: Default::default(),
+        shown: Default::default(),
+        space: card.space(),
+        precisions: vec!["f32".into()],
+        shards: SHARDS,
+        model: Some(NewModel {
+            card: serde_json::to_value(card).unwrap(),
+            torchscript: None,
+        }),
+    };
+    let url = folder.path().join("archive").display().to_string();
+    let archive = Archive::create(&url, new, secret()).await.unwrap();
+    let images = images(&archive, card.space().dimension);
+    let ids = images.iter().map(|image| image.record.id).collect();
+    let settings = IndexSettings::default().with_exact_rows_max(Some(EXACT_ROWS_MAX));
+    archive.append(images, Some(graph_builder(settings))).await.unwrap();
+    (folder, ids)
+}
+
+/// Memory of all shards, as replicas count it.
+async fn index_bytes(folder: &TempDir) -> u64 {
+    let url = folder.path().join("archive").display().to_string();
+    let archive = Archive::open(&url, secret()).await.unwrap();
+    let manifest = archive.latest().await.unwrap();
+    let rows: u64 = manifest.rows.iter().map(|entry| entry.rows).sum();
+    let graphs: u64 = manifest.graphs.iter().map(|entry| entry.bytes).sum();
+    rows * manifest.space.dimension as u64 * 4 + graphs
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A replica, or a server that is alone.
+struct Node {
+    port: u16,
+    client: Client,
+    handle: ServerHandle,
+}
+
+impl Node {
+    async fn start(folder: &TempDir, cluster: Option<Replica>) -> Self {
+        let url = folder.path().join("archive").display().to_string();
+        let settings = Settings {
+            program: PathBuf::from(env!("CARGO_BIN_EXE_medsearch")),
+            exact_rows_max: Some(EXACT_ROWS_MAX),
+            cluster,
+            ..Settings::local(url, secret())
+        };
+        let app = App::build(settings).await.unwrap();
+        let (port, handle) = (app.address().port(), app.handle());
+        actix_web::rt::spawn(app.run_until_stopped());
+        let client = Client::builder()
+            .timeout(Duration::from_secs(30))
+            .no_proxy()
+            .build()
+            .unwrap();
+        Self { port, client, handle }
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Response {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        self.client.post(url).json(body).send().await.unwrap()
+    }
+
+    async fn search(&self, body: &Value) -> Value {
+        let response = self.post("/v1/search/by-id", body).await;
+        let status = response.status();
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// Sum of a series over its labels.
+    async fn counted(&self, series: &str) -> f64 {
+        let url = format!("http://127.0.0.1:{}/metrics", self.port);
+        let text = self.client.get(url).send().await.unwrap().text().await.unwrap();
+        let values = text.lines().filter(|line| line.starts_with(series));
+        values
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+}
+
+/// Three replicas, each with memory for six of eight shards at most.
+struct Cluster {
+    folder: TempDir,
+    ids: Vec<ImageId>,
+    peers: String,
+    bytes_max: u64,
+    inner: Vec<u16>,
+    nodes: Vec<Node>,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (folder, ids) = make().await;
+        let bytes_max = index_bytes(&folder).await * 65 / 80;
+        let inner: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let addresses: Vec<String> = inner.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+        let mut cluster = Self {
+            folder,
+            ids,
+            peers: addresses.join(","),
+            bytes_max,
+            inner,
+            nodes: vec![],
+        };
+        let nodes = (0..3).map(|at| cluster.node(at));
+        cluster.nodes = futures_util::future::join_all(nodes).await;
+        cluster.whole().await;
+        cluster
+    }
+
+    async fn node(&self, at: usize) -> Node {
+        let settings = ClusterSettings {
+            discovery: self.peers.parse::<Discovery>().unwrap(),
+            replica: format!("replica-{at}"),
+            key: INNER_KEY.into(),
+            replication_factor: 2,
+            bytes_max: Some(self.bytes_max),
+        };
+        let inner_listen = ([127, 0, 0, 1], self.inner[at]).into();
+        Node::start(&self.folder, Some(Replica { inner_listen, settings })).await
+    }
+
+    /// Waits until every replica knows of a holder of every shard.
+    async fn whole(&self) {
+        for node in &self.nodes {
+            eventually("all shards are held", async || {
+                let answer = node.post("/v1/search/by-id", &json!({"ids": [self.ids[0]]})).await;
+                answer.status() == 200
+            })
+            .await;
+        }
+    }
+}
+
+async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        actix_web::rt::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The options of query `number`: filters, exclusions, all ways to show copies.
+fn ask(number: u64, ids: &[ImageId], exact: bool) -> Value {
+    let mut dice = Dice(number);
+    let mut body = json!({
+        "ids": [dice.one(ids)],
+        "k": 1 + dice.below(30),
+        "exact": exact,
+        "vote": dice.one(&["majority", "distance", "prior"]),
+        "near_identical": dice.one(&["collapse", "keep"]),
+    });
+    if dice.below(3) == 0 {
+        body["classes"] = json!([dice.one(&CLASSES), dice.one(&CLASSES)]);
+    }
+    if dice.below(3) == 0 {
+        body["sources"] = json!([format!("site {}", dice.below(3))]);
+    }
+    if dice.below(4) == 0 {
+        body["exclude"] = json!([dice.one(&["patient", "study", "pixels"])]);
+    }
+    if dice.below(5) == 0 {
+        body["liked"] = json!([dice.one(ids)]);
+    }
+    body
+}
+
+/// All that an answer says but how long it took.
+fn said(mut answer: Value) -> String {
+    answer.as_object_mut().unwrap().remove("timings_ms");
+    answer.to_string()
+}
+
+#[actix_web::test]
+async fn replicas_together_answer_as_one_machine_does_and_say_what_they_lack() {
+    let mut cluster = Cluster::start().await;
+    let alone = Node::start(&cluster.folder, None).await;
+
+    // An image and a patient less, and a label more: fresh rows and dead ones in every shard's way.
+    let writer = &cluster.nodes[1];
+    let mut version = 0;
+    for at in [3, 500, 801] {
+        let url = format!("http://127.0.0.1:{}/v1/images/{}", writer.port, cluster.ids[at]);
+        let deleted: Value = writer.client.delete(url).send().await.unwrap().json().await.unwrap();
+        version = deleted["version"].as_u64().unwrap();
+    }
+    let url = format!("http://127.0.0.1:{}/v1/images/{}", writer.port, cluster.ids[42]);
+    let relabelled = writer
+        .client
+        .patch(url)
+        .json(&json!({"class": "Normal"}))
+        .send()
+        .await
+        .unwrap();
+    version = relabelled.json::<Value>().await.unwrap()["version"]
+        .as_u64()
+        .unwrap()
+        .max(version);
+    let gone: BTreeSet<ImageId> = [3, 500, 801].map(|at| cluster.ids[at]).into();
+    let known: Vec<ImageId> = cluster.ids.iter().copied().filter(|id| !gone.contains(id)).collect();
+
+    for number in 0..150 {
+        let mut body = ask(number, &known, number % 3 != 0);
+        body["min_version"] = json!(version);
+        let wanted = alone.search(&body).await;
+        let found = cluster.nodes[number as usize % 3].search(&body).await;
+        // Also where graphs are walked: they are the same objects wherever they are loaded.
+        assert_eq!(said(found), said(wanted), "query {number}: {body}");
+    }
+    for node in &cluster.nodes {
+        assert!(
+            node.counted("medsearch_shard_requests_total{outcome=\"answered\"")
+                .await
+                > 20.0
+        );
+        assert!(node.counted("medsearch_shards{state=\"held\"").await <= 6.0);
+        assert!(node.counted("medsearch_shards{state=\"assigned\"").await >= 4.0);
+    }
+
+    // One gone: every shard still has a holder.
+    let last = cluster.nodes.pop().unwrap();
+    last.handle.stop(false).await;
+    for number in 0..30 {
+        let body = ask(number, &known, true);
+        let found = cluster.nodes[number as usize % 2].search(&body).await;
+        assert_eq!(said(found), said(alone.search(&body).await), "query {number}");
+    }
+
+    // Two gone, and no room for all: named, or left out when that is allowed.
+    let second = cluster.nodes.pop().unwrap();
+    second.handle.stop(false).await;
+    let body = json!({"ids": [known[7]], "exact": true});
+    let node = &cluster.nodes[0];
+    eventually("it is seen that a shard is missing", async || {
+        node.post("/v1/search/by-id", &body).await.status() == 503
+    })
+    .await;
+    let (_, slug, refused) = problem(node.post("/v1/search/by-id", &body).await).await;
+    assert_eq!(slug, "shards-missing");
+    let mut partial = body.clone();
+    partial["allow_partial"] = json!(true);
+    let answer = node.search(&partial).await;
+    let missing: Vec<String> = (answer["coverage"]["missing"].as_array().unwrap().iter())
+        .map(Value::to_string)
+        .collect();
+    assert!(!missing.is_empty());
+    assert!(
+        refused.detail.contains(&format!("shards: {};", missing.join(", "))),
+        "{}",
+        refused.detail
+    );
+    assert_eq!(answer["coverage"]["answered"], json!(8 - missing.len()));
+    assert_eq!(answer["suggestion"]["calibration"]["valid"], json!(false));
+    let url = format!("http://127.0.0.1:{}/readyz", node.port);
+    assert_eq!(
+        node.client.get(url).send().await.unwrap().status(),
+        200,
+        "readiness does not depend on others"
+    );
+
+    // One comes back: whole again.
+    cluster.nodes.push(cluster.node(1).await);
+    let found = async |node: &Node| {
+        let answer = node.post("/v1/search/by-id", &body).await;
+        answer.status() == 200
+    };
+    for node in &cluster.nodes {
+        eventually("the cluster is whole again", async || found(node).await).await;
+        assert_eq!(said(node.search(&body).await), said(alone.search(&body).await));
+    }
+}
+
+#[actix_web::test]
+async fn the_inner_port_answers_replicas_of_the_cluster_alone() {
+    let cluster = Cluster::start().await;
+    let client = Client::builder().no_proxy().build().unwrap();
+    let base = format!("http://127.0.0.1:{}", cluster.inner[0]);
+    let status = |key: Option<&'static str>| {
+        let request = client.get(format!("{base}/inner/v1/status"));
+        let request = match key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        };
+        async move { request.send().await.unwrap() }
+    };
+    assert_eq!(status(None).await.status(), 401);
+    assert_eq!(status(Some("a-key-of-somebody-else")).await.status(), 401);
+    let known: Value = status(Some(INNER_KEY)).await.json().await.unwrap();
+    assert_eq!((&known["wire"], &known["replica"]), (&json!(1), &json!("replica-0")));
+
+    let post = |body: Value, key: &'static str| {
+        let request = client
+            .post(format!("{base}/inner/v1/search"))
+            .bearer_auth(key)
+            .json(&body);
+        async move { request.send().await.unwrap().status().as_u16() }
+    };
+    let held = &known["held"][0];
+    let unit: Vec<u8> = (0..1024)
+        .flat_map(|at| (if at == 0 { 1f32 } else { 0.0 }).to_le_bytes())
+        .collect();
+    let question = json!({
+        "wire": 1, "archive": known["archive"], "version": held["version"], "commit": held["commit"],
+        "shards": [held["shards"][0]], "deadline_ms": 5000,
+        "embedding": base64::Engine::encode(&base64::engine::general_purpose::STANDARD, unit),
+        "patients": [], "studies": [], "same_pixels": [], "k": 5, "classes": null, "sources": null,
+        "exclude_sources": [], "exclude": ["patient"], "one_per": "picture", "exact": true,
+    });
+    let changed = |field: &str, value: Value| {
+        let mut body = question.clone();
+        body[field] = value;
+        body
+    };
+    assert_eq!(post(question.clone(), INNER_KEY).await, 200);
+    assert_eq!(post(question.clone(), "a-key-of-somebody-else").await, 401);
+    assert_eq!(post(changed("version", json!(99)), INNER_KEY).await, 412);
+    assert_eq!(post(changed("shards", json!([99])), INNER_KEY).await, 412);
+    assert_eq!(post(changed("archive", json!("another")), INNER_KEY).await, 400);
+    assert_eq!(post(changed("wire", json!(99)), INNER_KEY).await, 400);
+    assert_eq!(post(changed("embedding", json!("AACAPw==")), INNER_KEY).await, 400);
+    assert_eq!(post(json!({}), INNER_KEY).await, 400);
+    // Nothing of it on the public port.
+    let public = format!("http://127.0.0.1:{}/inner/v1/status", cluster.nodes[0].port);
+    assert_eq!(
+        client.get(public).bearer_auth(INNER_KEY).send().await.unwrap().status(),
+        404
+    );
+}

@@ -316,13 +316,17 @@ async fn link(
     let spots: Vec<(usize, u32)> = state.live().collect();
     let known = copies::compared(archive, &state, &spots, decoder).await;
     let mut all = LookedAt::default();
-    for (&(object, row), compared) in spots.iter().zip(known) {
-        all.push(state.at((object, row)).id, state.rows[object].vector(row), compared)?;
+    let dimension = state.manifest.space.dimension;
+    let mut known = known.into_iter();
+    for spots in spots.chunks(CHUNK) {
+        let vectors = state.vectors(spots)?;
+        for ((&spot, raw), compared) in spots.iter().zip(vectors.chunks_exact(dimension)).zip(known.by_ref()) {
+            all.push(state.at(spot).id, raw, compared)?;
+        }
     }
     let from = all.ids.len();
     // A known image that came again is absorbed, and stays what it was.
     let known: BTreeMap<ImageId, usize> = all.ids.iter().copied().zip(0..).collect();
-    let dimension = state.manifest.space.dimension;
     for (at, (id, compared)) in new.ids.into_iter().zip(new.compared).enumerate() {
         if !known.contains_key(&id) {
             all.push(id, &new.vectors[at * dimension..(at + 1) * dimension], compared)?;
@@ -471,10 +475,11 @@ fn graph(
     parameters: &index::GraphParameters,
 ) -> Result<NewGraph> {
     let dimension = rows.header.dimension;
-    let units = keys
-        .iter()
-        .map(|&row| compared_row(rows.vector(row), dimension, metric))
-        .collect::<Result<Vec<_>>>()?;
+    let mut units = Vec::with_capacity(keys.len());
+    rows.each_vector(keys.iter().copied(), |raw| {
+        units.push(compared_row(raw, dimension, metric)?);
+        Ok(())
+    })?;
     let vectors: Vec<&[f32]> = units.iter().map(Vec::as_slice).collect();
     Ok(NewGraph {
         class: Some(class.clone()),

@@ -7,15 +7,19 @@ use bytes::Bytes;
 
 use crate::archive::{GraphEntry, State};
 use crate::domain::Metric;
+use crate::error::Result;
 use crate::index::{GraphInput, GraphParameters, SegmentInput, Snapshot, SnapshotInput};
 
-/// The input of a snapshot of `state`. Rows that `previous` has are only named, not copied; a graph without bytes is one that it has.
+/// The input of a snapshot of `state`. Rows that `previous` has are only named, not read; a graph without bytes is one that it has.
+///
+/// # Errors
+/// `Unavailable`, `Damaged` when vectors can't be read.
 pub fn snapshot_input(
     state: &State,
     metric: Option<Arc<Metric>>,
     graphs: Vec<(GraphEntry, Option<Bytes>)>,
     previous: Option<&Snapshot>,
-) -> SnapshotInput {
+) -> Result<SnapshotInput> {
     let manifest = &state.manifest;
     // By another metric its rows are other rows.
     let previous = previous.filter(|snapshot| snapshot.is_by(metric.as_ref()));
@@ -28,23 +32,23 @@ pub fn snapshot_input(
             vectors: if held {
                 vec![]
             } else {
-                (0..rows.rows()).flat_map(|row| rows.vector(row)).copied().collect()
+                rows.vectors(0..rows.rows())?.into_owned()
             },
         };
-        (Arc::new(segment), state.tombstones(at).to_vec())
+        Ok((Arc::new(segment), state.tombstones(at).to_vec()))
     });
     let named: HashSet<&str> = state.rows.iter().map(|rows| rows.name.as_str()).collect();
     let graphs = graphs
         .into_iter()
         .filter(|(entry, _)| named.contains(entry.rows_object.as_str()));
-    SnapshotInput {
+    Ok(SnapshotInput {
         version: manifest.version,
         dimension: manifest.space.dimension,
         metric,
         classes: manifest.classes.clone(),
-        segments: segments.collect(),
+        segments: segments.collect::<Result<_>>()?,
         graphs: graphs.filter_map(|(entry, bytes)| graph_input(entry, bytes)).collect(),
-    }
+    })
 }
 
 /// Rows without a class have no graph: they are few, and scanned.

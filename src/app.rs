@@ -8,7 +8,9 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use tokio::sync::watch;
 
-use crate::archive::{Archive, CompactSettings, GraphBuilder, Manifest, Secret, Writer, WriterSettings, maintain};
+use crate::archive::{
+    Archive, CacheSettings, CompactSettings, GraphBuilder, Manifest, Secret, Writer, WriterSettings, maintain,
+};
 use crate::embed::{Backend, BatchSettings, Embedder, ModelCard, Network, load_backend, load_network};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, ApiKey, HttpSettings};
@@ -30,6 +32,8 @@ pub struct Settings {
     pub archive: String,
     /// The archive's secret.
     pub secret: Secret,
+    /// Where what is read from a bucket is kept.
+    pub cache: Option<CacheSettings>,
     /// Folder of the model; absent: the one the archive holds.
     pub model: Option<PathBuf>,
     /// `auto`, `cpu` or `cuda:N`.
@@ -68,6 +72,7 @@ impl Settings {
         Self {
             archive: archive.into(),
             secret,
+            cache: None,
             model: None,
             device: "auto".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -103,7 +108,7 @@ impl App {
     pub async fn build(settings: Settings) -> Result<Self> {
         check_access(&settings)?;
         let metrics = Arc::new(Metrics::new()?);
-        let archive = Archive::open(&settings.archive, settings.secret.clone()).await?;
+        let archive = Archive::open_cached(&settings.archive, settings.secret.clone(), settings.cache.as_ref()).await?;
         let (engine, served) = open_engine(&archive, &settings, &metrics).await?;
         let (written, commits) = watch::channel(0);
         let ingest = if settings.read_only {

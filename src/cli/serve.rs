@@ -69,6 +69,7 @@ impl Serve {
         let settings = Settings {
             archive: self.archive.archive.clone(),
             secret: self.archive.secret()?,
+            cache: self.archive.cache.settings(),
             model: self.model,
             device: self.device,
             listen: self.listen,

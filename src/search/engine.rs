@@ -11,7 +11,7 @@ use super::calibrate::{Asked, Origin, calibrate};
 use super::prepare::{InModel, PreparedImage, Preparer};
 use super::served::{Served, Version};
 use super::{local, merge, vote, warn};
-use crate::archive::{Archive, Identity};
+use crate::archive::{Archive, Identity, StorageFigures};
 use crate::domain::{
     Appearance, Ask, Calibration, Coverage, Embedding, ImageId, Key, PatientKeys, Query, Record, Region, SpaceId,
     Wanted,
@@ -412,6 +412,11 @@ impl Engine {
     /// Where and how the model runs.
     pub fn device(&self) -> String {
         self.0.parts.embedder.provenance().device.clone()
+    }
+
+    /// What was asked of the archive's storage, and what was found damaged.
+    pub fn storage(&self) -> StorageFigures {
+        self.0.parts.archive.storage_figures()
     }
 
     /// The name of a key that is shown outside.

@@ -400,6 +400,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::testing::record;
+    use super::super::vectors::MEMORY_BYTES_MAX;
     use super::*;
 
     fn rows(count: usize, dimension: usize, seed: f32) -> Rows {
@@ -469,6 +470,35 @@ mod tests {
             [3]
         );
         assert_eq!(*object.vector(3).unwrap(), [6.0, 7.0]);
+    }
+
+    #[test]
+    fn large_vectors_are_read_in_blocks() {
+        let dimension = 1024;
+        let load = |count: usize| {
+            let bytes = encoded(rows(count, dimension, 0.5));
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            let (bytes, local) = (bytes.into(), Some(Local::of(file)));
+            decode("rows/x", Loaded { bytes, local }, MEMORY_BYTES_MAX).unwrap()
+        };
+        assert!(!load(256).is_in_file(), "1 MiB");
+        let object = load(600);
+        assert!(object.is_in_file());
+        let whole = rows(600, dimension, 0.5).vectors;
+        for range in [0..600, 0..256, 1..258, 100..590, 599..600, 7..7] {
+            let components = range.start as usize * dimension..range.end as usize * dimension;
+            assert!(*object.vectors(range).unwrap() == whole[components]);
+        }
+        let mut each = Vec::new();
+        let asked = (0..600).chain([3, 3, 599, 0, 1]);
+        let take = |vector: &[f32]| {
+            each.push(vector[0]);
+            Ok(())
+        };
+        object.each_vector(asked.clone(), take).unwrap();
+        let firsts: Vec<f32> = asked.map(|row| whole[row as usize * dimension]).collect();
+        assert_eq!(each, firsts);
     }
 
     #[test]

@@ -238,3 +238,63 @@ fn partial(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(PARTIAL).tempfile_in(folder)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(content: &[u8]) -> String {
+        format!("graphs/{}", blake3::hash(content).to_hex())
+    }
+
+    #[test]
+    fn what_no_version_names_goes_before_what_was_used_longer_ago() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = CacheSettings {
+            folder: dir.path().to_owned(),
+            bytes_max: 30,
+        };
+        let counts = Arc::default();
+        let cache = Cache::open(&settings, &counts).unwrap();
+        let contents: Vec<[u8; 10]> = (0..5).map(|number| [number; 10]).collect();
+        let objects: Vec<String> = contents.iter().map(|content| object(content)).collect();
+        let held = || {
+            objects
+                .iter()
+                .map(|object| cache.path(object).exists())
+                .collect::<Vec<_>>()
+        };
+        let keep = |at: usize, seconds: u64| {
+            let local = cache.keep(&objects[at], &contents[at]);
+            let file = File::open(cache.path(&objects[at]));
+            if let Ok(file) = file {
+                file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+                    .unwrap();
+            }
+            local
+        };
+        // All but number 2, which is on its way to be named and is used later than the others.
+        cache.sweep(1, [0, 1, 3, 4].map(|at| objects[at].clone()).into());
+        for (at, seconds) in [(0, 20), (1, 10), (2, 30)] {
+            assert!(keep(at, seconds).is_some());
+        }
+        assert_eq!((held(), cache.bytes()), (vec![true, true, true, false, false], 30));
+        assert!(keep(3, 40).is_some());
+        assert_eq!((held(), cache.bytes()), (vec![true, true, false, true, false], 30));
+        assert!(keep(4, 50).is_some());
+        assert_eq!((held(), cache.bytes()), (vec![true, false, false, true, true], 30));
+        // Asked for, and so used last.
+        assert!(cache.read(&objects[0]).is_some());
+        cache.sweep(2, objects.iter().cloned().collect());
+        assert!(keep(1, 60).is_some());
+        assert_eq!((held(), cache.bytes()), (vec![true, true, false, false, true], 30));
+
+        // An older version that comes late changes nothing; a newer one that names nothing leaves nothing.
+        cache.sweep(1, BTreeSet::new());
+        assert_eq!((held().iter().filter(|held| **held).count(), cache.swept()), (3, 2));
+        cache.sweep(3, BTreeSet::new());
+        assert_eq!((held(), cache.bytes()), (vec![false; 5], 0));
+        assert!(cache.keep_read(&objects[0], &contents[0]).is_none(), "it is not named");
+        assert_eq!(held(), [false; 5]);
+    }
+}

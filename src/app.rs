@@ -9,7 +9,9 @@ use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
 use tokio::sync::watch;
 
-use crate::archive::{Archive, CompactSettings, GraphBuilder, Manifest, Secret, Writer, WriterSettings, maintain};
+use crate::archive::{
+    Archive, CacheSettings, CompactSettings, GraphBuilder, Manifest, Secret, Writer, WriterSettings, maintain,
+};
 use crate::cluster::{Cluster, ClusterSettings};
 use crate::embed::{Backend, BatchSettings, Embedder, ModelCard, Network, load_backend, load_network};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +34,8 @@ pub struct Settings {
     pub archive: String,
     /// The archive's secret.
     pub secret: Secret,
+    /// Where what is read from a bucket is kept.
+    pub cache: Option<CacheSettings>,
     /// Folder of the model; absent: the one the archive holds.
     pub model: Option<PathBuf>,
     /// `auto`, `cpu` or `cuda:N`.
@@ -84,6 +88,7 @@ impl Settings {
         Self {
             archive: archive.into(),
             secret,
+            cache: None,
             model: None,
             device: "auto".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -125,7 +130,7 @@ impl App {
     pub async fn build(settings: Settings) -> Result<Self> {
         check_access(&settings)?;
         let metrics = Arc::new(Metrics::new()?);
-        let archive = Archive::open(&settings.archive, settings.secret.clone()).await?;
+        let archive = Archive::open_cached(&settings.archive, settings.secret.clone(), settings.cache.as_ref()).await?;
         let joined = match &settings.cluster {
             Some(replica) => Some(join(replica, &archive, &metrics).await?),
             None => None,

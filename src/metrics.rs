@@ -1,5 +1,6 @@
 //! Every time series in one place: name, unit, labels, buckets, help.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
@@ -170,6 +171,11 @@ pub struct Metrics {
     recall: Histogram,
     vote_agreement: IntCounterVec,
     drift: Gauge,
+    storage_requests: IntCounterVec,
+    storage_damage: IntCounterVec,
+    cache_bytes: IntGauge,
+    /// Held while counters that are kept elsewhere are brought up to date: two scrapes at a time would count twice.
+    storage_scrape: Mutex<()>,
 }
 
 impl Metrics {
@@ -333,6 +339,18 @@ impl Metrics {
                 "How far the images asked about lately lie from the archive's on the mean: 1 less the cosine of the mean directions",
             )
             .map_err(fault)?,
+            storage_requests: counters(
+                "medsearch_storage_requests_total",
+                "Requests to the archive's storage: get, head, put, delete, list; by outcome: ok, missing, taken, failed",
+                &["operation", "outcome"],
+            )?,
+            storage_damage: counters(
+                "medsearch_storage_damage_total",
+                "Objects whose bytes were not what they should be, by where: storage, cache (deleted and fetched again)",
+                &["place"],
+            )?,
+            cache_bytes: gauge("medsearch_cache_bytes", "Bytes of the cache for an archive in a bucket")?,
+            storage_scrape: Mutex::default(),
             registry,
         };
         metrics.register()?;
@@ -346,7 +364,7 @@ impl Metrics {
         )
         .map_err(fault)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 36] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 39] = [
             Box::new(self.http_requests.clone()),
             Box::new(self.http_duration.clone()),
             Box::new(self.http_in_flight.clone()),
@@ -381,6 +399,9 @@ impl Metrics {
             Box::new(self.recall.clone()),
             Box::new(self.vote_agreement.clone()),
             Box::new(self.drift.clone()),
+            Box::new(self.storage_requests.clone()),
+            Box::new(self.storage_damage.clone()),
+            Box::new(self.cache_bytes.clone()),
             Box::new(build),
             Box::new(prometheus::process_collector::ProcessCollector::for_self()),
         ];
@@ -584,6 +605,24 @@ impl Metrics {
             .set(whole(figures.images.saturating_sub(labelled)));
     }
 
+    /// What was asked of the archive's storage so far, by operation and outcome, what was damaged, by place, and the cache.
+    pub fn storage(
+        &self,
+        requests: &[(&'static str, &'static str, u64)],
+        damage: &[(&'static str, u64)],
+        cache_bytes: u64,
+    ) {
+        let _one_at_a_time = self.storage_scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        let advance = |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
+        for &(operation, outcome, count) in requests {
+            advance(&self.storage_requests.with_label_values(&[operation, outcome]), count);
+        }
+        for &(place, count) in damage {
+            advance(&self.storage_damage.with_label_values(&[place]), count);
+        }
+        self.cache_bytes.set(i64::try_from(cache_bytes).unwrap_or(i64::MAX));
+    }
+
     /// The text that Prometheus reads.
     ///
     /// # Errors
@@ -661,6 +700,9 @@ mod tests {
             index_bytes: 1000,
             index_bytes_max: None,
         });
+        for cached in [7, 5] {
+            metrics.storage(&[("get", "ok", 4)], &[("cache", 1)], cached);
+        }
         metrics.archive(&ArchiveFigures {
             version: 7,
             images: 10,
@@ -682,6 +724,9 @@ mod tests {
             "medsearch_reports_total 1",
             r#"medsearch_ingest_total{outcome="duplicate"} 1"#,
             "medsearch_commit_duration_seconds_count 1",
+            r#"medsearch_storage_requests_total{operation="get",outcome="ok"} 4"#,
+            r#"medsearch_storage_damage_total{place="cache"} 1"#,
+            "medsearch_cache_bytes 5",
             "medsearch_http_in_flight_requests 2",
             "medsearch_queue_depth 3",
             "medsearch_queue_max 256",

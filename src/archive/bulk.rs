@@ -380,7 +380,7 @@ impl Append {
                     vectors: staged().flat_map(|staged| &staged.vector).copied().collect(),
                 };
                 let (entry, object, bytes) = encode(content, manifest, false).await?;
-                archive.store().put_object(&entry.object, bytes).await?;
+                let object = archive.put_rows(object, bytes).await?;
                 if let Some(builder) = &builder {
                     graphs.extend(builder.write(&object, &entry).await?);
                 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 
 use super::merge::rows_max;
 use super::pack::{Kind, PackBuilder};
@@ -212,14 +212,22 @@ pub(super) enum Spot {
 
 struct NewRow<'a> {
     record: Record,
-    vector: Cow<'a, [f32]>,
+    vector: VectorOf<'a>,
     provenance: &'a RowsProvenance,
     pictures: Option<&'a NewImage>,
 }
 
+/// Where a row's vector comes from.
+#[derive(Clone, Copy)]
+enum VectorOf<'a> {
+    Given(&'a [f32]),
+    /// A row of the base, which is read when the version is written.
+    Base(usize, u32),
+}
+
 /// The next version in the making.
 pub(super) struct Draft<'a> {
-    base: &'a State,
+    base: &'a Arc<State>,
     now: String,
     rows: Vec<Option<NewRow<'a>>>,
     ids: HashMap<ImageId, usize>,
@@ -230,7 +238,7 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub fn new(base: &'a State, now: String) -> Self {
+    pub fn new(base: &'a Arc<State>, now: String) -> Self {
         Self {
             base,
             now,
@@ -246,7 +254,7 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// `NotFound` for an unknown image; `WrongDimension`, `InvalidRequest`, `SpaceMismatch` for a vector that can't be stored; `Conflict` for
-    /// one class too many.
+    /// one class too many; `Damaged`, `Unavailable` when the vector of a row that is written again can't be read.
     pub fn apply(&mut self, change: &'a Change, archive: &Archive) -> Result<(Outcome, Option<ImageId>)> {
         match change {
             Change::Insert(image) => {
@@ -287,10 +295,9 @@ impl<'a> Draft<'a> {
             record.pixels = None;
             // What it was found to be a copy of may have been deleted since.
             record.near_identical_to = record.near_identical_to.filter(|&of| self.find(of).is_some());
-            let vector = Cow::Borrowed(image.vector.as_slice());
             self.add(NewRow {
                 record,
-                vector,
+                vector: VectorOf::Given(&image.vector),
                 provenance: &image.provenance,
                 pictures: Some(image),
             });
@@ -304,12 +311,12 @@ impl<'a> Draft<'a> {
     /// Takes in one more file of an image that is known already. Says what that meant.
     ///
     /// # Errors
-    /// `Damaged` when its sealed record can't be opened.
+    /// `Damaged` when its sealed record can't be opened, or the image's vector is spoilt; `Unavailable` when that can't be read.
     pub fn absorb(&mut self, spot: Spot, mut file: Alias, vector: &[f32], identity: &Identity) -> Result<Outcome> {
         let meeting = Meeting::of(self.record(spot), &file);
         let outcome = meeting.outcome;
         if meeting.changes() {
-            keep_vector(&mut file, vector, self.vector(spot), identity)?;
+            keep_vector(&mut file, vector, &self.vector(spot)?, identity)?;
             let index = self.make_new(spot);
             self.keys.entry(file.file_key).or_default().push(index);
             let row = self.rows[index].as_mut().expect("`make_new` gives a row");
@@ -408,6 +415,8 @@ impl<'a> Draft<'a> {
         if known.class.as_ref() == class && known.label_source.as_ref() == label_source && !known.label_conflict() {
             return Ok(());
         }
+        // A spoilt vector is met here, where it costs this change alone, and not when all of them are written.
+        self.vector(spot)?;
         let index = self.make_new(spot);
         let row = self.rows[index].as_mut().expect("`make_new` gives a row");
         row.record.relabel(class.cloned(), label_source.cloned(), &self.now);
@@ -472,11 +481,14 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The vector at a place.
-    pub fn vector(&self, spot: Spot) -> &[f32] {
-        match spot {
-            Spot::Base(object, row) => self.base.rows[object].vector(row),
-            Spot::New(index) => &self.rows[index].as_ref().expect("deleted rows are in no lookup").vector,
+    fn vector(&self, spot: Spot) -> Result<Cow<'_, [f32]>> {
+        let of = match spot {
+            Spot::Base(object, row) => VectorOf::Base(object, row),
+            Spot::New(index) => self.rows[index].as_ref().expect("deleted rows are in no lookup").vector,
+        };
+        match of {
+            VectorOf::Given(vector) => Ok(Cow::Borrowed(vector)),
+            VectorOf::Base(object, row) => self.base.rows[object].vector(row),
         }
     }
 
@@ -490,7 +502,7 @@ impl<'a> Draft<'a> {
                 let rows = &base.rows[object];
                 self.add(NewRow {
                     record: Record::clone(base.at((object, row))),
-                    vector: Cow::Borrowed(rows.vector(row)),
+                    vector: VectorOf::Base(object, row),
                     provenance: &rows.header.provenance,
                     pictures: None,
                 })
@@ -519,13 +531,21 @@ impl<'a> Draft<'a> {
     /// returns, and nothing of it is visible.
     ///
     /// # Errors
-    /// `StorageFull`, `Unavailable`, `Internal`.
+    /// `StorageFull`, `Unavailable`, `Internal`; `Damaged` when a vector of the base is spoilt.
     pub async fn write(self, manifest: &mut Manifest, archive: &Archive, commit: &str) -> Result<Vec<Arc<RowsObject>>> {
         let store = archive.store();
         for (object, row) in self.dead {
             manifest.add_tombstones(&self.base.rows[object].name, [row], Some(archive.now()));
         }
+        let moved = moved_vectors(self.base, &self.rows).await?;
         let mut rows: Vec<NewRow<'_>> = self.rows.into_iter().flatten().collect();
+        let mut moved = moved.chunks_exact(manifest.space.dimension);
+        for row in &mut rows {
+            if let VectorOf::Base(..) = row.vector {
+                let vector = moved.next().ok_or_else(|| Error::internal("a vector was not read"))?;
+                row.vector = VectorOf::Given(vector);
+            }
+        }
         let mut uploads = Vec::new();
         let mut packs = Vec::new();
         if manifest.archive.retention != Retention::Thumbnail {
@@ -574,7 +594,11 @@ impl<'a> Draft<'a> {
         }
         for (provenance, rows) in groups {
             let records = rows.iter().map(|row| Arc::new(row.record.clone())).collect();
-            let vectors = rows.iter().flat_map(|row| row.vector.iter().copied()).collect();
+            let vectors = rows.iter().filter_map(|row| match row.vector {
+                VectorOf::Given(vector) => Some(vector),
+                VectorOf::Base(..) => None,
+            });
+            let vectors = vectors.flatten().copied().collect();
             let space = manifest.space.id();
             let dimension = manifest.space.dimension;
             let rows = Rows {
@@ -586,19 +610,30 @@ impl<'a> Draft<'a> {
                 vectors,
             };
             let (entry, object, bytes) = encode(rows, manifest, true).await?;
-            uploads.push((entry.object.clone(), bytes));
             manifest.add_rows(entry, &packs);
-            written.push(object);
+            written.push(archive.put_rows(object, bytes));
         }
+        let uploads = uploads
+            .into_iter()
+            .map(|(name, bytes)| async move { store.put_object(&name, bytes).await });
         // Side by side: three syncs cost little more than one.
-        try_join_all(
-            uploads
-                .into_iter()
-                .map(|(name, bytes)| async move { store.put_object(&name, bytes).await }),
-        )
-        .await?;
+        let (_, written) = try_join(try_join_all(uploads), try_join_all(written)).await?;
         Ok(written)
     }
+}
+
+/// The vectors of rows that are written again, in turn.
+async fn moved_vectors(base: &Arc<State>, rows: &[Option<NewRow<'_>>]) -> Result<Vec<f32>> {
+    let of_base = rows.iter().flatten().filter_map(|row| match row.vector {
+        VectorOf::Base(object, row) => Some((object, row)),
+        VectorOf::Given(_) => None,
+    });
+    let spots: Vec<(usize, u32)> = of_base.collect();
+    if spots.is_empty() {
+        return Ok(vec![]);
+    }
+    let base = Arc::clone(base);
+    blocking(move || base.vectors(&spots)).await?
 }
 
 fn by_provenance<'a>(rows: Vec<NewRow<'a>>) -> BTreeMap<RowsProvenance, Vec<NewRow<'a>>> {

@@ -12,6 +12,9 @@ use super::{Archive, ClassFile, Identity, IdentityMode, State, VectorProvenance}
 use crate::domain::{ClassLabel, LabelSource, Record};
 use crate::error::{Error, ErrorKind, Result};
 
+/// Rows whose vectors are read at a time: by file name, so that those of an object are not next to each other.
+const READ_TOGETHER: usize = 4096;
+
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exported {
@@ -72,9 +75,12 @@ fn write(state: &State, identity: &Identity, folder: &Path) -> Result<Exported> 
         rows.sort_by(|a, b| a.file.as_bytes().cmp(b.file.as_bytes()).then_with(|| a.at.cmp(&b.at)));
         let path = folder.join(format!("{}.npy", stem(class.as_ref())));
         let mut writer = NpyWriter::create(&path, rows.len(), state.manifest.space.dimension)?;
-        for row in &rows {
-            let shared = state.rows[row.at.0].vector(row.at.1);
-            writer.push(row.vector.as_deref().unwrap_or(shared))?;
+        for rows in rows.chunks(READ_TOGETHER) {
+            let spots: Vec<(usize, u32)> = rows.iter().map(|row| row.at).collect();
+            let shared = state.vectors(&spots)?;
+            for (row, shared) in rows.iter().zip(shared.chunks_exact(state.manifest.space.dimension)) {
+                writer.push(row.vector.as_deref().unwrap_or(shared))?;
+            }
         }
         writer.finish()?;
         exported.records += rows.len();

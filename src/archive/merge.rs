@@ -371,25 +371,23 @@ async fn write(
                 commit.to_owned(),
             );
             let copied = rows.to_vec();
-            let content = blocking(move || Rows {
-                space: state.manifest.space.id(),
-                dimension: state.manifest.space.dimension,
-                provenance,
-                commit,
-                records: copied
-                    .iter()
-                    .map(|&at| Arc::new(moved(state.at(at), &state, &places)))
-                    .collect(),
-                vectors: copied
-                    .iter()
-                    .flat_map(|&(object, row)| state.rows[object].vector(row))
-                    .copied()
-                    .collect(),
+            let content = blocking(move || {
+                Ok(Rows {
+                    space: state.manifest.space.id(),
+                    dimension: state.manifest.space.dimension,
+                    provenance,
+                    commit,
+                    records: copied
+                        .iter()
+                        .map(|&at| Arc::new(moved(state.at(at), &state, &places)))
+                        .collect(),
+                    vectors: state.vectors(&copied)?,
+                })
             });
-            let content = content.await?;
+            let content = content.await??;
             let delta = shard.is_none() && (rows.len() as u64) < DELTA_ROWS_MAX;
             let (entry, object, bytes) = encode(content, manifest, delta).await?;
-            archive.store().put_object(&entry.object, bytes).await?;
+            let object = archive.put_rows(object, bytes).await?;
             if let Some(builder) = builder.as_ref().filter(|_| shard.is_some()) {
                 written.graphs.extend(builder.write(&object, &entry).await?);
             }

@@ -1,9 +1,9 @@
 //! The durable truth: immutable objects named by content, numbered manifests that name them, and one way to write: create manifest n+1.
 //!
 //! # Layout
-//! - `store` the place, a folder or a bucket (put-if-absent, verified reads), `manifest`, `rows`, `pack`, `graphs`, `metric`, `calibration`, `evaluation` the formats, `frame` how some of them begin.
+//! - `store` the place, a folder or a bucket (put-if-absent, verified reads, a cache), `manifest`, `rows`, `pack`, `graphs`, `metric`, `calibration`, `evaluation` the formats, `frame` how some of them begin.
 //! - `secret`, `identity` pseudonyms in place of ids.
-//! - `state` one version in memory; `draft` what a change does to it (pure); `commit` how it becomes the next version.
+//! - `vectors` those of a rows object, in memory or in a file; `state` one version; `draft` what a change does to it (pure); `commit` how it becomes the next version.
 //! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects; `switch` another
 //!   metric; `links` which images are copies; `gc` deletes what nothing names.
 //! - `feedback` what people say of labels, beside the versions.
@@ -37,6 +37,7 @@ mod switch;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod vectors;
 mod verify;
 mod writer;
 
@@ -77,8 +78,9 @@ pub use writer::{Committed, Writer, WriterSettings};
 use crate::domain::{Metric, PackRef, Space, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 use manifest::{FORMAT_PLAIN, MANIFESTS};
-pub use store::{Bucket, Place};
+pub use store::{Bucket, CacheSettings, Place, StorageFigures};
 use store::{Store, blocking};
+use vectors::MEMORY_BYTES_MAX;
 
 /// What is known of the archive is trusted for this long: manifests that are superseded for an hour may be gone, and with them the proof
 /// that a number was taken.
@@ -93,6 +95,8 @@ struct Tuning {
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// How long a commit is tried against other writers or a failing storage.
     patience: Duration,
+    /// Larger vectors of a rows object are left to a file.
+    memory_bytes_max: usize,
 }
 
 impl Tuning {
@@ -109,6 +113,7 @@ impl Default for Tuning {
         Self {
             clock: Arc::new(Timestamp::now),
             patience: commit::PATIENCE,
+            memory_bytes_max: MEMORY_BYTES_MAX,
         }
     }
 }
@@ -265,7 +270,20 @@ impl Archive {
     /// # Errors
     /// `NotFound` when there is none, `InvalidRequest` for another archive's secret, `Damaged`, `Unavailable`.
     pub async fn open(url: &str, secret: Secret) -> Result<Self> {
-        Self::open_in(Store::open(url)?, url, secret, Tuning::default()).await
+        Self::open_cached(url, secret, None).await
+    }
+
+    /// The same, keeping what is read from a bucket on this machine.
+    ///
+    /// # Errors
+    /// As [`Archive::open`]; `StorageFull`, `Unavailable` when the cache can't be written.
+    pub async fn open_cached(url: &str, secret: Secret, cache: Option<&CacheSettings>) -> Result<Self> {
+        let store = Store::open(url)?;
+        let store = match cache {
+            Some(cache) => store.cached(cache)?,
+            None => store,
+        };
+        Self::open_in(store, url, secret, Tuning::default()).await
     }
 
     async fn open_in(store: Store, url: &str, secret: Secret, tuning: Tuning) -> Result<Self> {
@@ -281,7 +299,9 @@ impl Archive {
                 format!("the secret `{ours}` is not that of the archive at `{url}`, which is `{wanted}`"),
             ));
         }
-        Ok(Self::with(store, identity, tuning, manifest, at))
+        let archive = Self::with(store, identity, tuning, manifest, at);
+        archive.sweep_cache().await?;
+        Ok(archive)
     }
 
     fn with(store: Store, identity: Identity, tuning: Tuning, manifest: Manifest, at: Moment) -> Self {
@@ -311,6 +331,7 @@ impl Archive {
     /// `Unavailable`, `Damaged`.
     pub async fn latest(&self) -> Result<Arc<Manifest>> {
         self.refresh().await?;
+        self.sweep_cache().await?;
         Ok(Arc::clone(&lock(&self.0.known).manifest))
     }
 
@@ -331,9 +352,9 @@ impl Archive {
         if let Some(held) = lock(&self.0.rows).get(&entry.object).and_then(Weak::upgrade) {
             return Ok(held);
         }
-        let bytes = self.0.store.get_object(&entry.object).await?;
-        let name = entry.object.clone();
-        let object = Arc::new(blocking(move || rows::decode(&name, &bytes)).await??);
+        let loaded = self.0.store.load_object(&entry.object).await?;
+        let (name, memory_bytes_max) = (entry.object.clone(), self.0.tuning.memory_bytes_max);
+        let object = Arc::new(blocking(move || rows::decode(&name, loaded, memory_bytes_max)).await??);
         if u64::from(object.rows()) != entry.rows {
             return Err(Error::new(
                 ErrorKind::Damaged,
@@ -349,7 +370,7 @@ impl Archive {
     /// # Errors
     /// `Unavailable`, `Damaged`.
     pub async fn read_graph(&self, entry: &GraphEntry) -> Result<Bytes> {
-        graphs::payload(entry, self.0.store.get_object(&entry.object).await?)
+        graphs::payload(entry, self.0.store.load_object(&entry.object).await?.bytes)
     }
 
     /// Reads one picture.
@@ -366,6 +387,11 @@ impl Archive {
     /// `Unavailable`, `Damaged`.
     pub async fn read_model(&self, model: &ModelRef) -> Result<Bytes> {
         read_model(&self.0.store, model).await
+    }
+
+    /// What was asked of the storage since it was opened, what was found damaged, and how large the cache is.
+    pub fn storage_figures(&self) -> StorageFigures {
+        self.0.store.figures()
     }
 
     fn store(&self) -> &Store {
@@ -389,6 +415,24 @@ impl Archive {
         let mut held = lock(&self.0.rows);
         held.retain(|_, object| object.strong_count() > 0);
         held.insert(object.name.clone(), Arc::downgrade(object));
+    }
+
+    /// Writes a rows object. Large vectors leave memory for a file, where this machine has one.
+    async fn put_rows(&self, object: Arc<RowsObject>, bytes: Bytes) -> Result<Arc<RowsObject>> {
+        let store = &self.0.store;
+        store.put_object(&object.name, bytes.clone()).await?;
+        let memory_bytes_max = self.0.tuning.memory_bytes_max;
+        if bytes.len() <= memory_bytes_max {
+            return Ok(object);
+        }
+        let local = store.kept(&object.name, &bytes).await;
+        blocking(move || object.left_to(local, memory_bytes_max)).await
+    }
+
+    /// Lets the cache go of what the newest version does not name: what was erased from the archive goes from there too.
+    async fn sweep_cache(&self) -> Result<()> {
+        let manifest = Arc::clone(&lock(&self.0.known).manifest);
+        self.0.store.sweep_cache(manifest.version, || manifest.names()).await
     }
 
     /// Takes note of a manifest that was the newest at `at`.

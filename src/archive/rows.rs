@@ -3,12 +3,16 @@
 //! `MSROWS1\n`, u32 LE length of the header, JSON header (filled up with spaces to a multiple of 64 from the start), one JSON record a line,
 //! zeros to a multiple of 64, vectors as f32 LE, row after row. Offsets in the header count from the start of the object.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::store::{Loaded, Local};
+use super::vectors::{Vectors, components};
 use crate::domain::{ImageId, Key, PatientKeys, Record, SpaceId};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -50,7 +54,7 @@ pub struct RowsHeader {
     pub vectors: [u64; 2],
 }
 
-/// A rows object in memory.
+/// A rows object: records and what finds them in memory, many vectors in a file of this machine.
 pub struct RowsObject {
     /// `rows/<blake3>`.
     pub name: String,
@@ -58,7 +62,7 @@ pub struct RowsObject {
     pub header: RowsHeader,
     /// One record a row.
     pub records: Vec<Arc<Record>>,
-    vectors: Vec<f32>,
+    vectors: Vectors,
     ids: Vec<(ImageId, u32)>,
     files: Vec<(Key, u32)>,
     pixels: Vec<(Key, u32)>,
@@ -78,13 +82,70 @@ impl fmt::Debug for RowsObject {
 }
 
 impl RowsObject {
-    /// The raw model vector of a row.
+    /// The raw model vector of a row. May read a file: for many rows there are [`RowsObject::vectors`] and [`RowsObject::each_vector`].
+    ///
+    /// # Errors
+    /// `Damaged` when the file is not what it was when it was loaded; `Unavailable` when it can't be read.
     ///
     /// # Panics
     /// When there is no such row.
-    pub fn vector(&self, row: u32) -> &[f32] {
-        let start = row as usize * self.header.dimension;
-        &self.vectors[start..start + self.header.dimension]
+    pub fn vector(&self, row: u32) -> Result<Cow<'_, [f32]>> {
+        self.vectors(row..row + 1)
+    }
+
+    /// The raw model vectors of rows, one after the other.
+    ///
+    /// # Errors
+    /// As [`RowsObject::vector`].
+    ///
+    /// # Panics
+    /// When there are no such rows.
+    pub fn vectors(&self, rows: Range<u32>) -> Result<Cow<'_, [f32]>> {
+        self.vectors.read(&self.name, rows.start as usize..rows.end as usize)
+    }
+
+    /// Hands out the raw model vectors of `rows` in turn. Rows that follow each other are read together.
+    ///
+    /// # Errors
+    /// As [`RowsObject::vector`]; the first of `take`.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn each_vector(
+        &self,
+        rows: impl IntoIterator<Item = u32>,
+        mut take: impl FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let together = self.vectors.block_rows();
+        let mut rows = rows.into_iter().peekable();
+        while let Some(first) = rows.next() {
+            let mut end = first + 1;
+            while ((end - first) as usize) < together && rows.next_if_eq(&end).is_some() {
+                end += 1;
+            }
+            let vectors = self.vectors(first..end)?;
+            vectors.chunks_exact(self.header.dimension).try_for_each(&mut take)?;
+        }
+        Ok(())
+    }
+
+    /// Whether asking for vectors reads a file.
+    #[cfg(test)]
+    pub(super) fn is_in_file(&self) -> bool {
+        self.vectors.are_in_file()
+    }
+
+    /// Leaves the vectors to a file with the object's bytes. They stay in memory where they take no more than `memory_bytes_max`, or someone uses the object already.
+    pub(super) fn left_to(self: Arc<Self>, local: Option<Local>, memory_bytes_max: usize) -> Arc<Self> {
+        let Some(local) = local else { return self };
+        let mut object = match Arc::try_unwrap(self) {
+            Ok(object) => object,
+            Err(shared) => return shared,
+        };
+        object
+            .vectors
+            .leave_to(local, object.header.vectors[0], memory_bytes_max);
+        Arc::new(object)
     }
 
     /// Number of rows.
@@ -121,7 +182,7 @@ impl RowsObject {
         equal(&self.links, id)
     }
 
-    fn new(name: String, header: RowsHeader, records: Vec<Arc<Record>>, vectors: Vec<f32>) -> Self {
+    fn new(name: String, header: RowsHeader, records: Vec<Arc<Record>>, vectors: Vectors) -> Self {
         let numbered = || (0u32..).zip(&records);
         let mut ids: Vec<_> = numbered().map(|(row, record)| (record.id, row)).collect();
         let mut files: Vec<_> = numbered()
@@ -197,7 +258,8 @@ impl Rows {
         if rows == 0 || u32::try_from(rows).is_err() || rows.checked_mul(dimension) != Some(vectors.len()) {
             return Err(Error::internal("rows and vectors don't fit each other"));
         }
-        check_content(&records, &vectors).map_err(|what| Error::internal(format!("refused to write rows: {what}")))?;
+        check_content(&records, vectors.iter().copied())
+            .map_err(|what| Error::internal(format!("refused to write rows: {what}")))?;
 
         let unwritable = |error| Error::with_source(ErrorKind::Internal, "a record can't be written as JSON", error);
         let mut lines = Vec::new();
@@ -231,16 +293,18 @@ impl Rows {
         bytes.extend(lines);
         bytes.resize(vectors_at, 0);
         bytes.extend(vectors.iter().flat_map(|x| x.to_le_bytes()));
+        let vectors = Vectors::in_memory(dimension, vectors);
         Ok((bytes, move |name| RowsObject::new(name, header, records, vectors)))
     }
 }
 
-/// Reads a rows object. Checked against every kind of damage: never panics, never allocates more than the bytes can hold.
+/// Reads a rows object. Checked against every kind of damage: never panics, never allocates more than the bytes can hold. Vectors of more than
+/// `memory_bytes_max` stay in the object's file, where it has one.
 ///
 /// # Errors
 /// `Damaged`; `Unavailable` for the format of a later program.
-pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<RowsObject> {
-    decode_checked(name, bytes).map_err(|problem| match problem {
+pub(super) fn decode(name: &str, loaded: Loaded, memory_bytes_max: usize) -> Result<RowsObject> {
+    decode_checked(name, loaded, memory_bytes_max).map_err(|problem| match problem {
         Problem::Newer(format) => Error::new(
             ErrorKind::Unavailable,
             format!("`{name}` has format {format}, this program reads format {FORMAT}: use a newer medsearch"),
@@ -260,7 +324,9 @@ impl From<&str> for Problem {
     }
 }
 
-fn decode_checked(name: &str, bytes: &[u8]) -> Result<RowsObject, Problem> {
+fn decode_checked(name: &str, loaded: Loaded, memory_bytes_max: usize) -> Result<RowsObject, Problem> {
+    let Loaded { bytes, local } = loaded;
+    let bytes = &*bytes;
     #[derive(Deserialize)]
     struct Format {
         format: u32,
@@ -298,9 +364,11 @@ fn decode_checked(name: &str, bytes: &[u8]) -> Result<RowsObject, Problem> {
     if records.len() != header.rows {
         return Err("its records don't fit its rows".into());
     }
-    let (components, _) = vectors.as_chunks::<4>();
-    let vectors: Vec<f32> = components.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    check_content(&records, &vectors)?;
+    check_content(&records, components(vectors))?;
+    let vectors = match local.filter(|_| vectors.len() > memory_bytes_max) {
+        Some(local) => Vectors::in_file(header.dimension, local, header.vectors[0], vectors),
+        None => Vectors::in_memory(header.dimension, components(vectors).collect()),
+    };
     Ok(RowsObject::new(name.to_owned(), header, records, vectors))
 }
 
@@ -310,12 +378,15 @@ fn part(bytes: &[u8], [offset, length]: [u64; 2]) -> Option<&[u8]> {
     bytes.get(start..end)
 }
 
-fn check_content(records: &[Arc<Record>], vectors: &[f32]) -> std::result::Result<(), &'static str> {
+fn check_content(
+    records: &[Arc<Record>],
+    mut components: impl Iterator<Item = f32>,
+) -> std::result::Result<(), &'static str> {
     let mut ids = HashSet::with_capacity(records.len());
     if !records.iter().all(|record| ids.insert(record.id)) {
         return Err("an image comes twice");
     }
-    if vectors.iter().all(|x| x.is_finite()) {
+    if components.all(f32::is_finite) {
         Ok(())
     } else {
         Err("a component is not finite")
@@ -324,9 +395,12 @@ fn check_content(records: &[Arc<Record>], vectors: &[f32]) -> std::result::Resul
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use proptest::prelude::*;
 
     use super::super::testing::record;
+    use super::super::vectors::MEMORY_BYTES_MAX;
     use super::*;
 
     fn rows(count: usize, dimension: usize, seed: f32) -> Rows {
@@ -347,6 +421,22 @@ mod tests {
             records: records.collect(),
             vectors: (0..count * dimension).map(|i| seed + i as f32).collect(),
         }
+    }
+
+    fn in_memory(bytes: Vec<u8>) -> Result<RowsObject> {
+        let bytes = bytes.into();
+        decode("rows/x", Loaded { bytes, local: None }, 0)
+    }
+
+    fn in_file(bytes: Vec<u8>) -> Result<RowsObject> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let (bytes, local) = (bytes.into(), Some(Local::of(file)));
+        decode("rows/x", Loaded { bytes, local }, 0)
+    }
+
+    fn bits(vectors: &[f32]) -> Vec<u32> {
+        vectors.iter().map(|x| x.to_bits()).collect()
     }
 
     fn encoded(rows: Rows) -> Vec<u8> {
@@ -379,7 +469,36 @@ mod tests {
             object.of_patient(PatientKeys::of(third).unwrap()).collect::<Vec<_>>(),
             [3]
         );
-        assert_eq!(object.vector(3), [6.0, 7.0]);
+        assert_eq!(*object.vector(3).unwrap(), [6.0, 7.0]);
+    }
+
+    #[test]
+    fn large_vectors_are_read_in_blocks() {
+        let dimension = 1024;
+        let load = |count: usize| {
+            let bytes = encoded(rows(count, dimension, 0.5));
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            let (bytes, local) = (bytes.into(), Some(Local::of(file)));
+            decode("rows/x", Loaded { bytes, local }, MEMORY_BYTES_MAX).unwrap()
+        };
+        assert!(!load(256).is_in_file(), "1 MiB");
+        let object = load(600);
+        assert!(object.is_in_file());
+        let whole = rows(600, dimension, 0.5).vectors;
+        for range in [0..600, 0..256, 1..258, 100..590, 599..600, 7..7] {
+            let components = range.start as usize * dimension..range.end as usize * dimension;
+            assert!(*object.vectors(range).unwrap() == whole[components]);
+        }
+        let mut each = Vec::new();
+        let asked = (0..600).chain([3, 3, 599, 0, 1]);
+        let take = |vector: &[f32]| {
+            each.push(vector[0]);
+            Ok(())
+        };
+        object.each_vector(asked.clone(), take).unwrap();
+        let firsts: Vec<f32> = asked.map(|row| whole[row as usize * dimension]).collect();
+        assert_eq!(each, firsts);
     }
 
     #[test]
@@ -400,19 +519,63 @@ mod tests {
         let mut bytes = encoded(rows(1, 1, 0.0));
         let at = bytes.windows(10).position(|window| window == b"\"format\":1").unwrap();
         bytes[at + 9] = b'2';
-        let error = decode("rows/x", &bytes).unwrap_err();
+        let error = in_memory(bytes).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.message().contains("newer medsearch"));
     }
 
     proptest! {
         #[test]
-        fn comes_back_as_written(count in 1usize..20, dimension in 1usize..40, seed in -1e30f32..1e30) {
+        fn comes_back_as_written(
+            count in 1usize..20,
+            dimension in 1usize..40,
+            seed in -1e30f32..1e30,
+            asked in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
+        ) {
             let rows = rows(count, dimension, seed);
-            let (records, vectors) = (rows.records.clone(), rows.vectors.clone());
-            let read = decode("rows/x", &encoded(rows)).unwrap();
-            prop_assert_eq!(read.records, records);
-            prop_assert_eq!(read.vectors.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), vectors.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+            let (records, vectors) = (rows.records.clone(), bits(&rows.vectors));
+            let bytes = encoded(rows);
+            let (memory, file) = (in_memory(bytes.clone()).unwrap(), in_file(bytes).unwrap());
+            prop_assert!(file.is_in_file() && !memory.is_in_file());
+            let asked: Vec<u32> = asked.iter().map(|at| at.index(count) as u32).collect();
+            let own = |row: u32| vectors[row as usize * dimension..(row as usize + 1) * dimension].iter().copied();
+            let expected: Vec<u32> = asked.iter().flat_map(|&row| own(row)).collect();
+            for read in [memory, file] {
+                prop_assert_eq!(&read.records, &records);
+                prop_assert_eq!(&bits(&read.vectors(0..count as u32).unwrap()), &vectors);
+                let mut each = Vec::new();
+                read.each_vector(asked.iter().copied(), |vector| { each.extend(bits(vector)); Ok(()) }).unwrap();
+                prop_assert_eq!(&each, &expected);
+            }
+        }
+
+        /// Whichever byte of its vectors a disk spoils after it was loaded: the row is refused, all others are read.
+        #[test]
+        fn what_is_spoilt_later_is_noticed(at in any::<prop::sample::Index>(), bit in 0u8..8, cut: bool) {
+            let bytes = encoded(rows(5, 3, 0.25));
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("object");
+            std::fs::write(&path, &bytes).unwrap();
+            let local = Some(Local::of(std::fs::File::open(&path).unwrap()));
+            let object = decode("rows/x", Loaded { bytes: bytes.clone().into(), local }, 0).unwrap();
+            let start = object.header.vectors[0] as usize;
+            let at = start + at.index(bytes.len() - start);
+            let mut spoilt = bytes;
+            match cut {
+                true => spoilt.truncate(at),
+                false => spoilt[at] ^= 1 << bit,
+            }
+            std::fs::write(&path, &spoilt).unwrap();
+            let first = ((at - start) / 12) as u32;
+            for row in 0..5 {
+                let read = object.vector(row);
+                if row == first || cut && row > first {
+                    prop_assert_eq!(read.unwrap_err().kind(), ErrorKind::Damaged);
+                } else {
+                    prop_assert_eq!(read.unwrap().len(), 3);
+                }
+            }
+            prop_assert!(object.vectors(0..5).is_err());
         }
 
         /// The digest in the name catches this first; the codec must survive it all the same.
@@ -426,8 +589,8 @@ mod tests {
             if truncate {
                 bytes.truncate(cut.index(bytes.len()));
             }
-            if let Ok(object) = decode("rows/x", &bytes) {
-                prop_assert_eq!(object.vector(object.rows() - 1).len(), object.header.dimension);
+            for read in [in_memory(bytes.clone()), in_file(bytes)].into_iter().flatten() {
+                prop_assert_eq!(read.vector(read.rows() - 1).unwrap().len(), read.header.dimension);
             }
         }
 
@@ -435,8 +598,8 @@ mod tests {
         fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut framed = b"MSROWS1\n".to_vec();
             framed.extend(&bytes);
-            prop_assert!(decode("rows/x", &framed).is_err());
-            prop_assert!(decode("rows/x", &bytes).is_err());
+            prop_assert!(in_memory(framed).is_err());
+            prop_assert!(in_memory(bytes).is_err());
         }
     }
 }

@@ -134,6 +134,31 @@ impl State {
         &self.rows[object].records[row as usize]
     }
 
+    /// The raw model vectors of rows, one after the other in this order. Each object is read in its own order, which blocks.
+    ///
+    /// # Errors
+    /// As [`RowsObject::vector`].
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn vectors(&self, spots: &[(usize, u32)]) -> Result<Vec<f32>> {
+        let dimension = self.manifest.space.dimension;
+        let mut order: Vec<usize> = (0..spots.len()).collect();
+        order.sort_unstable_by_key(|&at| spots[at]);
+        let mut vectors = vec![0.0; spots.len() * dimension];
+        for of_one in order.chunk_by(|&a, &b| spots[a].0 == spots[b].0) {
+            let object = &self.rows[spots[of_one[0]].0];
+            let mut places = of_one.iter();
+            object.each_vector(of_one.iter().map(|&at| spots[at].1), |vector| {
+                if let Some(at) = places.next() {
+                    vectors[at * dimension..(at + 1) * dimension].copy_from_slice(vector);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(vectors)
+    }
+
     /// Live rows that hold a file, as themselves or as an alias.
     pub fn by_file_key(&self, key: Key) -> impl Iterator<Item = (usize, u32)> {
         self.filtered(move |object| object.with_file(key))

@@ -113,7 +113,9 @@ impl Place {
         };
         let dir = dir.unwrap();
         let url = dir.path().join("archive");
-        let archive = Archive::create(url.to_str().unwrap(), new_archive(identity), secret())
+        let url = url.to_str().unwrap();
+        let store = Store::create(url).unwrap();
+        let archive = Archive::create_in(store, url, new_archive(identity), secret(), tuning())
             .await
             .unwrap();
         Self { dir, archive }
@@ -129,7 +131,9 @@ impl Place {
 
     /// A handle of another process.
     pub async fn again(&self) -> Archive {
-        Archive::open(&self.url(), secret()).await.unwrap()
+        Archive::open_in(Store::open(&self.url()).unwrap(), &self.url(), secret(), tuning())
+            .await
+            .unwrap()
     }
 
     /// A handle whose storage fails as `faults` says, and which gives up soon.
@@ -148,6 +152,7 @@ impl Place {
         let tuning = Tuning {
             patience: Duration::from_millis(20),
             clock,
+            ..tuning()
         };
         Archive::open_in(store, &self.url(), secret(), tuning).await
     }
@@ -156,11 +161,19 @@ impl Place {
     pub async fn at(&self, later: jiff::SignedDuration) -> Archive {
         let tuning = Tuning {
             clock: Arc::new(move || Timestamp::now() + later),
-            ..Tuning::default()
+            ..tuning()
         };
         Archive::open_in(Store::open(&self.url()).unwrap(), &self.url(), secret(), tuning)
             .await
             .unwrap()
+    }
+}
+
+/// Rows of tests are few, and nevertheless left to files.
+pub fn tuning() -> Tuning {
+    Tuning {
+        memory_bytes_max: 0,
+        ..Tuning::default()
     }
 }
 

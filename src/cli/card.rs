@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::settings::ArchiveArgs;
-use crate::archive::Archive;
 use crate::embed::ModelCard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::quality::card::{Facts, Kept, Subject, datasheet, model_card};
@@ -30,7 +29,7 @@ impl Card {
     pub fn run(self) -> Result<ExitCode> {
         let secret = self.archive.secret()?;
         let documents = super::block_on(async {
-            let opened = Opened::of(Archive::open(&self.archive.archive, secret).await?).await?;
+            let opened = Opened::of(self.archive.open(secret).await?).await?;
             let manifest = &opened.version.state.manifest;
             let calibration = match &manifest.calibration {
                 Some(entry) => opened.archive.read_calibration(entry).await.ok(),

@@ -8,7 +8,6 @@ use std::time::Duration;
 use clap::Args;
 
 use super::settings::ArchiveArgs;
-use crate::archive::Archive;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::NEAR_DUPLICATE;
 use crate::ingest::progress::Progress;
@@ -55,7 +54,7 @@ impl Duplicates {
         }
         let secret = self.archive.secret()?;
         let opened = super::block_on(async {
-            let archive = Archive::open(&self.archive.archive, secret).await?;
+            let archive = self.archive.open(secret).await?;
             Opened::of(archive).await
         })?;
         let progress = Mutex::new(Progress::new(opened.version.snapshot.images(), PROGRESS_EVERY));

@@ -10,7 +10,7 @@ use clap::Args;
 use tempfile::TempDir;
 
 use super::search::{LEARNED_K, LEARNED_VOTE, Vote};
-use super::settings::ArchiveArgs;
+use super::settings::{ArchiveArgs, CacheArgs};
 use crate::archive::{Archive, Retention, Secret, Shown};
 use crate::embed::{Backend, load_backend};
 use crate::error::{Error, ErrorKind, Result};
@@ -50,6 +50,8 @@ pub struct Evaluate {
     /// File with the archive's secret. Default: beside the archive's folder, with `.secret` at the end of its name; for a bucket none.
     #[arg(long, value_name = "FILE", env = "MEDSEARCH_SECRET_FILE")]
     secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Evaluate a folder of `.npy` and `.json` instead of an archive.
     #[arg(long, value_name = "DIR")]
     embeddings: Option<PathBuf>,
@@ -214,12 +216,10 @@ impl Evaluate {
                 let place = ArchiveArgs {
                     archive: self.archive.clone().unwrap_or_default(),
                     secret_file: self.secret_file.clone(),
+                    cache: self.cache.clone(),
                 };
                 let secret = place.secret()?;
-                (
-                    Opened::of(Archive::open(&place.archive, secret.clone()).await?).await?,
-                    secret,
-                )
+                (Opened::of(place.open(secret.clone()).await?).await?, secret)
             }
         };
         // With the archive's secret, so that a patient of both has one pseudonym.
@@ -367,6 +367,7 @@ async fn opened(
         index: IndexSettings::default().with_exact_rows_max(Some(usize::MAX)),
         threads: super::processors(),
         near_identical: true,
+        cache: None,
     };
     let report = build::build(&url, || Ok(secret.clone()), decoder, &settings).await?;
     for (file, why) in &report.left_out {

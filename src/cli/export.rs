@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::settings::ArchiveArgs;
-use crate::archive::{Archive, export};
+use crate::archive::export;
 use crate::error::Result;
 
 /// Give an archive back as `.npy` and `.json`.
@@ -26,7 +26,7 @@ impl Export {
     pub fn run(self) -> Result<ExitCode> {
         let secret = self.archive.secret()?;
         let report = super::block_on(async {
-            let archive = Archive::open(&self.archive.archive, secret).await?;
+            let archive = self.archive.open(secret).await?;
             export(&archive, &self.out).await
         })?;
         eprintln!(

@@ -32,7 +32,7 @@ impl Feedback {
     pub fn run(self) -> Result<ExitCode> {
         let secret = self.archive.secret()?;
         super::block_on(async {
-            let archive = Archive::open(&self.archive.archive, secret).await?;
+            let archive = self.archive.open(secret).await?;
             if self.resolve.is_empty() {
                 return self.list(&archive).await;
             }

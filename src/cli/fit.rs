@@ -80,7 +80,7 @@ impl Fit {
         }
         let secret = self.archive.secret()?;
         super::block_on(async {
-            let archive = Archive::open(&self.archive.archive, secret).await?;
+            let archive = self.archive.open(secret).await?;
             if self.remove {
                 self.remove(&archive).await
             } else {

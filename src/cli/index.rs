@@ -124,6 +124,7 @@ impl Index {
             index: IndexSettings::default().with_exact_rows_max(self.exact_rows_max),
             threads,
             near_identical: !self.no_near_identical,
+            cache: self.archive.cache.settings(),
         };
         let decoder = decoder(threads);
         let report = super::block_on(build::build(

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::EXIT_PARTIAL;
 use super::settings::ArchiveArgs;
-use crate::archive::{Archive, CompactSettings, OBJECT_AGE, compact, verify};
+use crate::archive::{CompactSettings, OBJECT_AGE, compact, verify};
 use crate::error::Result;
 use crate::index::IndexSettings;
 use crate::ingest::build::graph_builder;
@@ -24,7 +24,7 @@ impl Verify {
     pub fn run(self) -> Result<ExitCode> {
         let secret = self.archive.secret()?;
         let report = super::block_on(async {
-            let archive = Archive::open(&self.archive.archive, secret).await?;
+            let archive = self.archive.open(secret).await?;
             verify(&archive).await
         })?;
         for damage in &report.damaged {
@@ -69,7 +69,7 @@ impl Compact {
     pub fn run(self) -> Result<ExitCode> {
         let secret = self.archive.secret()?;
         let report = super::block_on(async {
-            let archive = Archive::open(&self.archive.archive, secret).await?;
+            let archive = self.archive.open(secret).await?;
             let settings = CompactSettings {
                 manifest_age_min: Duration::from_secs(self.manifest_seconds),
                 object_age_min: Duration::from_secs(self.object_seconds),

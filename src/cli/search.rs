@@ -9,7 +9,6 @@ use clap::{Args, ValueEnum};
 
 use super::settings::ArchiveArgs;
 use crate::app::{Settings, open_engine};
-use crate::archive::Archive;
 use crate::domain::{Ask, ClassLabel, Exclude, Hit, VoteMethod, Wanted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::answer_json;
@@ -87,6 +86,7 @@ impl Search {
         let settings = Settings {
             model: self.model.clone(),
             device: self.device.clone(),
+            cache: self.archive.cache.settings(),
             ..Settings::local(&self.archive.archive, secret.clone())
         };
         let exclude = if self.include_same {
@@ -116,7 +116,7 @@ impl Search {
             preview: false,
         };
         let (engine, answer) = super::block_on(async {
-            let archive = Archive::open(&self.archive.archive, secret).await?;
+            let archive = self.archive.open(secret).await?;
             let (engine, _) = open_engine(&archive, &settings, &Arc::new(Metrics::new()?)).await?;
             let deadline = Instant::now() + Duration::from_secs(settings.request_seconds_max);
             let answer = engine.search_image(upload, wanted, None, deadline).await?;

@@ -130,6 +130,7 @@ impl Serve {
         let settings = Settings {
             archive: self.archive.archive.clone(),
             secret: self.archive.secret()?,
+            cache: self.archive.cache.settings(),
             model: self.model,
             device: self.device,
             listen: self.listen,

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
 
-use crate::archive::{Place, Secret};
+use crate::archive::{Archive, CacheSettings, Place, Secret};
 use crate::error::{Error, ErrorKind, Result};
+
+/// What a cache may take: four million vectors of 1280 components.
+const CACHE_BYTES_MAX: u64 = 20 << 30;
 
 /// Which archive, and the secret that makes its pseudonyms.
 #[derive(Args, Clone)]
@@ -20,9 +23,37 @@ pub struct ArchiveArgs {
     /// Default: beside the archive's folder, with `.secret` at the end of its name. An archive in a bucket has no default.
     #[arg(long, value_name = "FILE", env = "MEDSEARCH_SECRET_FILE")]
     pub secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+/// Where what is read from a bucket is kept on this machine.
+#[derive(Args, Clone)]
+pub struct CacheArgs {
+    /// Folder that keeps rows and graphs of an archive in a bucket, so that they are fetched once and vectors need no memory. One folder for one archive,
+    /// on a disk where patient data may lie: its files are for their owner alone, and what the archive erases is deleted there too.
+    #[arg(long, value_name = "DIR", env = "MEDSEARCH_CACHE")]
+    pub cache: Option<PathBuf>,
+    /// Largest size of that folder, in bytes. What was used longest ago goes first; a file that is in use takes its space until it is no more.
+    #[arg(long, value_name = "BYTES", default_value_t = CACHE_BYTES_MAX, env = "MEDSEARCH_CACHE_BYTES_MAX")]
+    pub cache_bytes_max: u64,
+}
+
+impl CacheArgs {
+    /// The cache that is wanted, if any.
+    pub fn settings(&self) -> Option<CacheSettings> {
+        let folder = self.cache.clone()?;
+        let bytes_max = self.cache_bytes_max;
+        Some(CacheSettings { folder, bytes_max })
+    }
 }
 
 impl ArchiveArgs {
+    /// Opens an archive that exists.
+    pub async fn open(&self, secret: Secret) -> Result<Archive> {
+        Archive::open_cached(&self.archive, secret, self.cache.settings().as_ref()).await
+    }
+
     /// The secret of an archive that exists.
     pub fn secret(&self) -> Result<Secret> {
         let path = self.secret_path()?;
@@ -165,7 +196,8 @@ pub fn warn_if_others_read(path: &Path) {
 
 fn others_read(path: &Path) -> Option<u32> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
-    (mode & 0o077 != 0).then_some(mode)
+    // A group that may read was let in by whoever made the file, as Kubernetes does with a secret for a pod.
+    (mode & 0o037 != 0).then_some(mode)
 }
 
 #[cfg(test)]
@@ -201,6 +233,10 @@ mod tests {
         let of = |name: &str| ArchiveArgs {
             archive: dir.path().join(name).to_str().unwrap().to_owned(),
             secret_file: None,
+            cache: CacheArgs {
+                cache: None,
+                cache_bytes_max: CACHE_BYTES_MAX,
+            },
         };
         std::fs::create_dir_all(dir.path().join("archive/manifest")).unwrap();
         let missing = |name: &str| of(name).secret().err().unwrap().to_string();
@@ -211,7 +247,7 @@ mod tests {
     #[test]
     fn files_that_others_read_are_found() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        for (mode, found) in [(0o600, None), (0o640, Some(0o640)), (0o604, Some(0o604))] {
+        for (mode, found) in [(0o600, None), (0o440, None), (0o660, Some(0o660)), (0o604, Some(0o604))] {
             std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(others_read(file.path()), found);
         }

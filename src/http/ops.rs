@@ -47,6 +47,10 @@ pub async fn metrics(state: Data<State>) -> Result<HttpResponse> {
         conflicts: archive.conflicts,
         lost_graphs: archive.lost_graphs,
     });
+    let storage = state.engine.storage();
+    state
+        .metrics
+        .storage(&storage.requests, &storage.damage, storage.cache_bytes);
     let text = state.metrics.text()?;
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))

@@ -14,8 +14,8 @@ use super::dataset::Dataset;
 use super::image::pictures;
 use super::progress::Progress;
 use crate::archive::{
-    Archive, ArchiveInfo, Bulk, ClassData, GraphBuilder, GraphParameters, IdentityMode, Manifest, NewArchive, NewGraph,
-    NewImage, NewModel, Outcome, Retention, RowsObject, Scope, Secret, Shown, load_folder,
+    Archive, ArchiveInfo, Bulk, CacheSettings, ClassData, GraphBuilder, GraphParameters, IdentityMode, Manifest,
+    NewArchive, NewGraph, NewImage, NewModel, Outcome, Retention, RowsObject, Scope, Secret, Shown, load_folder,
 };
 use crate::domain::{ClassLabel, Embedding, ImageId, Metric};
 use crate::embed::{ModelCard, Network};
@@ -48,6 +48,8 @@ pub struct BuildSettings {
     pub threads: usize,
     /// Whether copies of a picture are looked for.
     pub near_identical: bool,
+    /// Where what is read from a bucket is kept.
+    pub cache: Option<CacheSettings>,
 }
 
 /// What an archive is to be. Of a new one the rest has defaults; an archive that exists has to be so already.
@@ -201,7 +203,7 @@ pub async fn build(
         shards: wanted.shards.unwrap_or(1),
         model: model.map(|(_, model)| model),
     };
-    let archive = open_or_create(url, new, wanted, secret()?).await?;
+    let archive = open_or_create(url, new, settings, secret()?).await?;
     let info = archive.latest().await?.archive.clone();
     let images = settings.data.as_deref().map(Dataset::open).transpose()?;
     let source = Source {
@@ -273,16 +275,16 @@ pub async fn build(
     Ok(report)
 }
 
-async fn open_or_create(url: &str, new: NewArchive, wanted: &Wanted, secret: Secret) -> Result<Archive> {
+async fn open_or_create(url: &str, new: NewArchive, settings: &BuildSettings, secret: Secret) -> Result<Archive> {
     let (space, model) = (new.space.clone(), new.model.clone());
     match Archive::create(url, new, secret.clone()).await {
         Err(error) if error.kind() == ErrorKind::Conflict => {}
         made => return made,
     }
-    let archive = Archive::open(url, secret).await?;
+    let archive = Archive::open_cached(url, secret, settings.cache.as_ref()).await?;
     let manifest = archive.latest().await?;
     manifest.require_space(&space)?;
-    wanted.check(&manifest, model.as_ref())?;
+    settings.wanted.check(&manifest, model.as_ref())?;
     Ok(archive)
 }
 
@@ -316,13 +318,17 @@ async fn link(
     let spots: Vec<(usize, u32)> = state.live().collect();
     let known = copies::compared(archive, &state, &spots, decoder).await;
     let mut all = LookedAt::default();
-    for (&(object, row), compared) in spots.iter().zip(known) {
-        all.push(state.at((object, row)).id, state.rows[object].vector(row), compared)?;
+    let dimension = state.manifest.space.dimension;
+    let mut known = known.into_iter();
+    for spots in spots.chunks(CHUNK) {
+        let vectors = state.vectors(spots)?;
+        for ((&spot, raw), compared) in spots.iter().zip(vectors.chunks_exact(dimension)).zip(known.by_ref()) {
+            all.push(state.at(spot).id, raw, compared)?;
+        }
     }
     let from = all.ids.len();
     // A known image that came again is absorbed, and stays what it was.
     let known: BTreeMap<ImageId, usize> = all.ids.iter().copied().zip(0..).collect();
-    let dimension = state.manifest.space.dimension;
     for (at, (id, compared)) in new.ids.into_iter().zip(new.compared).enumerate() {
         if !known.contains_key(&id) {
             all.push(id, &new.vectors[at * dimension..(at + 1) * dimension], compared)?;
@@ -471,10 +477,11 @@ fn graph(
     parameters: &index::GraphParameters,
 ) -> Result<NewGraph> {
     let dimension = rows.header.dimension;
-    let units = keys
-        .iter()
-        .map(|&row| compared_row(rows.vector(row), dimension, metric))
-        .collect::<Result<Vec<_>>>()?;
+    let mut units = Vec::with_capacity(keys.len());
+    rows.each_vector(keys.iter().copied(), |raw| {
+        units.push(compared_row(raw, dimension, metric)?);
+        Ok(())
+    })?;
     let vectors: Vec<&[f32]> = units.iter().map(Vec::as_slice).collect();
     Ok(NewGraph {
         class: Some(class.clone()),
@@ -570,6 +577,7 @@ mod tests {
                 index: IndexSettings::default(),
                 threads: 2,
                 near_identical: true,
+                cache: None,
             };
             let url = self.path(archive);
             let secret = || Ok(Secret::from_bytes([7; 32]));

@@ -67,16 +67,16 @@ impl Cases {
         let mut found: Vec<(Arc<Record>, Vec<f32>, bool, Group)> = Vec::new();
         for (version, indexed) in [(Some(archive), true), (queries, false)] {
             let Some(version) = version else { continue };
-            for spot in version.state.live() {
-                let record = version.state.at(spot);
-                if !version.snapshot.votes(record) {
-                    without_label += 1;
-                    continue;
+            let votes = |&spot: &(usize, u32)| version.snapshot.votes(version.state.at(spot));
+            let (spots, others): (Vec<_>, Vec<_>) = version.state.live().partition(votes);
+            without_label += others.len();
+            let mut records = spots.iter().map(|&spot| version.state.at(spot));
+            version.each_unit(&spots, |unit| {
+                if let Some(record) = records.next() {
+                    let stands_for = version.snapshot.group(record, OnePer::Picture);
+                    found.push((Arc::clone(record), unit.as_slice().to_vec(), indexed, stands_for));
                 }
-                let stands_for = version.snapshot.group(record, OnePer::Picture);
-                let vector = version.unit_at(spot)?.as_slice().to_vec();
-                found.push((Arc::clone(record), vector, indexed, stands_for));
-            }
+            })?;
         }
         // So that an item's number stands for the bytes of its id in the order of hits.
         found.sort_by(|a, b| (a.0.id.cmp(&b.0.id)).then(b.2.cmp(&a.2)));

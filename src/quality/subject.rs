@@ -44,14 +44,14 @@ impl Opened {
     /// `InvalidRequest` when one is missing.
     pub fn as_space(&self, cases: &Cases) -> Result<Cases> {
         let dimension = self.version.state.manifest.space.dimension;
-        let mut vectors = Vec::with_capacity(cases.items.len() * dimension);
-        for case in &cases.items {
-            let spot = self.version.state.find(case.record.id).ok_or_else(|| {
+        let spots = cases.items.iter().map(|case| {
+            self.version.state.find(case.record.id).ok_or_else(|| {
                 let message = "a space to choose from lacks some of the images: embed the same images by each model";
                 Error::new(ErrorKind::InvalidRequest, message)
-            })?;
-            vectors.extend_from_slice(self.version.unit_at(spot)?.as_slice());
-        }
+            })
+        });
+        let spots = spots.collect::<Result<Vec<_>>>()?;
+        let vectors = units(&self.version, &spots)?;
         Ok(cases.in_space(dimension, vectors))
     }
 
@@ -67,13 +67,17 @@ impl Opened {
             ));
         }
         let mut families: BTreeMap<ClassLabel, Vec<Embedding>> = BTreeMap::new();
-        for spot in self.version.state.live() {
-            let record = self.version.state.at(spot);
-            if let Some(class) = &record.class {
-                let family = families.entry(class.clone()).or_default();
-                family.push(self.version.unit_at(spot)?);
+        let state = &self.version.state;
+        let labelled = state
+            .live()
+            .filter_map(|spot| Some((spot, state.at(spot).class.clone()?)));
+        let (spots, classes): (Vec<_>, Vec<_>) = labelled.unzip();
+        let mut classes = classes.into_iter();
+        self.version.each_unit(&spots, |unit| {
+            if let Some(class) = classes.next() {
+                families.entry(class).or_default().push(unit);
             }
-        }
+        })?;
         Ok(families)
     }
 }
@@ -178,10 +182,7 @@ pub async fn duplicates(
     spots.sort_by_key(|&spot| version.state.at(spot).id);
     let records: Vec<&Arc<Record>> = spots.iter().map(|&spot| version.state.at(spot)).collect();
     let compared = copies::compared(&opened.archive, &version.state, &spots, decoder).await;
-    let mut vectors = Vec::new();
-    for &spot in &spots {
-        vectors.extend_from_slice(version.unit_at(spot)?.as_slice());
-    }
+    let vectors = units(version, &spots)?;
     let dimension = version.state.manifest.space.dimension;
     let mut pairs = near(&compared, &vectors, dimension, 0, similarity_min, done);
     let known: BTreeSet<(usize, usize)> = pairs.iter().map(|pair| (pair.a, pair.b)).collect();
@@ -262,6 +263,13 @@ fn cluster(records: &[&Arc<Record>], members: &[usize], pairs: &[Pair], pictures
             .collect(),
         pairs: own,
     }
+}
+
+/// The unit vectors of rows, one after the other.
+fn units(version: &Version, spots: &[(usize, u32)]) -> Result<Vec<f32>> {
+    let mut vectors = Vec::with_capacity(spots.len() * version.state.manifest.space.dimension);
+    version.each_unit(spots, |unit| vectors.extend_from_slice(unit.as_slice()))?;
+    Ok(vectors)
 }
 
 async fn read_from(thumbnail: &PackRef, archives: &[&Opened]) -> Result<bytes::Bytes> {

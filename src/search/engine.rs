@@ -12,7 +12,7 @@ use super::prepare::{InModel, PreparedImage, Preparer};
 use super::sampled::Sampler;
 use super::served::{Served, Version};
 use super::{vote, warn};
-use crate::archive::{Archive, Identity};
+use crate::archive::{Archive, Identity, StorageFigures};
 use crate::cluster::Cluster;
 use crate::domain::{
     Appearance, Ask, Calibration, Embedding, ImageId, Key, PatientKeys, Query, Record, Region, SpaceId, Wanted,
@@ -397,6 +397,11 @@ impl Engine {
     /// Where and how the model runs.
     pub fn device(&self) -> String {
         self.0.parts.embedder.provenance().device.clone()
+    }
+
+    /// What was asked of the archive's storage, and what was found damaged.
+    pub fn storage(&self) -> StorageFigures {
+        self.0.parts.archive.storage_figures()
     }
 
     /// The name of a key that is shown outside.

@@ -8,17 +8,21 @@ use bytes::Bytes;
 use super::holding::Holding;
 use crate::archive::{GraphEntry, State};
 use crate::domain::Metric;
+use crate::error::Result;
 use crate::index::{GraphInput, GraphParameters, SegmentInput, Snapshot, SnapshotInput};
 
 /// The input of a snapshot of `state` that searches what is held. Rows that `previous` has are only named, not copied; a graph without bytes is one
 /// that it has.
+///
+/// # Errors
+/// `Unavailable`, `Damaged` when vectors can't be read.
 pub fn snapshot_input(
     state: &State,
     holding: &Holding,
     metric: Option<Arc<Metric>>,
     graphs: Vec<(GraphEntry, Option<Bytes>)>,
     previous: Option<&Snapshot>,
-) -> SnapshotInput {
+) -> Result<SnapshotInput> {
     let manifest = &state.manifest;
     // By another metric its rows are other rows.
     let previous = previous.filter(|snapshot| snapshot.is_by(metric.as_ref()));
@@ -34,25 +38,25 @@ pub fn snapshot_input(
             searched,
             records: if known { vec![] } else { rows.records.clone() },
             vectors: if given {
-                (0..rows.rows()).flat_map(|row| rows.vector(row)).copied().collect()
+                rows.vectors(0..rows.rows())?.into_owned()
             } else {
                 vec![]
             },
         };
-        (Arc::new(segment), state.tombstones(at).to_vec())
+        Ok((Arc::new(segment), state.tombstones(at).to_vec()))
     });
     let named: HashSet<&str> = state.rows.iter().map(|rows| rows.name.as_str()).collect();
     let graphs = graphs
         .into_iter()
         .filter(|(entry, _)| named.contains(entry.rows_object.as_str()));
-    SnapshotInput {
+    Ok(SnapshotInput {
         version: manifest.version,
         dimension: manifest.space.dimension,
         metric,
         classes: manifest.classes.clone(),
-        segments: segments.collect(),
+        segments: segments.collect::<Result<_>>()?,
         graphs: graphs.filter_map(|(entry, bytes)| graph_input(entry, bytes)).collect(),
-    }
+    })
 }
 
 /// Rows without a class have no graph: they are few, and scanned.

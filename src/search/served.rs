@@ -26,6 +26,9 @@ const KEPT_FOR: Duration = Duration::from_secs(10);
 /// Most versions that are kept, whatever their age.
 const KEPT_MAX: usize = 64;
 
+/// Rows whose vectors are read at a time.
+const READ_TOGETHER: usize = 4096;
+
 /// One version, loaded: what the archive says and the index over it.
 pub struct Version {
     /// Records, tombstones, manifest.
@@ -84,9 +87,23 @@ impl Version {
     /// The unit vector of a row, whatever it is compared by.
     ///
     /// # Errors
-    /// As [`Embedding::from_raw`].
+    /// As [`Embedding::from_raw`] and [`RowsObject::vector`](crate::archive::RowsObject::vector).
     pub fn unit_at(&self, (object, row): (usize, u32)) -> Result<Embedding> {
-        self.unit(self.state.rows[object].vector(row))
+        self.unit(&self.state.rows[object].vector(row)?)
+    }
+
+    /// Hands out the unit vectors of rows in turn, read together. Blocks while it reads.
+    ///
+    /// # Errors
+    /// As [`Version::unit_at`].
+    pub fn each_unit(&self, spots: &[(usize, u32)], mut take: impl FnMut(Embedding)) -> Result<()> {
+        let dimension = self.state.manifest.space.dimension;
+        for spots in spots.chunks(READ_TOGETHER) {
+            for raw in self.state.vectors(spots)?.chunks_exact(dimension) {
+                take(self.unit(raw)?);
+            }
+        }
+        Ok(())
     }
 
     /// What a model gave, at unit length.
@@ -328,7 +345,7 @@ async fn build(
 ) -> Result<Version> {
     run_blocking(move || {
         let previous = previous.as_ref().map(|version| &version.snapshot);
-        let input = snapshot_input(&state, &holding, metric, graphs, previous);
+        let input = snapshot_input(&state, &holding, metric, graphs, previous)?;
         let snapshot = Snapshot::build(&input, previous, &settings)?;
         let overview = overview(&state, &snapshot, &calibration);
         Ok(Version {

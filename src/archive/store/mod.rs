@@ -1,15 +1,22 @@
 //! The object store shell: put-if-absent, verified reads, and errors that say what the caller can do.
 //!
 //! - `place` the URL; `folder`, `bucket` what is particular to either; `failure` what errors mean.
+//! - `local` objects that lie on this machine, `cache` those of a bucket; `counts` what is counted.
 //!
 //! A local folder writes through `fsync` of file and folder. A bucket is durable when it answers, and may lose the answer.
 
 mod bucket;
+mod cache;
+mod counts;
 mod failure;
 mod folder;
+mod local;
 mod place;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path as FsPath;
 use std::sync::Arc;
@@ -20,12 +27,17 @@ use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{GetResult, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(test)]
 pub(super) use bucket::{Limits, PART_BYTES};
+use cache::Cache;
+pub use cache::CacheSettings;
+pub use counts::StorageFigures;
+use counts::{Counts, Holder, Operation};
 use failure::{failed, failed_io, failed_there, missing_is_unavailable};
+pub(super) use local::{Loaded, Local};
 pub use place::{Bucket, Place};
 
 /// Hashing more than this is handed to a blocking thread.
@@ -59,6 +71,8 @@ pub(super) struct Listed {
 pub(super) struct Store {
     objects: Arc<dyn ObjectStore>,
     backing: Backing,
+    cache: Option<Arc<Cache>>,
+    counts: Arc<Counts>,
 }
 
 /// What is behind a [`Store`].
@@ -110,17 +124,32 @@ impl Store {
         })?;
         let objects =
             LocalFileSystem::new_with_prefix(&folder).map_err(|error| failed("the archive's folder", error))?;
-        Ok(Self {
-            objects: Arc::new(objects.with_fsync(true)),
-            backing: Backing::Folder(folder.into()),
-        })
+        let backing = Backing::Folder(folder.into());
+        Ok(Self::of(Arc::new(objects.with_fsync(true)), backing))
     }
 
     fn remote(bucket: Bucket) -> Result<Self> {
-        Ok(Self {
-            objects: bucket::open(&bucket)?,
-            backing: Backing::Bucket(bucket.into()),
-        })
+        Ok(Self::of(bucket::open(&bucket)?, Backing::Bucket(bucket.into())))
+    }
+
+    fn of(objects: Arc<dyn ObjectStore>, backing: Backing) -> Self {
+        Self {
+            objects,
+            backing,
+            cache: None,
+            counts: Arc::default(),
+        }
+    }
+
+    /// Keeps what is loaded from a bucket in a folder of this machine. An archive in a folder is there already.
+    ///
+    /// # Errors
+    /// `StorageFull`, `Unavailable` when the cache can't be written.
+    pub fn cached(mut self, settings: &CacheSettings) -> Result<Self> {
+        if let Backing::Bucket(_) = &self.backing {
+            self.cache = Some(Arc::new(Cache::open(settings, &self.counts)?));
+        }
+        Ok(self)
     }
 
     /// Whether both are certainly one place. An alias, such as a second endpoint of one bucket, is not known.
@@ -138,10 +167,8 @@ impl Store {
         let Place::Bucket(bucket) = Place::parse(url)? else {
             return Err(Error::new(ErrorKind::InvalidRequest, format!("`{url}` is no bucket")));
         };
-        Ok(Self {
-            objects: bucket::s3(settings, &bucket, limits)?,
-            backing: Backing::Bucket(bucket.into()),
-        })
+        let objects = bucket::s3(settings, &bucket, limits)?;
+        Ok(Self::of(objects, Backing::Bucket(bucket.into())))
     }
 
     /// The same place with every operation going through another store, for fault injection.
@@ -149,8 +176,19 @@ impl Store {
     pub fn wrapped(&self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         Self {
             objects: wrap(Arc::clone(&self.objects)),
-            backing: self.backing.clone(),
+            ..self.clone()
         }
+    }
+
+    /// Waits for an answer and counts it.
+    async fn counted<T>(
+        &self,
+        operation: Operation,
+        answer: impl Future<Output = object_store::Result<T>>,
+    ) -> object_store::Result<T> {
+        let answer = answer.await;
+        self.counts.request(operation, &answer);
+        answer
     }
 
     /// Creates `name`, never replaces it. In a bucket `Exists` may be one's own write, tried again after its answer was lost.
@@ -162,7 +200,8 @@ impl Store {
         let mut tries = 0;
         loop {
             let payload = PutPayload::from_bytes(bytes.clone());
-            let taken = match self.objects.put_opts(&path, payload, PutMode::Create.into()).await {
+            let put = self.objects.put_opts(&path, payload, PutMode::Create.into());
+            let taken = match self.counted(Operation::Put, put).await {
                 Ok(_) => return Ok(Put::Done),
                 Err(error @ object_store::Error::AlreadyExists { .. }) => error,
                 Err(error) => return Err(failed_there(name, error)),
@@ -171,7 +210,7 @@ impl Store {
                 return Ok(Put::Exists);
             }
             // S3 says the same (409) while another write or deletion of the name is under way, which may come to nothing: what counts is what is there.
-            match self.objects.head(&path).await {
+            match self.counted(Operation::Head, self.objects.head(&path)).await {
                 Ok(_) => return Ok(Put::Exists),
                 Err(object_store::Error::NotFound { .. }) => {}
                 Err(error) => return Err(failed_there(name, error)),
@@ -196,9 +235,12 @@ impl Store {
                 // Whoever wrote it may not have synced the folder yet.
                 Put::Exists => self.settle(name).await,
             },
-            Backing::Bucket(_) => bucket::put(&*self.objects, &Path::from(name), bytes)
-                .await
-                .map_err(|error| failed_there(name, error)),
+            Backing::Bucket(_) => {
+                let path = Path::from(name);
+                let put = bucket::put(&*self.objects, &path, bytes);
+                let put = self.counted(Operation::Put, put).await;
+                put.map_err(|error| failed_there(name, error))
+            }
         }
     }
 
@@ -229,12 +271,10 @@ impl Store {
     /// # Errors
     /// `NotFound`, `Unavailable`.
     pub async fn get(&self, name: &str) -> Result<Bytes> {
-        let got = self
-            .objects
-            .get(&Path::from(name))
-            .await
-            .map_err(|error| failed(name, error))?;
-        got.bytes().await.map_err(|error| failed(name, error))
+        let path = Path::from(name);
+        let got = async { self.objects.get(&path).await?.bytes().await };
+        let got = self.counted(Operation::Get, got).await;
+        got.map_err(|error| failed(name, error))
     }
 
     /// Reads an immutable object and compares it with the digest in its name.
@@ -243,21 +283,102 @@ impl Store {
     /// `Unavailable` when it is missing or can't be read, `Damaged` when its bytes are not what the name says.
     pub async fn get_object(&self, name: &str) -> Result<Bytes> {
         let bytes = self.get(name).await.map_err(missing_is_unavailable)?;
+        self.verified(name, bytes).await
+    }
+
+    async fn verified(&self, name: &str, bytes: Bytes) -> Result<Bytes> {
         let kind = name.split('/').next().unwrap_or_default();
         let (found, bytes) = object_name(kind, bytes).await?;
         if found == name {
-            Ok(bytes)
-        } else {
-            Err(Error::new(
-                ErrorKind::Damaged,
-                format!("`{name}` is damaged: its bytes have another digest"),
-            ))
+            return Ok(bytes);
         }
+        self.counts.damage(Holder::Storage);
+        Err(Error::new(
+            ErrorKind::Damaged,
+            format!("`{name}` is damaged: its bytes have another digest"),
+        ))
+    }
+
+    /// Reads an immutable object as [`Store::get_object`] does, or finds it in the cache, and gives along where it stays readable on this machine.
+    ///
+    /// # Errors
+    /// As [`Store::get_object`].
+    pub async fn load_object(&self, name: &str) -> Result<Loaded> {
+        let Some(cache) = &self.cache else {
+            return self.load_file(name).await;
+        };
+        let (held, wanted) = (Arc::clone(cache), name.to_owned());
+        if let Some(loaded) = blocking(move || held.read(&wanted)).await? {
+            return Ok(loaded);
+        }
+        let bytes = self.get_object(name).await?;
+        let (cache, name, read) = (Arc::clone(cache), name.to_owned(), bytes.clone());
+        let local = blocking(move || cache.keep_read(&name, &read)).await?;
+        Ok(Loaded { bytes, local })
+    }
+
+    /// The archive's own file, where it is in a folder, is opened once: what was verified is what is read later.
+    async fn load_file(&self, name: &str) -> Result<Loaded> {
+        let path = Path::from(name);
+        let got = self.counted(Operation::Get, async {
+            let got = self.objects.get(&path).await?;
+            match got.payload {
+                GetResultPayload::File(file, _) => Ok((Some(file), Bytes::new())),
+                payload => Ok((None, GetResult { payload, ..got }.bytes().await?)),
+            }
+        });
+        let (file, bytes) = got.await.map_err(|error| failed_there(name, error))?;
+        let Some(file) = file else {
+            let bytes = self.verified(name, bytes).await?;
+            return Ok(Loaded { bytes, local: None });
+        };
+        let (file, bytes) = blocking(move || read_whole(file))
+            .await?
+            .map_err(|error| failed_io(&format!("`{name}` can't be read"), error))?;
+        let bytes = self.verified(name, bytes.into()).await?;
+        let local = Some(Local::new(file, Holder::Storage, &self.counts));
+        Ok(Loaded { bytes, local })
+    }
+
+    /// Where an object that was just written stays readable on this machine; none where that is nowhere.
+    pub async fn kept(&self, name: &str, bytes: &Bytes) -> Option<Local> {
+        let kept = match (&self.backing, &self.cache) {
+            (Backing::Folder(root), _) => {
+                let path = root.join(name);
+                let counts = Arc::clone(&self.counts);
+                let open = move || Some(Local::new(File::open(path).ok()?, Holder::Storage, &counts));
+                blocking(open).await
+            }
+            (Backing::Bucket(_), Some(cache)) => {
+                let (cache, name, bytes) = (Arc::clone(cache), name.to_owned(), bytes.clone());
+                blocking(move || cache.keep(&name, &bytes)).await
+            }
+            (Backing::Bucket(_), None) => Ok(None),
+        };
+        kept.ok().flatten()
+    }
+
+    /// Lets the cache go of what `version`, the newest, does not name. `named` is asked when that was not done yet.
+    pub async fn sweep_cache(&self, version: u64, named: impl FnOnce() -> BTreeSet<String>) -> Result<()> {
+        match &self.cache {
+            Some(cache) if cache.swept() < version => {
+                let (cache, named) = (Arc::clone(cache), named());
+                blocking(move || cache.sweep(version, named)).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was asked of it and found, as plain numbers.
+    pub fn figures(&self) -> StorageFigures {
+        self.counts
+            .figures(self.cache.as_ref().map_or(0, |cache| cache.bytes()))
     }
 
     /// Whether an object is certainly not there.
     pub async fn is_missing(&self, name: &str) -> bool {
-        let found = self.objects.head(&Path::from(name)).await;
+        let path = Path::from(name);
+        let found = self.counted(Operation::Head, self.objects.head(&path)).await;
         matches!(found, Err(object_store::Error::NotFound { .. }))
     }
 
@@ -266,7 +387,8 @@ impl Store {
     /// # Errors
     /// `Unavailable` when it is missing or can't be read.
     pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes> {
-        let got = self.objects.get_range(&Path::from(name), range).await;
+        let path = Path::from(name);
+        let got = self.counted(Operation::Get, self.objects.get_range(&path, range)).await;
         got.map_err(|error| failed_there(name, error))
     }
 
@@ -275,12 +397,9 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        let found: Vec<_> = self
-            .objects
-            .list(Some(&Path::from(prefix)))
-            .try_collect()
-            .await
-            .map_err(|error| failed_there(prefix, error))?;
+        let listing = self.objects.list(Some(&Path::from(prefix))).try_collect();
+        let found: object_store::Result<Vec<_>> = self.counted(Operation::List, listing).await;
+        let found = found.map_err(|error| failed_there(prefix, error))?;
         let mut listed = Vec::with_capacity(found.len());
         for meta in found {
             let modified = Timestamp::from_microsecond(meta.last_modified.timestamp_micros()).map_err(|error| {
@@ -301,7 +420,8 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn delete(&self, name: &str) -> Result<()> {
-        match self.objects.delete(&Path::from(name)).await {
+        let path = Path::from(name);
+        match self.counted(Operation::Delete, self.objects.delete(&path)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed(name, error)),
         }
@@ -352,6 +472,12 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({self})")
     }
+}
+
+fn read_whole(mut file: File) -> std::io::Result<(File, Vec<u8>)> {
+    let mut bytes = Vec::with_capacity(file.metadata()?.len() as usize);
+    file.read_to_end(&mut bytes)?;
+    Ok((file, bytes))
 }
 
 /// The name of an immutable object: `kind/<BLAKE3 of its bytes>`. Gives the bytes back.

@@ -19,6 +19,7 @@ async fn copy_later(from: Store, to: Store, purpose: Purpose, reread: bool, late
     let tuning = Tuning {
         clock: Arc::new(move || Timestamp::now() + later),
         patience: Duration::from_millis(20),
+        ..tuning()
     };
     let copy = Copy {
         from,
@@ -93,7 +94,9 @@ async fn assert_same(one: &Archive, two: &Archive) {
         let mut images = BTreeMap::new();
         for (object, row) in state.live() {
             let record = Record::clone(state.at((object, row)));
-            let vector: Vec<u32> = (state.rows[object].vector(row).iter()).map(|x| x.to_bits()).collect();
+            let vector: Vec<u32> = (state.rows[object].vector(row).unwrap().iter())
+                .map(|x| x.to_bits())
+                .collect();
             let picture = archive.read_pack(record.thumbnail.as_ref().unwrap()).await.unwrap();
             let pixels = archive.read_pack(&record.pixels.as_ref().unwrap().pack).await.unwrap();
             images.insert(record.id, (record, vector, picture, pixels));

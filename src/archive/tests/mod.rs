@@ -8,6 +8,7 @@ mod faults;
 mod feedback;
 mod labels;
 mod links;
+mod local;
 mod measure;
 mod patients;
 mod s3;
@@ -21,7 +22,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jiff::SignedDuration;
 use tokio::sync::watch;
 
-use super::testing::{Faults, Place, Write as _, class, image, insert, new_archive, secret, unread_metrics, writer};
+use super::testing::{
+    Faults, Place, Write as _, class, image, insert, new_archive, secret, tuning, unread_metrics, writer,
+};
 use super::*;
 use crate::domain::{ImageId, LabelSource, PatientKeys, Record};
 

@@ -75,7 +75,7 @@ async fn small_writes_are_merged_and_keep_their_pictures() {
         assert_eq!(pixels, format!("pixels {number}"));
         let state = State::load(&archive).await.unwrap();
         let (object, row) = state.find(record.id).unwrap();
-        assert_eq!(state.rows[object].vector(row)[0], number as f32 + 0.5);
+        assert_eq!(state.rows[object].vector(row).unwrap()[0], number as f32 + 0.5);
     }
     assert!(verify(&archive).await.unwrap().damaged.is_empty());
 }

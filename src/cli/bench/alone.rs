@@ -28,7 +28,8 @@ pub struct Alone<'a> {
 impl<'a> Alone<'a> {
     pub fn new(images: &'a [Vec<u8>], settings: &Settings, model: &Path) -> Result<Self> {
         let version = cli::block_on(async {
-            let archive = Archive::open(&settings.archive, settings.secret.clone()).await?;
+            let archive =
+                Archive::open_cached(&settings.archive, settings.secret.clone(), settings.cache.as_ref()).await?;
             Ok(Served::open(archive, IndexSettings::default(), Holding::All)
                 .await?
                 .current())

@@ -241,6 +241,7 @@ impl Bench {
     fn query(&self, images: &[Vec<u8>]) -> Result<QueryReport> {
         let settings = Settings {
             model: Some(self.model.clone()),
+            cache: self.archive.cache.settings(),
             ..Settings::local(&self.archive.archive, self.archive.secret()?)
         };
         let device = settings.device.clone();

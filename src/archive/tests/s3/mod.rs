@@ -1,5 +1,6 @@
 //! An archive in a bucket: the same promises over a protocol that may refuse, be slow, and lose answers.
 
+mod cache;
 mod server;
 
 use hyper::Method;

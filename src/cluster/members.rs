@@ -80,6 +80,8 @@ impl Cluster {
         };
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", settings.key)).map_err(unfit)?;
         bearer.set_sensitive(true);
+        // The client is built with TLS for the sake of archives in buckets, and wants to know whose. The first one counts for the whole process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]))
             .connect_timeout(CONNECT_MAX)

@@ -213,7 +213,6 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let (folder, ids) = make().await;
         let bytes_max = index_bytes(&folder).await * 65 / 80;
         let inner: Vec<u16> = (0..3).map(|_| free_port()).collect();

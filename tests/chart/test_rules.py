@@ -322,8 +322,9 @@ CASES = {
         HERE | {"operation": "get"},
     ),
     "MedsearchStorageDamage": Case(
-        {'medsearch_storage_damage_total{pod="a"}': "0x5 1x20"},
-        {'medsearch_storage_damage_total{pod="a"}': "1x25"},
+        {'medsearch_storage_damage_total{pod="a",place="storage"}': "0x5 1x20"},
+        # A copy in a cache is fetched again.
+        {'medsearch_storage_damage_total{pod="a",place="cache"}': "0x5 1x20"},
         "15m",
     ),
     "MedsearchGraphsLost": Case(
@@ -449,7 +450,7 @@ HEALTHY = {
     STATUS % "out_of_distribution": "0+5x200",
     'medsearch_quality_drift{pod="a"}': "0.05x200",
     STORE % "ok": "0+60x200",
-    'medsearch_storage_damage_total{pod="a"}': "0x200",
+    'medsearch_storage_damage_total{pod="a",place="storage"}': "0x200",
     'process_start_time_seconds{pod="a"}': "1x200",
 }
 

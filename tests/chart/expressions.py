@@ -69,7 +69,9 @@ PRODUCT = {
     "medsearch_quality_recall_at_10": metric("histogram"),
     "medsearch_quality_vote_agreement_total": metric("counter", outcome="same different"),
     "medsearch_quality_drift": metric("gauge"),
-    "medsearch_storage_requests_total": metric("counter", operation="get put list delete head", outcome="ok missing taken failed"),
+    "medsearch_storage_requests_total": metric(
+        "counter", operation="get put list delete head", outcome="ok missing taken failed"
+    ),
     "medsearch_storage_damage_total": metric("counter", place="storage cache"),
     # The prometheus crate's collector of the process.
     "process_cpu_seconds_total": metric("counter"),

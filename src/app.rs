@@ -25,6 +25,8 @@ use crate::search::{Engine, Holding, Parts, Preparer, Sampler, Served, first_ass
 
 /// Time between two compactions.
 const COMPACT_EVERY: Duration = Duration::from_secs(3600);
+/// Exit code of a server that was told again to stop: what was in flight was not finished.
+const STOPPED_AT_ONCE: i32 = 130;
 /// Time from the start to the first one: what is due does not wait for an hour of uptime.
 const COMPACT_FIRST: Duration = Duration::from_secs(60);
 
@@ -208,18 +210,23 @@ impl App {
         let handle = server.handle();
         let others = cluster.as_ref().map(|(cluster, _)| cluster.clone());
         let stopper = actix_web::rt::spawn(async move {
-            if signalled().await == Signal::Terminate && !drain.is_zero() {
+            let signal = signalled().await;
+            state.drain();
+            if let Some(cluster) = &others {
+                cluster.drain();
+            }
+            if signal == Signal::Terminate && !drain.is_zero() {
                 tracing::info!(seconds = drain.as_secs(), "draining");
-                state.drain();
-                if let Some(cluster) = &others {
-                    cluster.drain();
-                }
                 tokio::select! {
                     () = tokio::time::sleep(drain) => {}
                     _ = signalled() => {}
                 }
             }
-            handle.stop(true).await;
+            tokio::select! {
+                () = handle.stop(true) => {}
+                // Whoever asks again does not wait for what is in flight.
+                _ = signalled() => std::process::exit(STOPPED_AT_ONCE),
+            }
         });
         let ended = server
             .await
@@ -403,7 +410,7 @@ pub fn own_program() -> PathBuf {
 }
 
 /// Open files that connections leave to the archive, the workers and the libraries.
-const FILES_KEPT: u64 = 256;
+const FILES_KEPT: u64 = 512;
 
 /// Connections that the system has files for, after it was asked for as many as it gives.
 fn connections_max() -> usize {

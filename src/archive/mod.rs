@@ -7,7 +7,7 @@
 //! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects; `switch` another
 //!   metric; `links` which images are copies; `gc` deletes what nothing names.
 //! - `feedback` what people say of labels, beside the versions.
-//! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything; `copy` backup and restore.
+//! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything; `remains` looks for what was deleted; `copy` backup and restore.
 
 mod bulk;
 mod calibration;
@@ -28,6 +28,7 @@ mod merge;
 mod metric;
 mod npy;
 mod pack;
+mod remains;
 mod rows;
 mod secret;
 mod state;
@@ -68,6 +69,7 @@ pub use manifest::{
 };
 pub use metric::{Fitted, HeldOut, MetricEntry};
 pub use npy::{Matrix, NpyWriter, read_npy};
+pub use remains::{Remains, remains};
 pub use rows::{RowsHeader, RowsObject, RowsProvenance};
 pub use secret::Secret;
 pub use state::State;

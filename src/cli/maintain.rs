@@ -1,4 +1,4 @@
-//! `medsearch verify` and `medsearch compact`.
+//! `medsearch verify`, `medsearch compact` and `medsearch erased`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,7 +7,8 @@ use clap::Args;
 
 use super::EXIT_PARTIAL;
 use super::settings::ArchiveArgs;
-use crate::archive::{CompactSettings, OBJECT_AGE, compact, verify};
+use crate::archive::{CompactSettings, OBJECT_AGE, compact, remains, verify};
+use crate::domain::ImageId;
 use crate::error::Result;
 use crate::index::IndexSettings;
 use crate::ingest::build::graph_builder;
@@ -85,5 +86,53 @@ impl Compact {
             report.version, report.manifests_deleted, report.objects_deleted
         );
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Prove that what was deleted is gone: read every object and account for every row and picture in it.
+///
+/// A deleted image is invisible at once. Its bytes are gone within 24 hours where a server writes or `compact` runs every day, or at once by `compact --offline
+/// --manifest-seconds 0 --object-seconds 0` with nobody else at the archive. Backups and what was exported are places of their own.
+#[derive(Args)]
+pub struct Erased {
+    #[command(flatten)]
+    archive: ArchiveArgs,
+    /// An image that was deleted; may be given several times.
+    #[arg(long, value_name = "IMAGE")]
+    id: Vec<ImageId>,
+}
+
+impl Erased {
+    /// Exit code 3 when anything of a deleted image is left.
+    pub fn run(self) -> Result<ExitCode> {
+        let secret = self.archive.secret()?;
+        let report = super::block_on(async {
+            let archive = self.archive.open(secret).await?;
+            remains(&archive, &self.id).await
+        })?;
+        for (id, object) in &report.found {
+            println!("left: image {id} in {object}");
+        }
+        for id in &report.living {
+            println!("not deleted: image {id}");
+        }
+        for object in &report.unnamed {
+            println!("left: {object}, which version {} does not name", report.version);
+        }
+        for object in &report.unread {
+            println!("can't be read: {object}");
+        }
+        let since = report
+            .since
+            .map_or(String::new(), |since| format!(", the first deleted at {since}"));
+        println!(
+            "version {}: {} rows and {} bytes of pictures of deleted images left{since}; {} earlier versions, {} objects read",
+            report.version, report.dead_rows, report.dead_picture_bytes, report.versions, report.objects
+        );
+        Ok(if report.is_clean() && report.living.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(EXIT_PARTIAL)
+        })
     }
 }

@@ -85,6 +85,7 @@ enum Command {
     Verify(maintain::Verify),
     /// Merge small objects and delete what nothing refers to any more
     Compact(maintain::Compact),
+    Erased(maintain::Erased),
     /// Copy an archive to another place, or bring its copy up to date
     Backup(backup::Backup),
     /// Make an archive from its backup
@@ -136,6 +137,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Duplicates(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Compact(command) => command.run(),
+        Command::Erased(command) => command.run(),
         Command::Backup(command) => command.run(),
         Command::Restore(command) => command.run(),
         Command::Bench(command) => command.run(),

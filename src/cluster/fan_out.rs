@@ -20,7 +20,8 @@ use super::wire::{ANSWER_BYTES_MAX, SEARCH_PATH, ShardAnswer, ShardQuery, ShardR
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{HedgeOutcome, ShardOutcome};
 
-/// Longest time for one call: one that is cut off must not take the time of a second one.
+/// A call that takes longer has failed: one that is cut off must not take the time of a second one. Where there is much time, as for an exact search of very
+/// many rows, half of it.
 const CALL_MAX: Duration = Duration::from_secs(2);
 /// No hedge before this, however fast the fastest is.
 const HEDGE_AFTER_MIN: Duration = Duration::from_millis(5);
@@ -78,24 +79,30 @@ impl Cluster {
         }
         let hedge_at = tokio::time::sleep(hedge_after);
         tokio::pin!(hedge_at);
-        let (mut may_hedge, mut retried) = (true, BTreeSet::new());
+        let (mut may_hedge, mut hedges, mut retried) = (true, 0, BTreeSet::new());
         while !fan.open.is_empty() && !calls.is_empty() {
             tokio::select! {
-                Some((asked, answer)) = calls.next() => match answer {
-                    Ok(answer) => fan.take(&asked, answer),
-                    Err(Failure::Late) => self.metrics().shard_request(ShardOutcome::Late),
-                    Err(failure) => {
-                        if matches!(failure, Failure::Failed) {
-                            self.metrics().shard_request(ShardOutcome::Failed);
-                        }
-                        // Once each.
-                        let again: BTreeSet<u32> = (asked.shards.intersection(&fan.open).copied())
-                            .filter(|&shard| retried.insert(shard))
-                            .collect();
-                        for asked in fan.begin(fan.choose(&again), false) {
-                            self.metrics().retry();
-                            calls.push(self.call(question, asked, deadline));
-                        }
+                Some((asked, answer)) = calls.next() => {
+                    let before = fan.open.len();
+                    let late = matches!(answer, Err(Failure::Late));
+                    match answer {
+                        Ok(answer) => fan.take(&asked, answer),
+                        Err(Failure::Late) => self.metrics().shard_request(ShardOutcome::Late),
+                        Err(Failure::Failed) => self.metrics().shard_request(ShardOutcome::Failed),
+                        Err(Failure::Declined) => {}
+                    }
+                    if asked.hedge {
+                        hedges -= 1;
+                        let won = fan.open.len() < before;
+                        self.metrics().hedge(if won { HedgeOutcome::Won } else { HedgeOutcome::Lost });
+                    }
+                    // What was asked and did not come is asked of another, once each.
+                    let again: BTreeSet<u32> = (asked.shards.intersection(&fan.open).copied())
+                        .filter(|&shard| !late && retried.insert(shard))
+                        .collect();
+                    for asked in fan.begin(fan.choose(&again), false) {
+                        self.metrics().retry();
+                        calls.push(self.call(question, asked, deadline));
                     }
                 },
                 () = &mut hedge_at, if may_hedge => {
@@ -106,11 +113,14 @@ impl Cluster {
                             break;
                         }
                         let asked = fan.begin(vec![(peer, shards)], true);
+                        hedges += asked.len();
                         calls.extend(asked.into_iter().map(|asked| self.call(question, asked, deadline)));
                     }
                 }
             }
         }
+        // The first was quicker.
+        (0..hedges).for_each(|_| self.metrics().hedge(HedgeOutcome::Lost));
         FannedOut {
             rankings: fan.rankings,
             missing: fan.open,
@@ -129,7 +139,7 @@ impl Cluster {
             return (asked, Err(Failure::Late));
         }
         let call = asked.peer.call(began);
-        let time = left.min(CALL_MAX);
+        let time = left.min(CALL_MAX.max(left / 2));
         let question = question.about(asked.shards.clone(), time);
         let answer = tokio::time::timeout(time, self.post(&asked.peer.address, &question)).await;
         let now = Instant::now();
@@ -148,7 +158,8 @@ impl Cluster {
                 if let Ok(Err(error)) = failed {
                     tracing::debug!(error = %error, cause = ?std::error::Error::source(&error), "a replica failed to answer");
                 }
-                if call.failed(now) {
+                // Too little time was left for anyone: no fault of its own.
+                if time >= CALL_MAX.min(left) && left >= CALL_MAX && call.failed(now) {
                     self.metrics().ejection();
                     tracing::warn!("a replica failed repeatedly and is left alone for a while");
                 }
@@ -172,7 +183,9 @@ impl Cluster {
         let request = self.client().post(format!("{address}{SEARCH_PATH}")).body(body);
         let answer = request.send().await.map_err(failed)?;
         // Another version or other shards than it said a moment ago.
-        if answer.status() == StatusCode::PRECONDITION_FAILED {
+        // Or a question that nobody can answer: that is no fault of who is asked.
+        let status = answer.status();
+        if status.is_client_error() && status != StatusCode::UNAUTHORIZED {
             return Ok(None);
         }
         let answer = answer.error_for_status().map_err(failed)?;
@@ -263,16 +276,10 @@ impl Fan<'_> {
 
     /// Of each shard the first answer counts.
     fn take(&mut self, asked: &Asked, answer: ShardAnswer) {
-        let before = self.open.len();
         for ranking in answer.rankings {
             if asked.shards.contains(&ranking.shard) && self.open.remove(&ranking.shard) {
                 self.rankings.push(ranking);
             }
-        }
-        if asked.hedge {
-            let won = self.open.len() < before;
-            let outcome = if won { HedgeOutcome::Won } else { HedgeOutcome::Lost };
-            self.cluster.metrics().hedge(outcome);
         }
     }
 }

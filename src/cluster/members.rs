@@ -17,6 +17,8 @@ use super::{Discovery, Held};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
 
+/// Time between two looks at where replicas are.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Time between two rounds of asking.
 const EVERY: Duration = Duration::from_millis(500);
 /// Longest time for a replica to say how it is.
@@ -107,15 +109,11 @@ impl Cluster {
 
     /// Asks who is there and how they are, twice a second, for as long as the program runs.
     pub async fn follow(self) {
-        let mut addresses = BTreeSet::new();
+        let (found, addresses) = watch::channel(BTreeSet::new());
+        tokio::spawn(look(self.0.settings.discovery.clone(), found));
         loop {
-            match self.0.settings.discovery.addresses().await {
-                Ok(found) if !found.is_empty() => addresses = found,
-                Ok(_) => {}
-                // The last good list stays.
-                Err(error) => tracing::warn!(error = %error, "replicas can't be looked up"),
-            }
-            self.round(&addresses).await;
+            let known = addresses.borrow().clone();
+            self.round(&known).await;
             tokio::time::sleep(EVERY).await;
         }
     }
@@ -144,7 +142,7 @@ impl Cluster {
     async fn ask(&self, peer: &Peer) {
         match self.status_of(&peer.address).await {
             Ok(status) if status.archive == self.0.archive => peer.heard(status, Instant::now()),
-            Ok(_) => tracing::warn!("a replica serves another archive and is no peer"),
+            Ok(_) => tracing::debug!("a replica serves another archive and is no peer"),
             Err(error) => tracing::debug!(error = %error, "a replica does not say how it is"),
         }
     }
@@ -171,7 +169,7 @@ impl Cluster {
             .iter()
             .filter_map(|peer| peer.status(PLACED_FOR, now))
         {
-            if !status.draining {
+            if !status.draining && status.is_understood() {
                 members.insert(status.replica.clone(), status.bytes_max);
             }
         }
@@ -257,13 +255,36 @@ impl Cluster {
         &self.0.hedges
     }
 
-    fn is_draining(&self) -> bool {
+    /// Whether this replica is about to stop.
+    pub fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::Relaxed)
     }
 
     fn is_self(&self, peer: &Peer, now: Instant) -> bool {
         peer.routed(now)
             .is_some_and(|status| status.instance == self.0.instance)
+    }
+}
+
+/// Looks where replicas are, again and again: in a task of its own, so that a DNS that hangs does not keep anyone from asking those who are known. The last
+/// good list stays.
+async fn look(discovery: Discovery, found: watch::Sender<BTreeSet<String>>) {
+    let mut failing = false;
+    while !found.is_closed() {
+        match discovery.addresses().await {
+            Ok(addresses) => {
+                failing = false;
+                if !addresses.is_empty() {
+                    found.send_replace(addresses);
+                }
+            }
+            Err(error) if !failing => {
+                failing = true;
+                tracing::warn!(error = %error, "replicas can't be looked up; those known are asked");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

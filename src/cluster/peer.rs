@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::wire::{Status, WIRE, WIRE_OLDEST};
+use super::wire::Status;
 
-/// A replica that has said nothing for so long is not asked. A status is asked for twice a second.
-pub const ROUTED_FOR: Duration = Duration::from_secs(2);
+/// A replica that has said nothing for so long is not asked. A status is asked for twice a second; on a busy machine some are late, and one that does not
+/// answer is noticed by its calls first.
+pub const ROUTED_FOR: Duration = Duration::from_secs(5);
 /// One that has said nothing for so long is gone: its shards go to others. Longer than a restart.
 pub const PLACED_FOR: Duration = Duration::from_secs(10);
 /// How fast a slow answer is forgotten: after this time a third of it counts.
@@ -74,8 +75,7 @@ impl Peer {
 
     /// What it said last, if it can be asked: it said so lately, and both speak a wire that the other understands.
     pub fn routed(&self, now: Instant) -> Option<Arc<Status>> {
-        let status = self.status(ROUTED_FOR, now)?;
-        (status.wire >= WIRE_OLDEST && status.wire_oldest <= WIRE).then_some(status)
+        self.status(ROUTED_FOR, now).filter(|status| status.is_understood())
     }
 
     /// It fails or is far slower than the others: asked only where nobody else can be.
@@ -218,6 +218,7 @@ impl Drop for Call {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::{WIRE, WIRE_OLDEST};
     use super::*;
 
     const QUICK: Duration = Duration::from_millis(5);

@@ -68,7 +68,7 @@ mod tests {
     fn is_the_newest_that_is_whole() {
         let own = [held(7, "g", &[0, 1]), held(6, "f", &[0, 1])];
         let behind = held(6, "f", &[2, 3]);
-        assert_eq!(pinned(&own, &[behind.clone()]), Some((1, vec![])));
+        assert_eq!(pinned(&own, std::slice::from_ref(&behind)), Some((1, vec![])));
         assert_eq!(pinned(&own, &[behind.clone(), held(7, "g", &[2])]), Some((1, vec![])));
         assert_eq!(
             pinned(&own, &[behind, held(7, "g", &[2]), held(7, "g", &[3])]),

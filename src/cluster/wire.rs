@@ -48,6 +48,13 @@ pub struct Status {
     pub held: Vec<Held>,
 }
 
+impl Status {
+    /// Whether both speak a wire that the other understands.
+    pub fn is_understood(&self) -> bool {
+        self.wire >= WIRE_OLDEST && self.wire_oldest <= WIRE
+    }
+}
+
 /// One query for some shards of one version.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ShardQuery {
@@ -110,7 +117,8 @@ impl ShardQuery {
             (ask.exclude.pixels, Left::Pixels),
         ];
         Self {
-            wire: WIRE,
+            // The oldest that may read it: the program before this one serves beside it in an update.
+            wire: WIRE_OLDEST,
             archive: archive.to_owned(),
             version,
             commit: commit.to_owned(),

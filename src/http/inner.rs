@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use actix_web::body::BoxBody;
 use actix_web::dev::Server;
-use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderMap;
+use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 
 use super::guard::{ApiKey, offered};
@@ -18,7 +18,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::search::Engine;
 
 /// Most bytes of a question: a vector of some 30,000 components and some hundred keys.
-const QUESTION_BYTES_MAX: usize = 1 << 20;
+const QUESTION_BYTES_MAX: usize = 4 << 20;
+/// Longest time for the body of a question.
+const BODY_TIME_MAX: Duration = Duration::from_secs(10);
+/// Connections open at the same time: replicas need a few each, and files are needed for more than these.
+const CONNECTIONS_MAX: usize = 1024;
 /// A connection that another replica keeps for later questions stays open for so long.
 const KEEP_ALIVE: Duration = Duration::from_secs(120);
 /// Longest time that running questions are waited for at the end.
@@ -74,8 +78,10 @@ pub fn inner_server(listener: TcpListener, inner: web::Data<Inner>) -> Result<Se
             .route(STATUS_PATH, web::get().to(status))
             .route(SEARCH_PATH, web::post().to(search))
     });
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let server = server
-        .workers(std::thread::available_parallelism().map_or(1, usize::from))
+        .workers(workers)
+        .max_connections((CONNECTIONS_MAX / workers).max(16))
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(super::HEAD_TIME_MAX)
         .disable_signals()
@@ -100,8 +106,11 @@ async fn search(request: HttpRequest, inner: web::Data<Inner>, body: web::Payloa
         let loading = || Error::new(ErrorKind::VersionAhead, "nothing is loaded yet");
         let engine = inner.engine.get().ok_or_else(loading)?;
         let unread = || Error::new(ErrorKind::InvalidRequest, "a question that can't be read");
-        let body = body.to_bytes_limited(QUESTION_BYTES_MAX).await;
-        let body = body.map_err(|_| unread())?.map_err(|_| unread())?;
+        let body = tokio::time::timeout(BODY_TIME_MAX, body.to_bytes_limited(QUESTION_BYTES_MAX)).await;
+        let body = body
+            .map_err(|_| unread())?
+            .map_err(|_| unread())?
+            .map_err(|_| unread())?;
         let question: ShardQuery = serde_json::from_slice(&body).map_err(|_| unread())?;
         engine.search_shards(question).await
     };
@@ -120,6 +129,9 @@ fn refused(error: &Error) -> HttpResponse<BoxBody> {
         tracing::debug!(error = %error, "another replica was not answered");
     }
     let mut answer = problem::answer(error.kind(), &error.to_string(), "");
+    if error.kind() == ErrorKind::Unauthorized {
+        answer.head_mut().set_connection_type(ConnectionType::Close);
+    }
     // Not held here at the moment: ask another.
     if error.kind() == ErrorKind::VersionAhead {
         *answer.status_mut() = StatusCode::PRECONDITION_FAILED;

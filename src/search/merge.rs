@@ -27,9 +27,10 @@ pub fn merge(rankings: Vec<Ranking>, k: usize) -> Ranking {
             }
         }
         for (class, images) in ranking.eligible {
-            *merged.eligible.entry(class).or_default() += images;
+            let held = merged.eligible.entry(class).or_default();
+            *held = held.saturating_add(images);
         }
-        merged.distance_evaluations += ranking.distance_evaluations;
+        merged.distance_evaluations = merged.distance_evaluations.saturating_add(ranking.distance_evaluations);
     }
     merged.hits.sort_by(Hit::order);
     let (mut groups, mut images) = (HashSet::new(), HashSet::new());

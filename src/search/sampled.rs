@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::engine::Engine;
 use super::served::Version;
@@ -34,8 +34,15 @@ pub struct Sampler {
     permit: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     recent: Mutex<Recent>,
-    /// The archive's mean direction.
-    center: OnceCell<Vec<f32>>,
+    center: tokio::sync::Mutex<Option<Center>>,
+}
+
+/// Where the archive lies.
+struct Center {
+    /// Its images then; once there are twice as many it is looked at again.
+    images: usize,
+    /// Their mean direction; empty where it can't be known.
+    direction: Vec<f32>,
 }
 
 /// What is asked about lately.
@@ -84,7 +91,7 @@ impl Sampler {
             permit: Arc::new(Semaphore::new(1)),
             metrics,
             recent: Mutex::default(),
-            center: OnceCell::new(),
+            center: tokio::sync::Mutex::default(),
         }
     }
 
@@ -94,19 +101,33 @@ impl Sampler {
     }
 
     /// Takes in what was asked about.
-    async fn note(&self, version: &Arc<Version>, unit: &Embedding) -> Result<()> {
-        let center = self.center.get_or_try_init(|| center(Arc::clone(version))).await?;
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.add(unit.as_slice());
-        if let Some(drift) = recent.drift(center) {
+    async fn note(&self, version: &Arc<Version>, unit: &Embedding) {
+        // One looks at the archive; the others' queries count all the same.
+        if let Ok(mut center) = self.center.try_lock() {
+            let images = version.snapshot.images();
+            if center.as_ref().is_none_or(|known| images >= 2 * known.images.max(1)) {
+                let direction = mean_direction(Arc::clone(version)).await;
+                let direction = direction.inspect_err(|error| tracing::warn!(error = %error, "drift is not known"));
+                *center = Some(Center {
+                    images,
+                    direction: direction.unwrap_or_default(),
+                });
+            }
+        }
+        let drift = {
+            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            recent.add(unit.as_slice());
+            let center = self.center.try_lock().ok();
+            center.and_then(|center| recent.drift(&center.as_ref()?.direction))
+        };
+        if let Some(drift) = drift {
             self.metrics.drift(drift);
         }
-        Ok(())
     }
 }
 
 /// Mean direction of images drawn evenly.
-async fn center(version: Arc<Version>) -> Result<Vec<f32>> {
+async fn mean_direction(version: Arc<Version>) -> Result<Vec<f32>> {
     run_blocking(move || {
         let spots: Vec<_> = version.state.live().collect();
         let step = spots.len().div_ceil(DRAWN_MAX).max(1);
@@ -139,11 +160,7 @@ impl Engine {
         let sampler = Arc::clone(&self.parts().sampler);
         if let Some(unit) = unit.cloned().filter(|_| sampler.every > 0) {
             let (sampler, version) = (Arc::clone(&sampler), Arc::clone(version));
-            tokio::spawn(async move {
-                if let Err(error) = sampler.note(&version, &unit).await {
-                    tracing::debug!(error = %error, "drift is not known");
-                }
-            });
+            tokio::spawn(async move { sampler.note(&version, &unit).await });
         }
         if ask.exact || !sampler.draws() {
             return;
@@ -156,23 +173,25 @@ impl Engine {
         let Ok(permit) = Arc::clone(&sampler.permit).try_acquire_owned() else {
             return;
         };
-        let (engine, version, query, found) = (self.clone(), Arc::clone(version), query.clone(), found.clone());
-        let ask = Ask {
-            exact: true,
-            ..ask.clone()
-        };
+        let (engine, version, query, ask) = (self.clone(), Arc::clone(version), query.clone(), ask.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            match engine.rank(&version, query, &ask, Instant::now() + AGAIN_MAX).await {
-                Ok((exact, _)) => {
-                    let class = |ranking: &Ranking| vote::vote(ranking, ask.vote, ask.k).class;
-                    sampler
-                        .metrics
-                        .sampled(recall(&found, &exact), class(&found) == class(&exact));
-                }
-                Err(error) => tracing::debug!(error = %error, "a search could not be asked again"),
+            if let Err(error) = engine.ask_again(&version, query, ask).await {
+                tracing::debug!(error = %error, "a search could not be asked again");
             }
         });
+    }
+
+    /// Both ways in the shards that are held here: other replicas sample their own.
+    async fn ask_again(&self, version: &Arc<Version>, query: Query, ask: Ask) -> Result<()> {
+        let deadline = Instant::now() + AGAIN_MAX;
+        let found = self.rank_here(version, query.clone(), &ask, deadline).await?;
+        let ask = Ask { exact: true, ..ask };
+        let exact = self.rank_here(version, query, &ask, deadline).await?;
+        let class = |ranking: &Ranking| vote::vote(ranking, ask.vote, ask.k).class;
+        let same_class = class(&found) == class(&exact);
+        self.parts().sampler.metrics.sampled(recall(&found, &exact), same_class);
+        Ok(())
     }
 }
 

@@ -22,7 +22,7 @@ use crate::telemetry::run_blocking;
 /// How often the archive is asked for versions that another process wrote.
 const POLL: Duration = Duration::from_millis(1000);
 /// How long a version is kept after the next one has taken its place: another replica may ask for it.
-const KEPT_FOR: Duration = Duration::from_secs(10);
+const KEPT_FOR: Duration = Duration::from_secs(30);
 /// Most versions that are kept, whatever their age.
 const KEPT_MAX: usize = 64;
 
@@ -123,7 +123,7 @@ pub struct Served {
     version: watch::Sender<u64>,
     /// What was current until lately, the oldest first, with when it ceased to be.
     kept: Mutex<VecDeque<(Instant, Arc<Version>)>>,
-    /// What is held. Locked while a version is loaded, so that one load does not undo another's.
+    /// What is held. Locked while a newer version is loaded, so that one load does not undo another's.
     holding: tokio::sync::Mutex<Holding>,
     /// When the archive last said which version is the newest.
     asked: Mutex<Instant>,
@@ -204,17 +204,17 @@ impl Served {
     /// Loads what is new, if anything is.
     pub async fn refresh(&self) -> Result<()> {
         let holding = self.holding.lock().await;
+        self.forget_old();
         let current = self.current();
         let asked = Instant::now();
         let newer = self.archive.after(current.state.manifest.version).await?;
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = asked;
-        self.forget_old();
         let Some(manifest) = newer else {
             return Ok(());
         };
         let state = Arc::new(current.state.advance(&self.archive, manifest).await?);
         let next = index(&self.archive, state, Some(current), &holding, &self.settings).await?;
-        self.replace(next);
+        self.replace(Arc::new(next));
         Ok(())
     }
 
@@ -223,21 +223,33 @@ impl Served {
     /// # Errors
     /// `Unavailable`, `Damaged`: what was held stays.
     pub async fn hold(&self, wanted: Holding) -> Result<()> {
-        let mut holding = self.holding.lock().await;
-        if *holding == wanted {
+        if *self.holding.lock().await == wanted {
             return Ok(());
         }
-        let current = self.current();
-        let state = Arc::clone(&current.state);
-        let next = index(&self.archive, state, Some(current), &wanted, &self.settings).await?;
+        let load = async |state: &Arc<State>, previous| {
+            let state = Arc::clone(state);
+            index(&self.archive, state, Some(previous), &wanted, &self.settings)
+                .await
+                .map(Arc::new)
+        };
+        // A large shard takes long, and newer versions are taken over meanwhile.
+        let before = self.current();
+        let built = load(&before.state, Arc::clone(&before)).await?;
+        let mut holding = self.holding.lock().await;
+        let now = self.current();
+        let next = match Arc::ptr_eq(&now, &before) {
+            true => built,
+            // Overtaken: what the newer version has beside that is little.
+            false => load(&now.state, built).await?,
+        };
         *holding = wanted;
         self.replace(next);
         Ok(())
     }
 
-    fn replace(&self, next: Version) {
+    fn replace(&self, next: Arc<Version>) {
         let version = next.state.manifest.version;
-        let before = self.current.swap(Arc::new(next));
+        let before = self.current.swap(next);
         // The same version with other shards takes the place of itself.
         if before.state.manifest.version != version {
             self.kept().push_back((Instant::now(), before));

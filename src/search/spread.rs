@@ -12,7 +12,7 @@ use super::served::Version;
 use super::{local, merge};
 use crate::cluster::wire::{Found, ShardAnswer, ShardQuery, ShardRanking, Status};
 use crate::cluster::{Cluster, Held, pin};
-use crate::domain::{Ask, Coverage, Hit, OnePer, Query, Ranking};
+use crate::domain::{Ask, Coverage, Hit, Query, Ranking};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::{run_blocking, run_here};
 
@@ -20,6 +20,10 @@ use crate::telemetry::{run_blocking, run_here};
 const INLINE_IMAGES_MAX: usize = 1000;
 /// Time for the other replicas, of what is left for the request: the vote and the answer need some too.
 const REMOTE_PART: f64 = 0.9;
+/// Longest time that another replica is worked for.
+const ASKED_FOR_MAX: Duration = Duration::from_secs(60);
+/// How much more than 1 rounding may make of a similarity.
+const SIMILARITY_MAX: f32 = 1.001;
 /// Longest wait for a version that is not served yet by replicas that hold all of it together: each has every version within two seconds.
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -100,23 +104,44 @@ impl Engine {
         let left = deadline.saturating_duration_since(Instant::now());
         let remote = cluster.fan_out(&question, &elsewhere, Instant::now() + left.mul_f64(REMOTE_PART));
         let (here, there) = tokio::join!(self.rank_here(version, query, ask, deadline), remote);
-        let mut rankings = vec![here?];
-        rankings.extend(
-            there
-                .rankings
-                .into_iter()
-                .map(|ranking| version.ranking(ranking, ask.one_per)),
-        );
-        if !there.missing.is_empty() {
-            cluster.metrics().coverage_missing();
-            if !ask.allow_partial {
-                return Err(shards_missing(&there.missing, shards.len()));
+        let (mut rankings, mut missing) = (vec![here?], there.missing);
+        for answer in there.rankings {
+            let shard = answer.shard;
+            match version.ranking(answer, ask) {
+                Some(ranking) => rankings.push(ranking),
+                None => {
+                    tracing::error!(
+                        shard,
+                        "a replica answered with what that shard can't have; it is left out"
+                    );
+                    missing.insert(shard);
+                }
             }
         }
-        Ok((merge::merge(rankings, ask.k), coverage(&shards, &there.missing)))
+        if !missing.is_empty() {
+            cluster.metrics().coverage_missing();
+            if !ask.allow_partial {
+                return Err(shards_missing(&missing, shards.len()));
+            }
+        }
+        let mut ranking = merge::merge(rankings, ask.k);
+        // Deleted since the version that all have: not shown, though others still know it.
+        let current = self.parts().served.current();
+        if current.number() > version.number() {
+            let is_there = |hit: &Hit| current.state.record(hit.id()).is_some();
+            ranking.hits.retain(is_there);
+            ranking.nearest_per_class.retain(is_there);
+        }
+        Ok((ranking, coverage(&shards, &missing)))
     }
 
-    async fn rank_here(&self, version: &Arc<Version>, query: Query, ask: &Ask, deadline: Instant) -> Result<Ranking> {
+    pub(super) async fn rank_here(
+        &self,
+        version: &Arc<Version>,
+        query: Query,
+        ask: &Ask,
+        deadline: Instant,
+    ) -> Result<Ranking> {
         let permit = self.search_turn(deadline).await?;
         let metrics = self.parts().cluster.clone();
         let work = {
@@ -160,7 +185,7 @@ impl Engine {
         if !question.shards.is_subset(&version.held) {
             return Err(other("one of these shards is not held here"));
         }
-        let deadline = Instant::now() + Duration::from_millis(question.deadline_ms);
+        let deadline = Instant::now() + Duration::from_millis(question.deadline_ms).min(ASKED_FOR_MAX);
         // Permits of its own: replicas that wait for each other must not fill each other's places.
         let permit: OwnedSemaphorePermit = turn(
             self.inner_permits(),
@@ -191,11 +216,11 @@ impl Engine {
         Some(cluster.status(versions.iter().map(|version| version.as_held()).collect()))
     }
 
-    /// Shards of the current version that nobody is known to hold.
+    /// Shards that a search would lack now.
     pub fn shards_missing(&self) -> BTreeSet<u32> {
-        let current = self.parts().served.current();
+        let versions = self.parts().served.versions();
         let cluster = self.parts().cluster.as_ref();
-        let found = cluster.and_then(|cluster| whole(cluster, &[current]));
+        let found = cluster.and_then(|cluster| whole(cluster, &versions));
         found.map(|(_, missing)| missing).unwrap_or_default()
     }
 }
@@ -251,23 +276,27 @@ impl Version {
         }
     }
 
-    /// The ranking of another replica, with the records, which are known here too. Both answer in the same version, so that none is missing.
-    fn ranking(&self, answer: ShardRanking, one_per: OnePer) -> Ranking {
-        let hits = |found: Vec<Found>| -> Vec<Hit> {
-            let hit = |found: Found| {
-                let record = Arc::clone(self.state.record(found.id)?);
-                Some(self.snapshot.hit(record, found.similarity(), one_per))
-            };
-            found.into_iter().filter_map(hit).collect()
+    /// The ranking of another replica, with the records, which are known here too: both answer in the same version. None when it is not one of that shard
+    /// to this ask, as of a program or a memory at fault.
+    fn ranking(&self, answer: ShardRanking, ask: &Ask) -> Option<Ranking> {
+        let manifest = &self.state.manifest;
+        let hit = |found: Found| {
+            let fits = found.similarity().abs() <= SIMILARITY_MAX && manifest.shard(found.id.slot()) == answer.shard;
+            let record = Arc::clone(self.state.record(found.id).filter(|_| fits)?);
+            Some(self.snapshot.hit(record, found.similarity(), ask.one_per))
         };
-        Ranking {
-            hits: hits(answer.hits),
-            nearest_per_class: hits(answer.nearest_per_class),
+        let hits = |found: Vec<Found>| found.into_iter().map(hit).collect::<Option<Vec<Hit>>>();
+        if answer.hits.len() > ask.k {
+            return None;
+        }
+        Some(Ranking {
+            hits: hits(answer.hits)?,
+            nearest_per_class: hits(answer.nearest_per_class)?,
             path: (answer.path.into_iter())
                 .map(|(class, path)| (class, path.into()))
                 .collect(),
             eligible: answer.eligible,
             distance_evaluations: answer.distance_evaluations,
-        }
+        })
     }
 }

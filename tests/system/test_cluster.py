@@ -167,6 +167,13 @@ def test_no_search_fails_when_a_replica_is_killed_or_frozen(archive):
         waits = sorted(took for *_, took in load.took)
         print(f"{len(waits)} searches, p50 {waits[len(waits) // 2]:.3f} s, p99 {waits[len(waits) * 99 // 100]:.3f} s")
         assert len(waits) > 50
+        # Without hedges and retries a frozen replica takes two seconds of each search that asks it.
+        assert waits[len(waits) * 99 // 100] < 1.5
+        help_came = [
+            replicas.series(at, "medsearch_hedges_total") + replicas.series(at, "medsearch_retries_total")
+            for at in (0, 1)
+        ]
+        assert sum(help_came) > 0
         for at in (0, 1):
             with urllib.request.urlopen(f"http://127.0.0.1:{replicas.port + at}/readyz", timeout=5) as answer:
                 assert answer.status == 200

@@ -2,6 +2,7 @@
 
 mod backup;
 mod bulk;
+mod erasure;
 mod evaluation;
 mod exchange;
 mod faults;

@@ -1,8 +1,8 @@
 //! One query to those who hold what is missing here: whom to ask, when to ask a second one, what to do when one fails.
 //!
 //! The replica that is expected to answer soonest is asked (peak-EWMA, as in Finagle). One that takes longer than 95 of 100 answers of the fastest gets
-//! company: a second replica is asked the same (Dean and Barroso, The Tail at Scale, 2013), for at most one call in twenty. What fails is asked of
-//! another once, and never after the deadline. Nobody who is asked asks others.
+//! company: a second replica is asked the same (Dean and Barroso, The Tail at Scale, 2013), for at most one call in twenty. What fails, or is far overdue, is
+//! asked of another once, and never after the deadline. Nobody who is asked asks others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,10 +27,16 @@ const CALL_MAX: Duration = Duration::from_secs(2);
 const HEDGE_AFTER_MIN: Duration = Duration::from_millis(5);
 /// A hedge after this where nothing is known of anyone.
 const HEDGE_AFTER_UNKNOWN: Duration = Duration::from_millis(50);
+/// A call that takes so many times the usual is overdue: another replica is asked as if it had failed, whatever hedges are left.
+const OVERDUE_TIMES: u32 = 20;
+/// No call is overdue before this.
+const OVERDUE_MIN: Duration = Duration::from_millis(500);
 /// A call earns so much of a hedge, in thousandths: one in twenty.
 const HEDGE_EARNED: i64 = 50;
 /// What a hedge costs.
 const HEDGE_COSTS: i64 = 1000;
+/// Before any is earned.
+pub(super) const HEDGES_FIRST: i64 = 5 * HEDGE_COSTS;
 /// Hedges that can be saved up: a burst of slow answers when a replica begins to be slow.
 const HEDGE_SAVED_MAX: i64 = 20_000;
 
@@ -78,8 +84,9 @@ impl Cluster {
             calls.push(self.call(question, asked, deadline));
         }
         let hedge_at = tokio::time::sleep(hedge_after);
-        tokio::pin!(hedge_at);
-        let (mut may_hedge, mut hedges, mut retried) = (true, 0, BTreeSet::new());
+        let overdue_at = tokio::time::sleep((hedge_after * OVERDUE_TIMES).max(OVERDUE_MIN));
+        tokio::pin!(hedge_at, overdue_at);
+        let (mut may_hedge, mut hedges, mut may_be_overdue, mut retried) = (true, 0, true, BTreeSet::new());
         while !fan.open.is_empty() && !calls.is_empty() {
             tokio::select! {
                 Some((asked, answer)) = calls.next() => {
@@ -97,14 +104,20 @@ impl Cluster {
                         self.metrics().hedge(if won { HedgeOutcome::Won } else { HedgeOutcome::Lost });
                     }
                     // What was asked and did not come is asked of another, once each.
-                    let again: BTreeSet<u32> = (asked.shards.intersection(&fan.open).copied())
-                        .filter(|&shard| !late && retried.insert(shard))
-                        .collect();
-                    for asked in fan.begin(fan.choose(&again), false) {
-                        self.metrics().retry();
+                    let again: BTreeSet<u32> = match late {
+                        true => BTreeSet::new(),
+                        false => asked.shards.intersection(&fan.open).copied().collect(),
+                    };
+                    for asked in fan.retry(again, &mut retried) {
                         calls.push(self.call(question, asked, deadline));
                     }
                 },
+                () = &mut overdue_at, if may_be_overdue => {
+                    may_be_overdue = false;
+                    for asked in fan.retry(fan.open.clone(), &mut retried) {
+                        calls.push(self.call(question, asked, deadline));
+                    }
+                }
                 () = &mut hedge_at, if may_hedge => {
                     may_hedge = false;
                     let late = fan.open.clone();
@@ -272,6 +285,14 @@ impl Fan<'_> {
         }
         let asked = |(peer, shards)| Asked { peer, shards, hedge };
         chosen.into_iter().map(asked).collect()
+    }
+
+    /// Those of these shards that were not asked for again yet, of another replica.
+    fn retry(&mut self, mut shards: BTreeSet<u32>, retried: &mut BTreeSet<u32>) -> Vec<Asked> {
+        shards.retain(|&shard| retried.insert(shard));
+        let asked = self.begin(self.choose(&shards), false);
+        asked.iter().for_each(|_| self.cluster.metrics().retry());
+        asked
     }
 
     /// Of each shard the first answer counts.

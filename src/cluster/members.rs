@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tokio::sync::watch;
 
+use super::fan_out::HEDGES_FIRST;
 use super::peer::{PLACED_FOR, Peer};
 use super::placement::Place;
 use super::wire::{STATUS_PATH, Status, WIRE, WIRE_OLDEST};
@@ -101,7 +102,7 @@ impl Cluster {
             rounds: watch::channel(0).0,
             members: Mutex::new((vec![], Instant::now())),
             draining: AtomicBool::new(false),
-            hedges: AtomicI64::new(0),
+            hedges: AtomicI64::new(HEDGES_FIRST),
             metrics,
             settings,
         })))

@@ -290,7 +290,7 @@ impl Engine {
 
     /// The version that answers, which has every source that is asked for: an answer without images would not say why.
     async fn version_for(&self, ask: &Ask, deadline: Instant) -> Result<Arc<Version>> {
-        let version = self.pinned(ask.min_version, deadline).await?;
+        let version = self.pinned(ask.min_version, ask.allow_partial, deadline).await?;
         let unknown = |source: &&String| !version.overview.sources.contains(source);
         if let Some(source) = ask.sources.iter().flatten().find(unknown) {
             let source: String = source.chars().take(ECHO_CHARACTERS_MAX).collect();

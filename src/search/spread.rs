@@ -24,6 +24,8 @@ const REMOTE_PART: f64 = 0.9;
 const ASKED_FOR_MAX: Duration = Duration::from_secs(60);
 /// How much more than 1 rounding may make of a similarity.
 const SIMILARITY_MAX: f32 = 1.001;
+/// Longest wait for somebody who holds a shard: replicas say so twice a second, and one that has just started has not been heard.
+const HOLDER_WAIT_MAX: Duration = Duration::from_millis(1500);
 /// Longest wait for a version that is not served yet by replicas that hold all of it together: each has every version within two seconds.
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -32,7 +34,12 @@ impl Engine {
     ///
     /// # Errors
     /// `VersionAhead` when there is none in time.
-    pub(super) async fn pinned(&self, min_version: Option<u64>, deadline: Instant) -> Result<Arc<Version>> {
+    pub(super) async fn pinned(
+        &self,
+        min_version: Option<u64>,
+        allow_partial: bool,
+        deadline: Instant,
+    ) -> Result<Arc<Version>> {
         let served = &self.parts().served;
         let Some(cluster) = &self.parts().cluster else {
             if let Some(min_version) = min_version {
@@ -41,14 +48,21 @@ impl Engine {
             }
             return Ok(served.current());
         };
-        let until = deadline.min(Instant::now() + VERSION_WAIT_MAX);
+        let wait = match (min_version, allow_partial) {
+            (Some(_), _) => VERSION_WAIT_MAX,
+            (None, false) => HOLDER_WAIT_MAX,
+            (None, true) => Duration::ZERO,
+        };
+        let until = deadline.min(Instant::now() + wait);
         let (mut rounds, mut versions) = (cluster.rounds(), served.follow_versions());
         loop {
             let mut known = served.versions();
             known.retain(|version| min_version.is_none_or(|least| version.number() >= least));
             match whole(cluster, &known) {
-                Some((at, missing)) if missing.is_empty() || min_version.is_none() => return Ok(known.swap_remove(at)),
-                // Whoever wants a version that is not there yet waits for it.
+                Some((at, missing)) if missing.is_empty() || Instant::now() >= until => {
+                    return Ok(known.swap_remove(at));
+                }
+                // A version that is not there yet, or a shard of which nobody has said yet that it is held: waited for.
                 _ => {}
             }
             let news = async {
@@ -57,16 +71,13 @@ impl Engine {
                     _ = versions.changed() => {}
                 }
             };
-            if tokio::time::timeout_at(until.into(), news).await.is_err() {
-                // Known here, and a part of it nowhere: the answer says which.
-                return known.into_iter().next().ok_or_else(|| {
-                    let newest = served.current().number();
-                    let message = format!(
-                        "version {} is not served here yet, the newest is {newest}",
-                        min_version.unwrap_or_default()
-                    );
-                    Error::new(ErrorKind::VersionAhead, message)
-                });
+            if tokio::time::timeout_at(until.into(), news).await.is_err() && known.is_empty() {
+                let newest = served.current().number();
+                let message = format!(
+                    "version {} is not served here yet, the newest is {newest}",
+                    min_version.unwrap_or_default()
+                );
+                return Err(Error::new(ErrorKind::VersionAhead, message));
             }
         }
     }
@@ -76,7 +87,7 @@ impl Engine {
     /// # Errors
     /// As a search.
     pub(crate) async fn answering(&self, deadline: Instant) -> Result<Arc<Version>> {
-        self.pinned(None, deadline).await
+        self.pinned(None, true, deadline).await
     }
 
     /// The best of all shards, and which of these answered.

@@ -178,7 +178,7 @@ def test_no_search_fails_when_a_replica_is_killed_or_frozen(archive):
         waits = sorted(load.took)
         print(f"{len(waits)} searches, p50 {waits[len(waits) // 2]:.3f} s, p99 {waits[len(waits) * 99 // 100]:.3f} s")
         assert len(waits) > 50
-        # Those under way when it freezes may wait until a call is overdue; without hedges and another choice many would.
+        # Those under way when it freezes may wait until a call is overdue; without hedges and another choice many do.
         assert waits[len(waits) * 95 // 100] < 1.5
         help_came = [
             replicas.series(at, "medsearch_hedges_total") + replicas.series(at, "medsearch_retries_total")

@@ -326,7 +326,7 @@ impl Metrics {
             index_bytes_max: gauge("medsearch_index_bytes_max", "Memory that they may take; -1: no bound")?,
             recall: histogram(
                 "medsearch_quality_recall_at_10",
-                "Of a sample of searches the share of the ten exact neighbors that the answer had",
+                "Of a sample of searches, in the shards held here, the share of the ten exact neighbors that are found",
                 RECALL_BUCKETS,
             )?,
             vote_agreement: counters(

@@ -168,11 +168,12 @@ impl Cluster {
                 Err(Failure::Declined)
             }
             failed => {
-                if let Ok(Err(error)) = failed {
+                if let Ok(Err(error)) = &failed {
                     tracing::debug!(error = %error, cause = ?std::error::Error::source(&error), "a replica failed to answer");
                 }
                 // Too little time was left for anyone: no fault of its own.
-                if time >= CALL_MAX.min(left) && left >= CALL_MAX && call.failed(now) {
+                let is_to_blame = failed.is_ok() || left >= CALL_MAX;
+                if is_to_blame && call.failed(now) {
                     self.metrics().ejection();
                     tracing::warn!("a replica failed repeatedly and is left alone for a while");
                 }

@@ -80,7 +80,7 @@ pub struct ShardQuery {
     sources: Option<Vec<String>>,
     exclude_sources: Vec<String>,
     exclude: BTreeSet<Left>,
-    one_per: Shown,
+    one_per: OnePer,
     exact: bool,
 }
 
@@ -91,15 +91,6 @@ enum Left {
     Patient,
     Study,
     Pixels,
-}
-
-/// What is shown once.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Shown {
-    Picture,
-    Patient,
-    Image,
 }
 
 impl ShardQuery {
@@ -137,11 +128,7 @@ impl ShardQuery {
                 .filter(|(left, _)| *left)
                 .map(|(_, what)| what)
                 .collect(),
-            one_per: match ask.one_per {
-                OnePer::Picture => Shown::Picture,
-                OnePer::Patient => Shown::Patient,
-                OnePer::Image => Shown::Image,
-            },
+            one_per: ask.one_per,
             exact: ask.exact,
         }
     }
@@ -193,11 +180,7 @@ impl ShardQuery {
                 study: self.exclude.contains(&Left::Study),
                 pixels: self.exclude.contains(&Left::Pixels),
             },
-            one_per: match self.one_per {
-                Shown::Picture => OnePer::Picture,
-                Shown::Patient => OnePer::Patient,
-                Shown::Image => OnePer::Image,
-            },
+            one_per: self.one_per,
             exact: self.exact,
             ..Ask::default()
         };
@@ -222,7 +205,7 @@ pub struct ShardRanking {
     /// Its best of each class.
     pub nearest_per_class: Vec<Found>,
     /// How each class was searched.
-    pub path: BTreeMap<ClassLabel, Path>,
+    pub path: BTreeMap<ClassLabel, PathTaken>,
     /// Images of each class that could have been returned.
     pub eligible: BTreeMap<ClassLabel, usize>,
     /// Vectors compared.
@@ -245,34 +228,6 @@ impl Found {
     }
 }
 
-/// How a class was searched.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Path {
-    /// By its graph.
-    Hnsw,
-    /// Row by row.
-    Exact,
-}
-
-impl From<PathTaken> for Path {
-    fn from(path: PathTaken) -> Self {
-        match path {
-            PathTaken::Hnsw => Self::Hnsw,
-            PathTaken::Exact => Self::Exact,
-        }
-    }
-}
-
-impl From<Path> for PathTaken {
-    fn from(path: Path) -> Self {
-        match path {
-            Path::Hnsw => Self::Hnsw,
-            Path::Exact => Self::Exact,
-        }
-    }
-}
-
 impl ShardRanking {
     /// Of a ranking.
     pub fn new(shard: u32, ranking: &Ranking) -> Self {
@@ -287,9 +242,7 @@ impl ShardRanking {
             shard,
             hits: found(&ranking.hits),
             nearest_per_class: found(&ranking.nearest_per_class),
-            path: (ranking.path.iter())
-                .map(|(class, &path)| (class.clone(), path.into()))
-                .collect(),
+            path: ranking.path.clone(),
             eligible: ranking.eligible.clone(),
             distance_evaluations: ranking.distance_evaluations,
         }

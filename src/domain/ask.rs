@@ -25,7 +25,8 @@ pub enum VoteMethod {
 }
 
 /// Of whom an answer holds one image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnePer {
     /// Of a patient and of a picture, closed over both: copies of a picture are shown and counted once.
     #[default]

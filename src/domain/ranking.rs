@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ClassLabel, ImageId, Key, Record};
 
 /// One image found, with what merge and vote need.
@@ -87,7 +89,8 @@ impl Copies {
 }
 
 /// How the rows of a class were searched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PathTaken {
     /// Graph, then re-scored.
     Hnsw,

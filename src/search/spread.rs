@@ -303,9 +303,7 @@ impl Version {
         Some(Ranking {
             hits: hits(answer.hits)?,
             nearest_per_class: hits(answer.nearest_per_class)?,
-            path: (answer.path.into_iter())
-                .map(|(class, path)| (class, path.into()))
-                .collect(),
+            path: answer.path,
             eligible: answer.eligible,
             distance_evaluations: answer.distance_evaluations,
         })

@@ -5,6 +5,7 @@ scripts/make_fuzz_seeds.py --out .local/test/fuzz/seeds
 """
 
 import argparse
+import base64
 import io
 import json
 import sys
@@ -35,6 +36,7 @@ def main() -> int:
         "model_card": {"card.json": json.dumps(card()).encode()},
         "class_file": class_files(),
         "data_set": data_sets(),
+        "inner_wire": inner_wire(),
     }
     for target, files in targets.items():
         (out / target).mkdir(parents=True, exist_ok=True)
@@ -105,6 +107,36 @@ def data_sets() -> dict[str, bytes]:
     top = f"{kaggle.ROOT}/{name}"
     downloaded = {f"{top}/images/{name}-1.png": image, f"{top}.metadata.xlsx": kaggle.metadata_list(name, 2)}
     return {"plain.zip": zipped(plain), "kaggle.zip": zipped(downloaded)}
+
+
+def inner_wire() -> dict[str, bytes]:
+    """What replicas say to each other: a question, an answer, how one is."""
+    key, image, held = "0f" * 16, "0f" * 18, {"version": 7, "commit": "c", "shards": [0, 1]}
+    question = {"wire": 1, "archive": "a", **held, "deadline_ms": 900, "k": 10, "exact": False, "one_per": "picture"}
+    question |= {"embedding": base64.b64encode(np.array([0.6, -0.8], "<f4").tobytes()).decode()}
+    question |= {
+        "patients": [[key, key]],
+        "studies": [key],
+        "same_pixels": [key],
+        "classes": ["COVID"],
+        "sources": None,
+    }
+    question |= {"exclude_sources": ["s"], "exclude": ["patient", "study", "pixels"]}
+    found = [{"id": image, "similarity": int(np.float32(0.5).view(np.uint32))}]
+    ranking = {
+        "shard": 1,
+        "hits": found,
+        "nearest_per_class": found,
+        "path": {"COVID": "hnsw"},
+        "eligible": {"COVID": 3},
+    }
+    status = {"wire": 1, "wire_oldest": 1, "instance": "i", "replica": "r", "archive": "a", "draining": False}
+    said = {
+        "question": question,
+        "answer": {"rankings": [ranking | {"distance_evaluations": 9}]},
+        "status": status | {"bytes_max": None, "held": [held]},
+    }
+    return {f"{name}.json": json.dumps(value).encode() for name, value in said.items()}
 
 
 def zipped(files: dict[str, bytes]) -> bytes:

@@ -5,6 +5,7 @@ mod cards;
 mod cluster;
 mod copies;
 mod explanations;
+mod fan_out;
 mod feedback;
 mod files;
 mod guard;

@@ -1,5 +1,7 @@
 //! The composition root: settings and parts become a running server. `main` and the tests both start here.
 
+mod models;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,15 +15,17 @@ use crate::archive::{
     Archive, CacheSettings, CompactSettings, GraphBuilder, Manifest, Secret, Writer, WriterSettings, maintain,
 };
 use crate::cluster::{Cluster, ClusterSettings};
-use crate::embed::{Backend, BatchSettings, Embedder, ModelCard, Network, load_backend, load_network};
+use crate::embed::{Backend, ModelCard, Network, load_backend, load_network};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, ApiKey, HttpSettings};
-use crate::imaging::{Decoder, DecoderSettings, Limits};
+use crate::imaging::{DecoderSettings, Limits};
 use crate::index::IndexSettings;
 use crate::ingest::Ingest;
 use crate::ingest::build::graph_builder;
 use crate::metrics::Metrics;
-use crate::search::{Engine, Holding, Parts, Preparer, Sampler, Served, first_assigned, keep_placed};
+use crate::search::{Engine, Holding, Parts, Sampler, Served, first_assigned, keep_placed};
+use crate::telemetry::run_blocking;
+use models::Models;
 
 /// Time between two compactions.
 const COMPACT_EVERY: Duration = Duration::from_secs(3600);
@@ -358,36 +362,18 @@ async fn open_replica(
         Some(cluster) => first_assigned(cluster, &*archive.latest().await?).await,
         None => Holding::All,
     };
-    let served = Served::open(archive.clone(), index, holding).await?;
-    let backend = match &settings.model {
-        Some(dir) => load_backend(
-            (dir.as_os_str() != "thumbnail").then_some(dir.as_path()),
-            &settings.device,
-        )?,
-        None => stored_model(archive, &served.current().state.manifest, &settings.device).await?,
-    };
-    let embedder = Embedder::spawn(
-        backend,
-        BatchSettings {
-            batch_max: settings.batch_max,
-            queue_max: settings.queue_max,
-            ..BatchSettings::default()
-        },
-        Arc::clone(metrics),
-    )?;
-    let decoder = Arc::new(Decoder::new(decoder_settings(settings)));
-    let preparer = Preparer::new(decoder, embedder.card().input(), settings.threads, settings.pixels_max);
+    let models = Models::new(archive, settings, metrics);
+    models.check(&*archive.latest().await?)?;
+    let served = Served::open(archive.clone(), index, holding, Some(models.loader())).await?;
     let parts = Parts {
         archive: archive.clone(),
         served: Arc::clone(&served),
-        preparer,
-        embedder,
         queue_max: settings.queue_max,
         search_threads: settings.threads,
         cluster: cluster.cloned(),
         sampler: Arc::new(Sampler::new(settings.sample_share, Arc::clone(metrics))),
     };
-    Ok((Engine::new(parts)?, served))
+    Ok((Engine::new(parts), served))
 }
 
 /// How files are decoded under these settings.
@@ -451,5 +437,9 @@ pub async fn stored_model(archive: &Archive, manifest: &Manifest, device: &str) 
         return load_backend(None, device);
     }
     let card = ModelCard::from_json(model.card.to_string().as_bytes())?;
-    load_network(Network::new(card, archive.read_model(&model).await?)?, device)
+    let (network, device) = (
+        Network::new(card, archive.read_model(&model).await?)?,
+        device.to_owned(),
+    );
+    run_blocking(move || load_network(network, &device)).await
 }

@@ -13,9 +13,9 @@ use super::pack::{Kind, PackBuilder, Slice};
 use super::rows::Rows;
 use super::{
     Archive, GraphBuilder, GraphEntry, Identity, MetricEntry, Moment, NewImage, NewPixels, Outcome, PackEntry,
-    Retention, RowsEntry, RowsObject, RowsProvenance, State,
+    Retention, RowsEntry, RowsObject, RowsProvenance, Shard, State,
 };
-use crate::domain::{Alias, ClassLabel, ImageId, Key, Record};
+use crate::domain::{Alias, ClassLabel, ImageId, Key, Record, Space};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Packs that are not named yet are safe from collection for 13 hours at least; the last of them is left for the commit.
@@ -112,6 +112,7 @@ impl Bulk {
             thumbnail,
             pixels,
             provenance,
+            ..
         } = image;
         record.thumbnail = None;
         record.pixels = None;
@@ -182,6 +183,7 @@ impl Bulk {
             ..
         } = self;
         let mut work = Append {
+            space: base.manifest.space.clone(),
             staged,
             packs,
             pictures,
@@ -257,6 +259,8 @@ fn first_file(record: &Record) -> Alias {
 }
 
 struct Append {
+    /// Of their vectors.
+    space: Space,
     staged: Vec<Staged>,
     packs: Vec<PackEntry>,
     pictures: Vec<Vec<ImageId>>,
@@ -277,6 +281,8 @@ struct Written {
     graphs: Vec<GraphEntry>,
     /// The metric that they are for.
     metric: Option<MetricEntry>,
+    /// The shards that they lie in.
+    shards: Vec<Shard>,
 }
 
 impl Propose for Append {
@@ -287,6 +293,7 @@ impl Propose for Append {
                 "adding these images took so long that their pictures may be gone",
             ));
         }
+        base.manifest.require_space(&self.space)?;
         let mut draft = Draft::new(base, archive.now().to_string());
         let mut fresh = Vec::new();
         (self.duplicates, self.conflicts) = (0, 0);
@@ -326,7 +333,8 @@ impl Propose for Append {
         }
         // Another writer seldom adds one of these images: then what was written on the older base is still right.
         let fits = |written: &Written| {
-            written.fresh == fresh && written.links == links && written.metric == base.manifest.metric
+            let as_before = written.metric == base.manifest.metric && written.shards == base.manifest.shards;
+            as_before && written.fresh == fresh && written.links == links
         };
         if !self.written.as_ref().is_some_and(fits) {
             self.written = Some(self.write(archive, base, fresh, links, commit).await?);
@@ -393,6 +401,7 @@ impl Append {
             rows,
             graphs,
             metric: manifest.metric.clone(),
+            shards: manifest.shards.clone(),
         })
     }
 }

@@ -13,7 +13,9 @@ use super::store::{blocking, object_name};
 use super::{
     Archive, Identity, IdentityMode, Manifest, PackEntry, Retention, RowsEntry, RowsObject, RowsProvenance, State,
 };
-use crate::domain::{Alias, ClassLabel, Embedding, ImageId, Key, LabelSource, PatientKeys, PixelsRef, Record, Unknown};
+use crate::domain::{
+    Alias, ClassLabel, Embedding, ImageId, Key, LabelSource, PatientKeys, PixelsRef, Record, SpaceId, Unknown,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Classes that an archive may have: each is a list to search and a label of metrics.
@@ -55,6 +57,8 @@ pub struct NewImage {
     pub record: Record,
     /// The model's raw output.
     pub vector: Vec<f32>,
+    /// The space that it is of.
+    pub space: SpaceId,
     /// The small picture, PNG.
     pub thumbnail: Option<Vec<u8>>,
     /// The picture to read.
@@ -659,11 +663,9 @@ pub(super) async fn encode(
     };
     let (name, bytes) = object_name("rows", bytes.into()).await?;
     let object = Arc::new(object(name));
-    let mut shards = BTreeSet::new();
     let mut classes: BTreeMap<ClassLabel, u64> = BTreeMap::new();
     let mut packs = BTreeSet::new();
     for record in &object.records {
-        shards.insert(manifest.shard(record.id.slot()));
         if let Some(class) = &record.class {
             *classes.entry(class.clone()).or_default() += 1;
         }
@@ -675,12 +677,20 @@ pub(super) async fn encode(
         bytes: bytes.len() as u64,
         rows: u64::from(object.rows()),
         delta,
-        shards: shards.into_iter().collect(),
+        shards: shards_of(&object, manifest),
         classes,
         packs: packs.into_iter().collect(),
         other: Unknown::new(),
     };
     Ok((entry, object, bytes))
+}
+
+/// The shards of `manifest` that an object has rows of, ascending.
+pub(super) fn shards_of(object: &RowsObject, manifest: &Manifest) -> Vec<u32> {
+    let shards: BTreeSet<u32> = (object.records.iter())
+        .map(|record| manifest.shard(record.id.slot()))
+        .collect();
+    shards.into_iter().collect()
 }
 
 /// Whether there is room for a class. `new` holds those that the base does not have.
@@ -703,6 +713,11 @@ pub(super) fn admit(class: Option<&ClassLabel>, base: &State, new: &mut BTreeSet
 /// Whether an image can be stored here.
 pub(super) fn check_image(image: &NewImage, base: &State, archive: &Archive) -> Result<()> {
     let manifest = &base.manifest;
+    let space = manifest.space.id();
+    if image.space != space {
+        let message = format!("the vector is of space `{}`, the archive's is `{space}`", image.space);
+        return Err(Error::new(ErrorKind::SpaceMismatch, message));
+    }
     Embedding::from_raw(&image.vector, manifest.space.dimension)?;
     if !manifest.precisions.contains(&image.provenance.precision) {
         return Err(Error::new(

@@ -675,6 +675,20 @@ fn later(bytes: &[u8]) -> Option<Error> {
     Some(Error::new(ErrorKind::Unavailable, message))
 }
 
+/// Refuses a number of shards that an archive can't have.
+///
+/// # Errors
+/// `InvalidRequest`.
+pub(super) fn check_shard_count(count: u32) -> Result<()> {
+    match count {
+        1..=65_536 => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::InvalidRequest,
+            "an archive has 1 to 65536 shards",
+        )),
+    }
+}
+
 /// `count` shards with equal shares of the slots.
 pub(super) fn even_shards(count: u32) -> Vec<Shard> {
     let edge = |id: u32| (u64::from(id) * 65_536 / u64::from(count)) as u32;

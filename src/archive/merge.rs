@@ -1,4 +1,4 @@
-//! Fewer, larger objects: rows that live are copied, dead ones and their pictures are left behind.
+//! Fewer, larger objects, or objects of other shards: rows that live are copied, dead ones and their pictures are left behind.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,16 +7,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::bulk::AGE_MAX;
-use super::commit::{Propose, Proposed};
-use super::draft::encode;
+use super::commit::{Propose, Proposed, base, commit};
+use super::draft::{encode, shards_of};
 use super::gc::ERASE_WITHIN;
 use super::graphs::Graphs;
+use super::manifest::{check_shard_count, even_shards};
 use super::pack::{self, Kind, PackBuilder};
 use super::rows::Rows;
 use super::store::blocking;
 use super::{
     Archive, GraphBuilder, GraphEntry, Manifest, MetricEntry, Moment, PackEntry, RowsEntry, RowsObject, RowsProvenance,
-    State, Tombstones,
+    Shard, State, Tombstones,
 };
 use crate::domain::{PackRef, Record};
 use crate::error::{ErrorKind, Result};
@@ -41,6 +42,32 @@ pub(super) enum Scale {
     Due,
     /// Everything, when anything can be gained.
     All,
+    /// Everything, into so many shards, when there are others.
+    Shards(u32),
+}
+
+impl Scale {
+    /// The shards that rows are copied into.
+    fn shards(self, manifest: &Manifest) -> Vec<Shard> {
+        match self {
+            Self::Shards(count) => even_shards(count),
+            _ => manifest.shards.clone(),
+        }
+    }
+}
+
+impl Archive {
+    /// Cuts the archive into `count` shards of equal shares of the slots, in one version, beside whoever writes. `graphs` is asked for every new rows object.
+    /// Gives the version that has them; the one that is there when it has.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a number of shards that can't be; `StorageFull`, `Unavailable`, `Damaged`: then nothing has changed.
+    pub async fn reshard(&self, count: u32, graphs: Option<GraphBuilder>) -> Result<u64> {
+        check_shard_count(count)?;
+        let base = base(self).await?;
+        let resharded = commit(self, &base, &mut Merge::new(Scale::Shards(count), graphs)).await?;
+        Ok(resharded.manifest.version)
+    }
 }
 
 /// A merge on its way to be committed. Objects are written once; a newer base only changes which of the copied rows are dead.
@@ -57,6 +84,8 @@ struct Written {
     graphs: Vec<GraphEntry>,
     /// The metric that they are for.
     metric: Option<MetricEntry>,
+    /// The shards that the rows lie in.
+    shards: Vec<Shard>,
     packs: Vec<PackEntry>,
     /// Packs that could not be read.
     damaged: BTreeSet<String>,
@@ -81,19 +110,34 @@ impl Propose for Merge {
                 .iter()
                 .all(|name| base.manifest.rows.iter().any(|entry| entry.object == *name))
         };
+        let shards = self.scale.shards(&base.manifest);
+        let cuts = shards != base.manifest.shards;
+        // What belongs to one shard of the old ones has to be copied; a delta is anybody's.
+        let reaches = |sources: &BTreeSet<String>| {
+            let large = base.manifest.rows.iter().filter(|entry| !entry.delta);
+            !cuts || large.into_iter().all(|entry| sources.contains(&entry.object))
+        };
         let safe = |written: &Written| {
             let young = written.began.age(archive.moment()) <= AGE_MAX;
-            young && named(&written.sources) && written.metric == base.manifest.metric
+            let fits = written.metric == base.manifest.metric && written.shards == shards;
+            young && fits && named(&written.sources) && reaches(&written.sources)
         };
         if !self.written.as_ref().is_some_and(safe) {
             let sources = sources(base, self.scale, archive.now());
-            self.written = match sources.rows.is_empty() {
+            self.written = match sources.rows.is_empty() && !cuts {
                 true => None,
                 false => Some(write(archive, base, &sources, self.scale, self.graphs.as_ref(), commit).await?),
             };
         }
         let Some(written) = &self.written else { return Ok(None) };
         let mut manifest = base.manifest.as_ref().clone();
+        if cuts {
+            manifest.shards = shards;
+            let cut = manifest.clone();
+            for (entry, object) in manifest.rows.iter_mut().zip(&base.rows) {
+                entry.shards = shards_of(object, &cut);
+            }
+        }
         manifest.mark_dead_pictures(&written.sources);
         let packs: Vec<_> = written.packs.iter().chain(&manifest.packs).cloned().collect();
         manifest.remove_rows(&written.sources);
@@ -138,6 +182,8 @@ fn sources(base: &State, scale: Scale, now: Timestamp) -> Sources {
     match scale {
         Scale::Deltas => rows.extend(some_deltas(manifest)),
         Scale::All if is_compact(base) => {}
+        Scale::Shards(_) if scale.shards(manifest) == manifest.shards => {}
+        Scale::Shards(_) => rows.extend(manifest.rows.iter().map(|entry| entry.object.clone())),
         Scale::All => {
             let used = used();
             rows.extend(manifest.rows.iter().map(|entry| entry.object.clone()));
@@ -315,7 +361,9 @@ async fn write(
     commit: &str,
 ) -> Result<Written> {
     let began = archive.moment();
-    let manifest = &base.manifest;
+    let mut manifest = base.manifest.as_ref().clone();
+    manifest.shards = scale.shards(&manifest);
+    let manifest = &manifest;
     let rows: Vec<(usize, u32)> = base
         .live()
         .filter(|&(object, _)| sources.rows.contains(&base.rows[object].name))
@@ -340,7 +388,7 @@ async fn write(
     let stays_small = match scale {
         Scale::Deltas => true,
         Scale::Due => small < DELTA_ROWS_MAX,
-        Scale::All => false,
+        Scale::All | Scale::Shards(_) => false,
     };
     // By shard, or none for those that stay a delta, and by how the vectors came about.
     type Group = (Option<u32>, RowsProvenance);
@@ -356,6 +404,7 @@ async fn write(
         rows: vec![],
         graphs: vec![],
         metric: manifest.metric.clone(),
+        shards: manifest.shards.clone(),
         packs: packs.clone(),
         damaged,
         moved: HashMap::new(),

@@ -4,8 +4,8 @@
 //! - `store` the place, a folder or a bucket (put-if-absent, verified reads, a cache), `manifest`, `rows`, `pack`, `graphs`, `metric`, `calibration`, `evaluation` the formats, `frame` how some of them begin.
 //! - `secret`, `identity` pseudonyms in place of ids.
 //! - `vectors` those of a rows object, in memory or in a file; `state` one version; `draft` what a change does to it (pure); `commit` how it becomes the next version.
-//! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects; `switch` another
-//!   metric; `links` which images are copies; `gc` deletes what nothing names.
+//! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects, or other shards; `switch` another
+//!   metric; `reembed` another model; `links` which images are copies; `gc` deletes what nothing names.
 //! - `feedback` what people say of labels, beside the versions.
 //! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything; `remains` looks for what was deleted; `copy` backup and restore.
 
@@ -28,6 +28,7 @@ mod merge;
 mod metric;
 mod npy;
 mod pack;
+mod reembed;
 mod remains;
 mod rows;
 mod secret;
@@ -69,6 +70,7 @@ pub use manifest::{
 };
 pub use metric::{Fitted, HeldOut, MetricEntry};
 pub use npy::{Matrix, NpyWriter, read_npy};
+pub use reembed::{NewSpace, Reembed, Reembedded};
 pub use remains::{Remains, remains};
 pub use rows::{RowsHeader, RowsObject, RowsProvenance};
 pub use secret::Secret;
@@ -211,11 +213,9 @@ impl Archive {
         if newest_version(&store).await?.is_some() {
             return Err(exists());
         }
-        if !(1..=65_536).contains(&new.shards) || new.precisions.is_empty() {
-            return Err(Error::new(
-                ErrorKind::InvalidRequest,
-                "an archive has 1 to 65536 shards and accepts a precision",
-            ));
+        manifest::check_shard_count(new.shards)?;
+        if new.precisions.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidRequest, "an archive accepts a precision"));
         }
         store.prove_put_if_absent().await?;
         let identity = Identity::new(secret, new.identity);

@@ -11,7 +11,7 @@ use super::{
     Archive, CalibrationEntry, Fitted, GraphBuilder, GraphEntry, MetricEntry, Moment, NewCalibration, State,
     calibration, metric,
 };
-use crate::domain::Metric;
+use crate::domain::{Metric, Space};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What an archive is served with; nothing by default.
@@ -42,6 +42,7 @@ impl Archive {
             return Err(Error::new(ErrorKind::WrongDimension, message));
         }
         let mut work = Switch {
+            space: base.manifest.space.clone(),
             learned,
             graphs,
             began: self.moment(),
@@ -53,6 +54,8 @@ impl Archive {
 }
 
 struct Switch {
+    /// That it was learned in.
+    space: Space,
     learned: Learned,
     graphs: Option<GraphBuilder>,
     began: Moment,
@@ -63,6 +66,7 @@ struct Switch {
 
 impl Propose for Switch {
     async fn propose(&mut self, archive: &Archive, base: &Arc<State>, commit: &str) -> Result<Option<Proposed>> {
+        base.manifest.require_space(&self.space)?;
         let has_nothing = base.manifest.metric.is_none() && base.manifest.calibration.is_none();
         if has_nothing && self.learned.metric.is_none() && self.learned.calibration.is_none() {
             return Ok(None);

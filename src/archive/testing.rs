@@ -60,6 +60,7 @@ pub fn image(archive: &Archive, number: u32, label: Option<&str>) -> NewImage {
     NewImage {
         record,
         vector: (0..DIMENSION).map(|i| number as f32 + i as f32 + 0.5).collect(),
+        space: manifest::tests::space(DIMENSION).id(),
         thumbnail: Some(format!("thumbnail {number}").into_bytes()),
         pixels: Some(NewPixels {
             png: format!("pixels {number}").into_bytes(),

@@ -1,4 +1,4 @@
-//! `medsearch verify`, `medsearch compact` and `medsearch erased`.
+//! `medsearch verify`, `medsearch compact`, `medsearch reshard` and `medsearch erased`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -85,6 +85,36 @@ impl Compact {
             "version {}: {} manifests and {} objects deleted",
             report.version, report.manifests_deleted, report.objects_deleted
         );
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Cut an archive into another number of shards, in one version and beside servers that read and write it.
+///
+/// Every row is copied and every graph built again, so that the place needs room for both until the old ones are collected. Replicas load the new shards while they answer
+/// by the old ones, which takes up to twice the memory.
+#[derive(Args)]
+pub struct Reshard {
+    #[command(flatten)]
+    archive: ArchiveArgs,
+    /// Shards from now on, each with an equal share of the images of every class. One for a single machine; for a cluster several times the number of replicas.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    shards: u32,
+    /// Classes with more rows than this in a shard get a graph.
+    #[arg(long, env = "MEDSEARCH_EXACT_ROWS_MAX")]
+    exact_rows_max: Option<usize>,
+}
+
+impl Reshard {
+    /// Prints the version that has them.
+    pub fn run(self) -> Result<ExitCode> {
+        let secret = self.archive.secret()?;
+        let graphs = graph_builder(IndexSettings::default().with_exact_rows_max(self.exact_rows_max));
+        let version = super::block_on(async {
+            let archive = self.archive.open(secret).await?;
+            archive.reshard(self.shards, Some(graphs)).await
+        })?;
+        println!("version {version}: {} shards", self.shards);
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -12,6 +12,7 @@ mod fit;
 mod index;
 mod maintain;
 mod openapi;
+mod reembed;
 mod search;
 mod serve;
 mod settings;
@@ -85,6 +86,8 @@ enum Command {
     Verify(maintain::Verify),
     /// Merge small objects and delete what nothing refers to any more
     Compact(maintain::Compact),
+    Reshard(maintain::Reshard),
+    Reembed(reembed::Reembed),
     Erased(maintain::Erased),
     /// Copy an archive to another place, or bring its copy up to date
     Backup(backup::Backup),
@@ -137,6 +140,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Duplicates(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Compact(command) => command.run(),
+        Command::Reshard(command) => command.run(),
+        Command::Reembed(command) => command.run(),
         Command::Erased(command) => command.run(),
         Command::Backup(command) => command.run(),
         Command::Restore(command) => command.run(),

@@ -44,9 +44,10 @@ pub async fn classes(state: Data<State>) -> Json<Classes> {
 )]
 pub async fn model(state: Data<State>) -> Result<Json<ModelInfo>> {
     let papers = state.papers().await?;
+    let embedder = &state.engine.model()?.embedder;
     Ok(Json(ModelInfo::new(
-        state.engine.model_card(),
-        state.engine.device(),
+        serde_json::to_value(embedder.card()).unwrap_or_default(),
+        embedder.provenance().device.clone(),
         papers.evaluation.clone(),
     )?))
 }

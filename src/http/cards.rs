@@ -51,7 +51,7 @@ impl State {
         };
         // What could not be read is tried again.
         let keeps = !matches!(kept, Kept::Unreadable);
-        let model = parts.embedder.card().clone();
+        let model = version.model()?.embedder.card().clone();
         let papers = run_blocking(move || {
             let facts = Facts::of(&version);
             let subject = Subject {

@@ -1,7 +1,6 @@
 //! `POST /v1/embeddings`: images to vectors.
 
 use actix_web::web::{Data, Json};
-use futures_util::future::try_join_all;
 
 use super::upload::Form;
 use super::wire::{EmbedForm, Embeddings};
@@ -20,25 +19,11 @@ use crate::error::Result;
     responses((status = 200, description = "One vector per image", body = Embeddings), problem::Embedding)
 )]
 pub async fn embed(state: Data<State>, form: Form<EmbedForm>) -> Result<Json<Embeddings>> {
-    let deadline = state.deadline();
-    // All at once, so that they share batches.
-    let images = try_join_all(
-        form.value
-            .image
-            .into_iter()
-            .map(|image| state.engine.embed_image(image, deadline)),
-    )
-    .await?;
-    let space = state.engine.overview().space;
-    let card = state.engine.model_card();
+    let (card, images) = state.engine.embed_images(form.value.image, state.deadline()).await?;
     Ok(Json(Embeddings {
-        space: space.id().to_string(),
-        model: card
-            .get("name")
-            .and_then(|name| name.as_str())
-            .unwrap_or_default()
-            .to_owned(),
-        dimension: space.dimension,
+        space: card.space().id().to_string(),
+        model: card.name,
+        dimension: card.dimension,
         embeddings: images.into_iter().map(Into::into).collect(),
     }))
 }

@@ -107,7 +107,11 @@ impl Wanted {
             .shards
             .is_some_and(|wanted| wanted as usize != manifest.shards.len())
         {
-            return differs("shards", &manifest.shards.len());
+            let message = format!(
+                "the archive has {} shards: `medsearch reshard` changes that, or leave --shards out",
+                manifest.shards.len()
+            );
+            return Err(Error::new(ErrorKind::InvalidRequest, message));
         }
         if self.shown.file_names && !info.shown.file_names {
             return differs("show-file-names", &"hidden names");
@@ -406,6 +410,7 @@ impl Source<'_> {
         let image = NewImage {
             record,
             vector: class.vectors.row(row).to_vec(),
+            space: class.file.space.id(),
             thumbnail,
             pixels,
             provenance: class.file.provenance.rows(),
@@ -431,7 +436,11 @@ fn precisions(classes: &[ClassData]) -> Vec<String> {
     precisions
 }
 
-fn read_model(dir: &Path) -> Result<(ModelCard, NewModel)> {
+/// The card of a model in a folder, or of the built-in one, and what an archive keeps of it.
+///
+/// # Errors
+/// As [`Network::read`].
+pub(super) fn read_model(dir: &Path) -> Result<(ModelCard, NewModel)> {
     let unwritable = |error| Error::with_source(ErrorKind::Internal, "the model card can't be written as JSON", error);
     if dir.as_os_str() == "thumbnail" {
         let card = ModelCard::thumbnail();

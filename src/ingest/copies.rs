@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use rayon::prelude::*;
 
-use crate::archive::{Archive, State};
+use crate::archive::{Archive, NewImage, State};
 use crate::domain::{Ask, Embedding, Exclude, ImageId, OnePer, Query, Record, Union};
 use crate::error::Result;
 use crate::imaging::{
@@ -131,19 +131,13 @@ async fn thumbnail(archive: &Archive, record: &Record) -> Option<bytes::Bytes> {
     .ok()
 }
 
-/// The image of the archive that is served that a new one is a copy of, if one of those nearest to it is. `png` is its small picture, `raw` its vector as the
-/// model gives it. Never fails: a copy that is not found is an image of its own.
-pub(super) async fn copy_of(
-    engine: &Engine,
-    own: ImageId,
-    png: &[u8],
-    raw: &[f32],
-    deadline: Instant,
-) -> Option<ImageId> {
+/// The image of the archive that is served that a new one is a copy of, if one of those nearest to it is. `png` is its small picture. Never fails: a copy that is
+/// not found is an image of its own.
+pub(super) async fn copy_of(engine: &Engine, new: &NewImage, png: &[u8], deadline: Instant) -> Option<ImageId> {
     // Half of what is left: the write needs time too.
     let now = Instant::now();
     let until = now + LOOK_MAX.min(deadline.saturating_duration_since(now) / 2);
-    let found = tokio::time::timeout_at(until.into(), look(engine, own, png, raw, until)).await;
+    let found = tokio::time::timeout_at(until.into(), look(engine, new, png, until)).await;
     match found {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => {
@@ -157,12 +151,14 @@ pub(super) async fn copy_of(
     }
 }
 
-async fn look(engine: &Engine, own: ImageId, png: &[u8], raw: &[f32], until: Instant) -> Result<Option<ImageId>> {
+async fn look(engine: &Engine, new: &NewImage, png: &[u8], until: Instant) -> Result<Option<ImageId>> {
+    let (own, raw) = (new.record.id, new.vector.as_slice());
     let parts = engine.parts();
     let version = engine.answering(until).await?;
-    // What one program drew is alike in what tells films apart.
+    // What one program drew is alike in what tells films apart. While the archive moves to another model the version that answers may be of the one before.
     let synthetic = version.state.manifest.archive.synthetic;
-    if synthetic || version.state.find(own).is_some() || version.snapshot.images() == 0 {
+    let other_space = version.state.manifest.space.id() != new.space;
+    if synthetic || other_space || version.state.find(own).is_some() || version.snapshot.images() == 0 {
         return Ok(None);
     }
     let query = Query::of(version.compared(raw)?);
@@ -188,7 +184,7 @@ async fn look(engine: &Engine, own: ImageId, png: &[u8], raw: &[f32], until: Ins
         .collect();
     let pictures: Vec<_> = stream::iter(pictures).buffered(LOOKED_AT).collect().await;
     let unit = Embedding::from_raw(raw, version.state.manifest.space.dimension)?;
-    let (decoder, png) = (parts.preparer.decoder(), png.to_vec());
+    let (decoder, png) = (version.model()?.preparer.decoder(), png.to_vec());
     run_blocking(move || {
         let Some(one) = Compared::of_thumbnail(&png, &decoder) else {
             return Ok(None);

@@ -12,7 +12,7 @@ use crate::archive::{Change, Committed, Identity, NewImage, NewPixels, Outcome, 
 use crate::domain::{ClassLabel, ImageId, LabelSource, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{thumbnail_png, view_png};
-use crate::search::{Engine, PreparedImage, Upload, Whose};
+use crate::search::{Engine, PreparedImage, Upload, Version, Whose};
 use crate::telemetry::run_blocking;
 
 /// Long side of a thumbnail, in pixels.
@@ -110,11 +110,46 @@ impl Ingest {
     /// # Errors
     /// What decoding and embedding refuse; `Overloaded`, `StorageFull`, `Unavailable` when it can't be stored: then nothing was.
     pub async fn add(&self, upload: Upload, labels: Labels, deadline: Instant) -> Result<Receipt> {
-        let (image, embedded) = self.engine.prepare_and_embed(upload.bytes.clone(), deadline).await?;
+        let version = self.engine.parts().served.current();
+        match self.add_as(&version, upload.clone(), labels.clone(), deadline).await {
+            // The archive has moved to another model: once more with that.
+            Err(error) if error.kind() == ErrorKind::SpaceMismatch => {
+                match self.moved_from(&version, deadline).await? {
+                    Some(version) => self.add_as(&version, upload, labels, deadline).await,
+                    None => Err(error),
+                }
+            }
+            added => added,
+        }
+    }
+
+    /// The version that is served once the archive is of another space than `version`; none when it is not.
+    async fn moved_from(&self, version: &Version, deadline: Instant) -> Result<Option<Arc<Version>>> {
         let parts = self.engine.parts();
-        let archive = parts.archive.clone();
-        let retention = parts.served.current().state.manifest.archive.retention;
-        let provenance = parts.embedder.provenance().clone();
+        let space = |version: &Version| version.state.manifest.space.id();
+        let newest = parts.archive.latest().await?;
+        if newest.space.id() == space(version) {
+            return Ok(None);
+        }
+        let message = "the archive has moved to another model, which is not loaded here yet: send it again";
+        let late = |_| Error::new(ErrorKind::Unavailable, message);
+        // Time for the image itself.
+        let until = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+        parts
+            .served
+            .at_least(newest.version, until.into())
+            .await
+            .map_err(late)?;
+        Ok(Some(parts.served.current()))
+    }
+
+    async fn add_as(&self, version: &Version, upload: Upload, labels: Labels, deadline: Instant) -> Result<Receipt> {
+        let bytes = upload.bytes.clone();
+        let (image, embedded) = self.engine.prepare_and_embed(version, bytes, deadline).await?;
+        let archive = self.engine.parts().archive.clone();
+        let manifest = &version.state.manifest;
+        let (space, retention) = (manifest.space.id(), manifest.archive.retention);
+        let provenance = version.model()?.embedder.provenance().clone();
         let mut image = run_blocking(move || {
             let facts = InterchangeFacts::of(archive.identity(), &upload, &labels, &image);
             let record = record(archive.identity(), &upload, labels, &image, facts)?;
@@ -122,6 +157,7 @@ impl Ingest {
             Ok(NewImage {
                 record,
                 vector: embedded.raw,
+                space,
                 thumbnail,
                 pixels,
                 provenance,
@@ -130,7 +166,7 @@ impl Ingest {
         .await?;
         let id = image.record.id;
         if let Some(png) = &image.thumbnail {
-            image.record.near_identical_to = copy_of(&self.engine, id, png, &image.vector, deadline).await;
+            image.record.near_identical_to = copy_of(&self.engine, &image, png, deadline).await;
         }
         let change = Change::Insert(Box::new(image));
         Ok(Receipt::of(id, self.writer.submit(change, deadline).await?))

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{Answer, AskedQuery, EmbeddedImage, Overview, Saturation, Timings, Upload};
 use super::calibrate::{Asked, Origin, calibrate};
-use super::prepare::{InModel, PreparedImage, Preparer};
+use super::model::Model;
+use super::prepare::{InModel, PreparedImage};
 use super::sampled::Sampler;
 use super::served::{Served, Version};
 use super::{vote, warn};
@@ -17,7 +19,7 @@ use crate::cluster::Cluster;
 use crate::domain::{
     Appearance, Ask, Calibration, Embedding, ImageId, Key, PatientKeys, Query, Record, Region, SpaceId, Wanted,
 };
-use crate::embed::{Embedded, Embedder};
+use crate::embed::{Embedded, ModelCard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{appearance, render, thumbnail_png};
 use crate::telemetry::run_blocking;
@@ -40,12 +42,8 @@ const RENDER_WAIT_MAX: Duration = Duration::from_secs(10);
 pub struct Parts {
     /// The archive.
     pub archive: Archive,
-    /// Its newest version, indexed.
+    /// Its newest version, indexed, with its model.
     pub served: Arc<Served>,
-    /// Bytes to model input.
-    pub preparer: Preparer,
-    /// Model input to vector.
-    pub embedder: Embedder,
     /// Most images that wait for the model.
     pub queue_max: usize,
     /// Searches at a time.
@@ -90,30 +88,16 @@ struct AskedAbout {
 
 impl Engine {
     /// An engine over `parts`.
-    ///
-    /// # Errors
-    /// `SpaceMismatch` when the model's space is not the archive's.
-    pub fn new(parts: Parts) -> Result<Self> {
-        let archive_space = parts.served.current().state.manifest.space.id();
-        let model_space = parts.embedder.card().space().id();
-        if archive_space != model_space {
-            return Err(Error::new(
-                ErrorKind::SpaceMismatch,
-                format!(
-                    "the archive's vectors are of space `{archive_space}`, the model `{}` makes vectors of space `{model_space}`: give the archive's model, or embed and index again with this one",
-                    parts.embedder.card().name
-                ),
-            ));
-        }
+    pub fn new(parts: Parts) -> Self {
         let threads = || Arc::new(Semaphore::new(parts.search_threads.max(1)));
         let (search_permits, inner_permits) = (threads(), threads());
-        Ok(Self(Arc::new(Inner {
+        Self(Arc::new(Inner {
             parts,
             search_permits,
             inner_permits,
             explanation_permits: Arc::new(Semaphore::new(EXPLANATIONS_AT_ONCE)),
             explanation_places: Arc::new(Semaphore::new(EXPLANATIONS_MAX)),
-        })))
+        }))
     }
 
     /// Finds the cases most similar to an image.
@@ -130,18 +114,18 @@ impl Engine {
         let started = Instant::now();
         let version = self.version_for(&wanted.other, deadline).await?;
         let ask = wanted.ask(version.calibrated_for());
-        let parts = &self.0.parts;
-        let coming = parts.embedder.announce();
+        let model = version.model()?;
+        let coming = model.embedder.announce();
         let InModel {
             image,
             pending,
             decode,
             preprocess,
-        } = parts
+        } = model
             .preparer
             .run(upload.bytes.clone(), region, coming, deadline)
             .await?;
-        let whose = Whose::of(parts.archive.identity(), &upload, &image);
+        let whose = Whose::of(self.0.parts.archive.identity(), &upload, &image);
         let facts = image.facts.clone();
         // Pixels are not needed after this; nothing large waits for the model.
         let ranged = |(_, calibration): (_, &Calibration)| calibration.appearances.is_some();
@@ -267,25 +251,34 @@ impl Engine {
         self.search(version, query, ask, asked_about, deadline).await
     }
 
-    /// The vector of an image, raw as the model gives it.
-    pub async fn embed_image(&self, bytes: Bytes, deadline: Instant) -> Result<EmbeddedImage> {
-        let InModel { image, pending, .. } = self.start_embedding(bytes, deadline).await?;
-        let sha256 = image.sha256;
-        // Nothing large waits for the model.
-        drop(image);
-        let raw = pending.wait().await?.raw;
-        Ok(EmbeddedImage { sha256, raw })
+    /// The vectors of images, raw as the model of the version that answers gives them, in their order, and that model's card.
+    pub async fn embed_images(&self, images: Vec<Bytes>, deadline: Instant) -> Result<(ModelCard, Vec<EmbeddedImage>)> {
+        let version = self.answering(deadline).await?;
+        let embed = |bytes| {
+            let version = Arc::clone(&version);
+            async move {
+                let InModel { image, pending, .. } = start_embedding(&version, bytes, deadline).await?;
+                let sha256 = image.sha256;
+                // Nothing large waits for the model.
+                drop(image);
+                let raw = pending.wait().await?.raw;
+                Ok(EmbeddedImage { sha256, raw })
+            }
+        };
+        // All at once, so that they share batches.
+        let embedded = try_join_all(images.into_iter().map(embed)).await?;
+        Ok((version.model()?.embedder.card().clone(), embedded))
     }
 
-    /// An image decoded and embedded, for whoever keeps it.
-    pub(crate) async fn prepare_and_embed(&self, bytes: Bytes, deadline: Instant) -> Result<(PreparedImage, Embedded)> {
-        let InModel { image, pending, .. } = self.start_embedding(bytes, deadline).await?;
+    /// An image decoded and embedded as `version` does, for whoever keeps it.
+    pub(crate) async fn prepare_and_embed(
+        &self,
+        version: &Version,
+        bytes: Bytes,
+        deadline: Instant,
+    ) -> Result<(PreparedImage, Embedded)> {
+        let InModel { image, pending, .. } = start_embedding(version, bytes, deadline).await?;
         Ok((image, pending.wait().await?))
-    }
-
-    async fn start_embedding(&self, bytes: Bytes, deadline: Instant) -> Result<InModel> {
-        let coming = self.0.parts.embedder.announce();
-        self.0.parts.preparer.run(bytes, None, coming, deadline).await
     }
 
     /// The version that answers, which has every source that is asked for: an answer without images would not say why.
@@ -389,14 +382,12 @@ impl Engine {
             .is_some_and(|record| version.label_conflict(record))
     }
 
-    /// The model's card.
-    pub fn model_card(&self) -> serde_json::Value {
-        serde_json::to_value(self.0.parts.embedder.card()).unwrap_or_default()
-    }
-
-    /// Where and how the model runs.
-    pub fn device(&self) -> String {
-        self.0.parts.embedder.provenance().device.clone()
+    /// The model of the newest version.
+    ///
+    /// # Errors
+    /// As [`Version::model`].
+    pub fn model(&self) -> Result<Arc<Model>> {
+        self.0.parts.served.current().model().cloned()
     }
 
     /// What was asked of the archive's storage, and what was found damaged.
@@ -428,7 +419,7 @@ impl Engine {
         let pixels = record.pixels.clone().ok_or_else(not_kept)?;
         let deadline = Instant::now() + RENDER_WAIT_MAX;
         let count = u64::from(pixels.width) * u64::from(pixels.height);
-        let room = self.0.parts.preparer.room(count, deadline).await?;
+        let room = self.model()?.preparer.room(count, deadline).await?;
         let png = self.0.parts.archive.read_pack(&pixels.pack).await?;
         run_blocking(move || {
             let _room = room;
@@ -439,7 +430,7 @@ impl Engine {
 
     /// Queries are answered: the model's thread is alive.
     pub fn is_alive(&self) -> bool {
-        self.0.parts.embedder.is_alive()
+        self.model().is_ok_and(|model| model.embedder.is_alive())
     }
 
     /// Time since the archive last said which version is the newest.
@@ -450,7 +441,7 @@ impl Engine {
     /// How full the model's queue is.
     pub fn saturation(&self) -> Saturation {
         Saturation {
-            queue_depth: self.0.parts.embedder.queue_depth(),
+            queue_depth: self.model().map_or(0, |model| model.embedder.queue_depth()),
             queue_max: self.0.parts.queue_max,
         }
     }
@@ -463,6 +454,13 @@ impl Engine {
     pub(super) fn inner_permits(&self) -> &Arc<Semaphore> {
         &self.0.inner_permits
     }
+}
+
+/// Begins to embed an image as `version` does.
+async fn start_embedding(version: &Version, bytes: Bytes, deadline: Instant) -> Result<InModel> {
+    let model = version.model()?;
+    let coming = model.embedder.announce();
+    model.preparer.run(bytes, None, coming, deadline).await
 }
 
 /// Pseudonyms of one image: what the request says wins over what a DICOM file says.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::engine::{Engine, not_found, not_kept};
+use super::model::Model;
 use super::occlusion::{Windows, mean_colour};
 use super::prepare::Prepared;
 use super::served::Version;
@@ -87,6 +88,18 @@ struct Looked {
     embedded: Embedded,
 }
 
+/// Decodes, embeds and asks for the cells.
+async fn look(model: &Model, image: Bytes, region: Option<Region>, deadline: Instant) -> Result<Looked> {
+    let coming = model.embedder.announce();
+    let Prepared { input, picture, .. } = model.preparer.prepare(image, region, deadline).await?;
+    let size = (picture.facts.width, picture.facts.height);
+    // Nothing large waits for the model.
+    drop(picture);
+    let area = seen(size, &model.embedder.card().input(), region);
+    let embedded = coming.send_for_cells(input.clone(), deadline)?.wait().await?;
+    Ok(Looked { input, area, embedded })
+}
+
 impl Engine {
     /// Where an image and one of the archive look alike. `space`: what the client takes for the archive's.
     ///
@@ -101,7 +114,7 @@ impl Engine {
         space: Option<SpaceId>,
         deadline: Instant,
     ) -> Result<Explanation> {
-        let version = self.parts().served.current();
+        let version = self.answering(deadline).await?;
         let manifest = &version.state.manifest;
         let own = manifest.space.id();
         if space.is_some_and(|space| space != own) {
@@ -113,7 +126,7 @@ impl Engine {
         let record = Arc::clone(version.state.at(spot));
         let known = version.snapshot.compared(version.unit_at(spot)?)?;
         let _turn = self.explanation_turn(deadline).await?;
-        let looked = self.look(image, region, deadline).await?;
+        let looked = look(version.model()?, image, region, deadline).await?;
         let query = version.compared(&looked.embedded.raw)?;
         let similarity = similarity(query.as_slice(), known.as_slice());
         let (map, method) = self.map(&version, looked, &known, deadline).await?;
@@ -150,17 +163,17 @@ impl Engine {
         query: &Embedding,
         deadline: Instant,
     ) -> Result<std::result::Result<NeighborMap, String>> {
-        let (picture, from_thumbnail) = match self.kept(record).await? {
+        let (picture, from_thumbnail) = match self.kept(version.model()?, record).await? {
             Ok(kept) => kept,
             Err(why) => return Ok(Err(why)),
         };
-        let looked = self.look(picture, None, deadline).await?;
+        let looked = look(version.model()?, picture, None, deadline).await?;
         let (map, _) = self.map(version, looked, query, deadline).await?;
         Ok(Ok(NeighborMap { map, from_thumbnail }))
     }
 
     /// The best picture that the archive keeps of an image, as a file, and whether it is the thumbnail; or why there is none.
-    async fn kept(&self, record: &Record) -> Result<std::result::Result<(Bytes, bool), String>> {
+    async fn kept(&self, model: &Model, record: &Record) -> Result<std::result::Result<(Bytes, bool), String>> {
         if record.pixels.is_some() {
             // In the window that was embedded, so that it is what the model saw, unless the archive keeps it smaller.
             return Ok(Ok((self.rendered(record.id, None, None).await?, false)));
@@ -169,25 +182,13 @@ impl Engine {
             return Ok(Err(not_kept().message().to_owned()));
         };
         let png = self.parts().archive.read_pack(thumbnail).await?;
-        let spec = self.parts().embedder.card().input();
+        let spec = model.embedder.card().input();
         let wanted = f64::from(spec.width.max(spec.height)) * THUMBNAIL_PART_MIN;
-        Ok(if f64::from(self.parts().preparer.long_side(&png)?) < wanted {
+        Ok(if f64::from(model.preparer.long_side(&png)?) < wanted {
             Err("this archive keeps a thumbnail of this image only, which is too small for the model".to_owned())
         } else {
             Ok((png, true))
         })
-    }
-
-    /// Decodes, embeds and asks for the cells.
-    async fn look(&self, image: Bytes, region: Option<Region>, deadline: Instant) -> Result<Looked> {
-        let coming = self.parts().embedder.announce();
-        let Prepared { input, picture, .. } = self.parts().preparer.prepare(image, region, deadline).await?;
-        let size = (picture.facts.width, picture.facts.height);
-        // Nothing large waits for the model.
-        drop(picture);
-        let area = seen(size, &self.parts().embedder.card().input(), region);
-        let embedded = coming.send_for_cells(input.clone(), deadline)?.wait().await?;
-        Ok(Looked { input, area, embedded })
     }
 
     /// The map of an image, of its similarity to `other`, a vector as it is compared.
@@ -226,18 +227,14 @@ impl Engine {
         other: &Embedding,
         deadline: Instant,
     ) -> Result<Grid> {
+        let embedder = &version.model()?.embedder;
         let (windows, mean) = (Windows::of(input), mean_colour(input));
         let mut cells = Vec::with_capacity(windows.count());
         let all: Vec<usize> = (0..windows.count()).collect();
         for some in all.chunks(COVERED_AT_ONCE) {
             let sent: Result<Vec<_>> = some
                 .iter()
-                .map(|&at| {
-                    self.parts()
-                        .embedder
-                        .announce()
-                        .send(windows.covered(input, at, mean), deadline)
-                })
+                .map(|&at| embedder.announce().send(windows.covered(input, at, mean), deadline))
                 .collect();
             for pending in sent? {
                 let raw = pending.wait().await?.raw;

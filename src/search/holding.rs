@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::archive::Manifest;
+use crate::archive::{Manifest, Shard};
 
 /// Bytes of one number of a vector in memory.
 const NUMBER_BYTES: u64 = 4;
@@ -23,6 +23,14 @@ impl Holding {
         match self {
             Self::All => true,
             Self::Shards(shards) => shards.contains(&shard),
+        }
+    }
+
+    /// What is held of a version that is cut into `next`, after one that was cut into `before`: nothing yet where these are others, which have to be assigned first.
+    pub fn after(&self, before: &[Shard], next: &[Shard]) -> Self {
+        match self {
+            Self::Shards(_) if before != next => Self::Shards(BTreeSet::new()),
+            same => same.clone(),
         }
     }
 
@@ -54,4 +62,25 @@ pub fn shard_bytes(manifest: &Manifest) -> Vec<(u32, u64)> {
         .iter()
         .map(|shard| (shard.id, bytes(shard.id)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Unknown;
+
+    #[test]
+    fn other_shards_are_not_held_before_they_are_assigned() {
+        let shard = |id, slots| Shard {
+            id,
+            slots,
+            other: Unknown::new(),
+        };
+        let one = [shard(0, [0, 65_535])];
+        let two = [shard(0, [0, 32_767]), shard(1, [32_768, 65_535])];
+        let some = Holding::Shards(BTreeSet::from([0]));
+        assert_eq!(some.after(&one, &one), some);
+        assert_eq!(some.after(&one, &two), Holding::Shards(BTreeSet::new()));
+        assert_eq!(Holding::All.after(&one, &two), Holding::All);
+    }
 }

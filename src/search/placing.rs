@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::holding::{Holding, shard_bytes};
-use crate::archive::Manifest;
+use crate::archive::{Manifest, Shard};
 use crate::cluster::{Cluster, Held, place};
 use crate::metrics::ShardFigures;
 
@@ -40,6 +40,7 @@ pub async fn keep_placed(engine: Engine, cluster: Cluster) {
     let mut placing = Placing {
         engine,
         cluster,
+        shards: vec![],
         failed: BTreeMap::new(),
         waiting: None,
     };
@@ -53,6 +54,8 @@ pub async fn keep_placed(engine: Engine, cluster: Cluster) {
 struct Placing {
     engine: Engine,
     cluster: Cluster,
+    /// Those that are placed.
+    shards: Vec<Shard>,
     /// Shards that could not be loaded, and when.
     failed: BTreeMap<u32, Instant>,
     /// Since when there is no room for what is assigned but by giving up a last copy.
@@ -65,6 +68,11 @@ impl Placing {
         let served = &self.engine.parts().served;
         let version = served.current();
         let manifest = &version.state.manifest;
+        if self.shards != manifest.shards {
+            self.shards.clone_from(&manifest.shards);
+            self.failed.clear();
+            self.waiting = None;
+        }
         // Whoever is about to stop answers for what it has until then.
         let Some(mut placed) = placed(&self.cluster, manifest).filter(|_| !self.cluster.is_draining()) else {
             return false;

@@ -126,6 +126,11 @@ impl Preparer {
         }
     }
 
+    /// The same for the input of another model: threads and memory are those of both together.
+    pub fn for_input(&self, input: InputSpec) -> Self {
+        Self { input, ..self.clone() }
+    }
+
     /// What reads pictures.
     pub fn decoder(&self) -> Arc<Decoder> {
         Arc::clone(&self.decoder)

@@ -1,6 +1,7 @@
 //! The archive version that is being served, and how the next one takes its place.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::answer::Overview;
 use super::calibrate::Known;
 use super::holding::Holding;
 use super::mapping::snapshot_input;
+use super::model::{LoadModel, Model};
 use crate::archive::{Archive, GraphEntry, State};
 use crate::domain::{Calibration, ClassLabel, Embedding, ImageId, Key, Metric, Record, VoteMethod};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,8 +23,12 @@ use crate::telemetry::run_blocking;
 
 /// How often the archive is asked for versions that another process wrote.
 const POLL: Duration = Duration::from_millis(1000);
+/// Longest pause after versions that could not be loaded.
+const POLL_MAX: Duration = Duration::from_secs(30);
 /// How long a version is kept after the next one has taken its place: another replica may ask for it.
 const KEPT_FOR: Duration = Duration::from_secs(30);
+/// How long the version in which searches are answered is kept, while no newer one is held whole by all replicas together: other shards, another metric or another model take long to load.
+const ANSWERING_KEPT_FOR: Duration = Duration::from_secs(3600);
 /// Most versions that are kept, whatever their age.
 const KEPT_MAX: usize = 64;
 
@@ -39,6 +45,8 @@ pub struct Version {
     pub overview: Overview,
     /// Its shards that are searched here.
     pub held: BTreeSet<u32>,
+    /// What makes vectors of its space, for whoever asks with images.
+    model: Option<Arc<Model>>,
     /// What its votes are worth, or why that is not known.
     calibration: Calibrated,
 }
@@ -60,6 +68,15 @@ impl Version {
             .filter_map(|&id| self.state.record(id))
             .flat_map(|record| record.own_keys());
         record.own_keys().chain(others).collect()
+    }
+
+    /// What makes vectors of its space.
+    ///
+    /// # Errors
+    /// `Internal` when it was loaded without.
+    pub fn model(&self) -> Result<&Arc<Model>> {
+        let model = self.model.as_ref();
+        model.ok_or_else(|| Error::internal("this version was loaded without its model"))
     }
 
     /// What its votes are worth, or why that is not known.
@@ -119,10 +136,14 @@ impl Version {
 pub struct Served {
     archive: Archive,
     settings: IndexSettings,
+    /// None: nobody asks with images.
+    load_model: Option<LoadModel>,
     current: ArcSwap<Version>,
     version: watch::Sender<u64>,
     /// What was current until lately, the oldest first, with when it ceased to be.
     kept: Mutex<VecDeque<(Instant, Arc<Version>)>>,
+    /// The number of the version in which searches are answered.
+    answering: AtomicU64,
     /// What is held. Locked while a newer version is loaded, so that one load does not undo another's.
     holding: tokio::sync::Mutex<Holding>,
     /// When the archive last said which version is the newest.
@@ -130,16 +151,31 @@ pub struct Served {
 }
 
 impl Served {
-    /// Loads what is held of the newest version.
-    pub async fn open(archive: Archive, settings: IndexSettings, holding: Holding) -> Result<Arc<Self>> {
+    /// Loads what is held of the newest version, and its model.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Damaged`; whatever keeps the model from loading.
+    pub async fn open(
+        archive: Archive,
+        settings: IndexSettings,
+        holding: Holding,
+        load_model: Option<LoadModel>,
+    ) -> Result<Arc<Self>> {
         let asked = Mutex::new(Instant::now());
         let state = Arc::new(State::load(&archive).await?);
-        let version = Arc::new(index(&archive, state, None, &holding, &settings).await?);
-        let (sender, _) = watch::channel(version.state.manifest.version);
+        let model = match &load_model {
+            Some(load) => Some(load(Arc::clone(&state.manifest)).await?),
+            None => None,
+        };
+        let version = Arc::new(index(&archive, state, None, model, &holding, &settings).await?);
+        let number = version.number();
+        let (sender, _) = watch::channel(number);
         Ok(Arc::new(Self {
             archive,
             settings,
+            load_model,
             current: ArcSwap::new(version),
+            answering: AtomicU64::new(number),
             version: sender,
             kept: Mutex::default(),
             holding: tokio::sync::Mutex::new(holding),
@@ -190,20 +226,32 @@ impl Served {
     /// Follows the archive until `written` closes: at once after a commit of our own, within a second after another's.
     /// A version that can't be loaded is logged and the last good one stays.
     pub async fn follow(self: Arc<Self>, mut written: watch::Receiver<u64>) {
+        let mut pause = POLL;
         loop {
             tokio::select! {
                 changed = written.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(POLL) => {}
+                () = tokio::time::sleep(pause) => {}
             }
-            if let Err(error) = self.refresh().await {
+            let refreshed = self.refresh().await;
+            // What fails may have read much first, a model or a shard.
+            pause = match &refreshed {
+                Ok(()) => POLL,
+                Err(_) => (pause * 2).min(POLL_MAX),
+            };
+            if let Err(error) = refreshed {
                 tracing::error!(error = %error, cause = ?std::error::Error::source(&error), "a newer archive version could not be loaded; still serving the last good one");
             }
         }
     }
 
+    /// Says in which version searches are answered, which is not forgotten while that is so.
+    pub fn keep(&self, answering: u64) {
+        self.answering.store(answering, Ordering::Relaxed);
+    }
+
     /// Loads what is new, if anything is.
     pub async fn refresh(&self) -> Result<()> {
-        let holding = self.holding.lock().await;
+        let mut holding = self.holding.lock().await;
         self.forget_old();
         let current = self.current();
         let asked = Instant::now();
@@ -212,8 +260,22 @@ impl Served {
         let Some(manifest) = newer else {
             return Ok(());
         };
+        let next_holding = holding.after(&current.state.manifest.shards, &manifest.shards);
+        let model = match &self.load_model {
+            Some(load) if manifest.space != current.state.manifest.space => Some(load(Arc::clone(&manifest)).await?),
+            _ => current.model.clone(),
+        };
         let state = Arc::new(current.state.advance(&self.archive, manifest).await?);
-        let next = index(&self.archive, state, Some(current), &holding, &self.settings).await?;
+        let next = index(
+            &self.archive,
+            state,
+            Some(current),
+            model,
+            &next_holding,
+            &self.settings,
+        )
+        .await?;
+        *holding = next_holding;
         self.replace(Arc::new(next));
         Ok(())
     }
@@ -226,21 +288,25 @@ impl Served {
         if *self.holding.lock().await == wanted {
             return Ok(());
         }
-        let load = async |state: &Arc<State>, previous| {
-            let state = Arc::clone(state);
-            index(&self.archive, state, Some(previous), &wanted, &self.settings)
+        let load = async |version: &Version, previous| {
+            let (state, model) = (Arc::clone(&version.state), version.model.clone());
+            index(&self.archive, state, Some(previous), model, &wanted, &self.settings)
                 .await
                 .map(Arc::new)
         };
         // A large shard takes long, and newer versions are taken over meanwhile.
         let before = self.current();
-        let built = load(&before.state, Arc::clone(&before)).await?;
+        let built = load(&before, Arc::clone(&before)).await?;
         let mut holding = self.holding.lock().await;
         let now = self.current();
+        if before.state.manifest.shards != now.state.manifest.shards {
+            let message = "the archive was cut into other shards meanwhile";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
         let next = match Arc::ptr_eq(&now, &before) {
             true => built,
             // Overtaken: what the newer version has beside that is little.
-            false => load(&now.state, built).await?,
+            false => load(&now, built).await?,
         };
         *holding = wanted;
         self.replace(next);
@@ -260,12 +326,18 @@ impl Served {
 
     fn forget_old(&self) {
         let mut kept = self.kept();
-        while kept
-            .front()
-            .is_some_and(|(ceased, _)| ceased.elapsed() > KEPT_FOR || kept.len() > KEPT_MAX)
-        {
-            kept.pop_front();
-        }
+        let answering = self.answering.load(Ordering::Relaxed);
+        let mut surplus = kept.len().saturating_sub(KEPT_MAX);
+        kept.retain(|(ceased, version)| {
+            let kept_for = match version.number() == answering {
+                true => ANSWERING_KEPT_FOR,
+                false if surplus > 0 => Duration::ZERO,
+                false => KEPT_FOR,
+            };
+            let stays = ceased.elapsed() <= kept_for;
+            surplus -= usize::from(!stays && surplus > 0);
+            stays
+        });
     }
 
     fn kept(&self) -> MutexGuard<'_, VecDeque<(Instant, Arc<Version>)>> {
@@ -300,6 +372,7 @@ async fn index(
     archive: &Archive,
     state: Arc<State>,
     previous: Option<Arc<Version>>,
+    model: Option<Arc<Model>>,
     holding: &Holding,
     settings: &IndexSettings,
 ) -> Result<Version> {
@@ -320,7 +393,8 @@ async fn index(
         graphs.push((entry.clone(), bytes));
     }
     let (holding, settings) = (holding.clone(), settings.clone());
-    build(state, metric, calibration, graphs, previous, holding, settings).await
+    let version = build(state, metric, calibration, graphs, previous, holding, settings).await?;
+    Ok(Version { model, ..version })
 }
 
 /// A calibration adds to an answer: a damaged one costs that, not the answer. One that can't be read now is waited for, like a metric: nothing would
@@ -362,6 +436,7 @@ async fn build(
         let overview = overview(&state, &snapshot, &calibration);
         Ok(Version {
             held: holding.of(&state.manifest),
+            model: None,
             state,
             snapshot,
             overview,

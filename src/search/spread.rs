@@ -220,10 +220,13 @@ impl Engine {
         .await
     }
 
-    /// How this replica is, for the others; none outside of a cluster.
+    /// How this replica is, for the others; none outside of a cluster. The version in which searches are answered is kept from then on, until it is another.
     pub fn status(&self) -> Option<Status> {
         let cluster = self.parts().cluster.as_ref()?;
         let versions = self.parts().served.versions();
+        if let Some((at, _)) = whole(cluster, &versions) {
+            self.parts().served.keep(versions[at].number());
+        }
         Some(cluster.status(versions.iter().map(|version| version.as_held()).collect()))
     }
 

@@ -9,7 +9,7 @@ use medsearch::app::{App, Replica, Settings};
 use medsearch::archive::{Archive, IdentityMode, NewArchive, NewImage, NewModel, Retention, RowsProvenance};
 use medsearch::cluster::{ClusterSettings, Discovery};
 use medsearch::domain::{ClassLabel, ImageId, Record};
-use medsearch::embed::load_backend;
+use medsearch::embed::{ModelCard, load_backend};
 use medsearch::index::IndexSettings;
 use medsearch::ingest::build::graph_builder;
 use reqwest::{Client, Response};
@@ -92,6 +92,7 @@ fn images(archive: &Archive, dimension: usize) -> Vec<NewImage> {
         images.push(NewImage {
             record,
             vector,
+            space: ModelCard::thumbnail().space().id(),
             thumbnail: None,
             pixels: None,
             provenance: RowsProvenance {

@@ -44,6 +44,7 @@ async fn a_linked_archive_gives_back_what_came_in() {
             images.push(NewImage {
                 record,
                 vector,
+                space: manifest::tests::space(4).id(),
                 thumbnail: None,
                 pixels: None,
                 provenance: file.provenance.rows(),
@@ -140,6 +141,7 @@ async fn an_anonymous_archive_gives_pseudonyms_that_can_be_indexed_again() {
             images.push(NewImage {
                 record,
                 vector: vectors.row(index).to_vec(),
+                space: manifest::tests::space(4).id(),
                 thumbnail: None,
                 pixels: None,
                 provenance,

@@ -12,6 +12,8 @@ mod links;
 mod local;
 mod measure;
 mod patients;
+mod reembed;
+mod reshard;
 mod s3;
 mod switch;
 mod upkeep;

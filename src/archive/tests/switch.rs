@@ -53,7 +53,7 @@ fn calibration() -> NewCalibration {
     }
 }
 
-fn metric(dimension: usize) -> Learned {
+pub fn metric(dimension: usize) -> Learned {
     Learned {
         metric: Some(direction(dimension)),
         calibration: None,
@@ -61,7 +61,7 @@ fn metric(dimension: usize) -> Learned {
 }
 
 /// A graph of each rows object whose bytes say by what it was built.
-fn graphs() -> GraphBuilder {
+pub fn graphs() -> GraphBuilder {
     Arc::new(|rows: &RowsObject, metric: Option<&Metric>| {
         Ok(vec![NewGraph {
             class: rows.records[0].class.clone(),

@@ -30,7 +30,7 @@ impl<'a> Alone<'a> {
         let version = cli::block_on(async {
             let archive =
                 Archive::open_cached(&settings.archive, settings.secret.clone(), settings.cache.as_ref()).await?;
-            Ok(Served::open(archive, IndexSettings::default(), Holding::All)
+            Ok(Served::open(archive, IndexSettings::default(), Holding::All, None)
                 .await?
                 .current())
         })?;

@@ -77,12 +77,8 @@ impl Models {
 
     /// The chosen model where it is of the version's space, as it is until the archive moves to another; otherwise the one that the archive holds.
     async fn load(&self, manifest: &Manifest) -> Result<Model> {
-        let chosen = self.chosen.as_deref();
-        let fits = chosen
-            .map(card)
-            .transpose()?
-            .is_some_and(|card| card.space() == manifest.space);
-        let backend = match chosen.filter(|_| fits) {
+        let is_of_it = |dir: &&Path| card(dir).is_ok_and(|card| card.space() == manifest.space);
+        let backend = match self.chosen.as_deref().filter(is_of_it) {
             Some(dir) => {
                 let dir = (dir.as_os_str() != "thumbnail").then(|| dir.to_owned());
                 let device = self.device.clone();

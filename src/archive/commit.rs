@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::manifest::{FORMAT, MANIFESTS};
 use super::store::{Put, Store};
-use super::{Archive, BASE_AGE_MAX, Manifest, RowsObject, State, manifest::MANIFESTS, read_manifest};
+use super::{Archive, BASE_AGE_MAX, Manifest, RowsObject, State, read_manifest};
 use crate::domain::ClassLabel;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -131,7 +132,7 @@ fn complete(
     // What was written for this version and has died before it is named, in a race that was lost, is listed too.
     manifest.superseded = known.difference(&manifest.names()).cloned().collect();
     manifest.classes = living_classes(&manifest, &objects);
-    manifest.format = manifest.least_format();
+    manifest.format = FORMAT;
     manifest.version = base.manifest.version + 1;
     manifest.parent = Some(base.manifest.commit.clone());
     manifest.commit = commit;

@@ -213,7 +213,10 @@ impl Archive {
                 Ok(report) => reports.open.push(report),
                 // Resolved since it was listed.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) if error.kind() == ErrorKind::Damaged => reports.unreadable.push(id),
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    tracing::warn!(object = %id.object(), error = %error, "a report about a label can't be read");
+                    reports.unreadable.push(id);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -266,7 +269,7 @@ impl Archive {
             })?;
             Ok(of_file(id, file))
         };
-        (id, read.await)
+        (id, read.await.map_err(|error| self.store().damaged(error)))
     }
 }
 

@@ -14,12 +14,15 @@ use super::{CalibrationEntry, EvaluationEntry, IdentityMode, MetricEntry};
 use crate::domain::{ClassLabel, Slot, Space, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The latest manifest format: with a calibration, which a program that knows none would keep when it changes the metric.
-pub(super) const FORMAT: u32 = 3;
-/// The format of a manifest with a learned metric, without which neither answers nor graphs are right, and no calibration.
-const FORMAT_METRIC: u32 = 2;
-/// The format of a manifest with nothing learned.
-pub(super) const FORMAT_PLAIN: u32 = 1;
+/// The latest manifest format, of every manifest that is written: the first with a checksum, which a program that knows none would carry along to the
+/// next version.
+pub(super) const FORMAT: u32 = 4;
+/// What stands before the checksum, a BLAKE3 of all that comes before this; the file ends after it.
+const CHECKSUM_MARK: &[u8] = b",\"checksum\":\"";
+/// What stands behind it.
+const CHECKSUM_END: &[u8] = b"\"}";
+/// Hex digits of a checksum.
+const CHECKSUM_DIGITS: usize = 64;
 /// The folder of manifests.
 pub(super) const MANIFESTS: &str = "manifest";
 /// The folder of models.
@@ -359,12 +362,13 @@ impl Manifest {
     /// Reads and checks a manifest.
     ///
     /// # Errors
-    /// `Unavailable` for the format of a later program, `Damaged` for anything that can't be a manifest.
+    /// `Unavailable` for the format of a later program, `Damaged` for anything that can't be a manifest, or is not what was written.
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Format {
             format: u32,
         }
+        let changed = |what: &str| Error::new(ErrorKind::Damaged, format!("`{name}` is damaged: {what}"));
         let damaged = |error| {
             Error::with_source(
                 ErrorKind::Damaged,
@@ -372,6 +376,11 @@ impl Manifest {
                 error,
             )
         };
+        // First of all: a changed digit must not pass for the format of a later program.
+        let checksum = checksum(bytes);
+        if checksum == Some(Checksum::Wrong) {
+            return Err(changed("its bytes have another checksum"));
+        }
         let Format { format } = serde_json::from_slice(bytes).map_err(damaged)?;
         if format > FORMAT {
             return Err(Error::new(
@@ -379,8 +388,12 @@ impl Manifest {
                 format!("the archive has format {format}, this program reads format {FORMAT}: use a newer medsearch"),
             ));
         }
-        let manifest: Self =
+        if format == FORMAT && checksum.is_none() {
+            return Err(changed("it has no checksum"));
+        }
+        let mut manifest: Self =
             serde_json::from_slice(bytes).map_err(|error| later(bytes).unwrap_or_else(|| damaged(error)))?;
+        manifest.other.remove("checksum");
         manifest
             .check()
             .map_err(|what| Error::new(ErrorKind::Damaged, format!("`{name}` contradicts itself: {what}")))?;
@@ -394,18 +407,11 @@ impl Manifest {
     pub(super) fn encode(&self) -> Result<Bytes> {
         self.check()
             .map_err(|what| Error::internal(format!("refused to write a manifest: {what}")))?;
-        serde_json::to_vec(self)
-            .map(Bytes::from)
-            .map_err(|error| Error::with_source(ErrorKind::Internal, "the manifest can't be written as JSON", error))
-    }
-
-    /// The format that a reader has to know.
-    pub(super) fn least_format(&self) -> u32 {
-        match (&self.metric, &self.calibration) {
-            (None, None) => FORMAT_PLAIN,
-            (Some(_), None) => FORMAT_METRIC,
-            (_, Some(_)) => FORMAT,
-        }
+        let bytes = serde_json::to_vec(self)
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "the manifest can't be written as JSON", error))?;
+        // One that an older program wrote is copied as it is.
+        let is_checked = self.format == FORMAT;
+        Ok(if is_checked { with_checksum(bytes) } else { bytes }.into())
     }
 
     /// Images: rows that are not dead.
@@ -585,10 +591,6 @@ impl Manifest {
                 .all(|pack| packs.contains(pack)),
             "a pack is missing",
         )?;
-        ensure(
-            self.format >= self.least_format(),
-            "its format does not have what it has learned",
-        )?;
         if let Some(metric) = &self.metric {
             ensure(is_object_name(&metric.object, "metrics"), "a metric has an odd name")?;
             ensure(
@@ -658,6 +660,34 @@ impl Manifest {
             Err("the shards don't cover every slot".to_owned())
         }
     }
+}
+
+/// What the checksum at the end of a manifest says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Checksum {
+    Right,
+    Wrong,
+}
+
+/// None where there is none.
+fn checksum(bytes: &[u8]) -> Option<Checksum> {
+    let (rest, digits) = bytes
+        .strip_suffix(CHECKSUM_END)?
+        .split_last_chunk::<CHECKSUM_DIGITS>()?;
+    let content = rest.strip_suffix(CHECKSUM_MARK)?;
+    let is_right = blake3::hash(content).to_hex().as_bytes() == digits;
+    Some(if is_right { Checksum::Right } else { Checksum::Wrong })
+}
+
+/// A JSON object with its checksum as its last field.
+fn with_checksum(mut object: Vec<u8>) -> Vec<u8> {
+    // The brace that closes it.
+    object.pop();
+    let checksum = blake3::hash(&object).to_hex();
+    object.extend(CHECKSUM_MARK);
+    object.extend(checksum.as_bytes());
+    object.extend(CHECKSUM_END);
+    object
 }
 
 /// Words that decide how an archive is written are not guessed at: one that is not known here is a later program's, not damage.
@@ -734,7 +764,7 @@ pub(super) mod tests {
 
     fn manifest() -> Manifest {
         Manifest {
-            format: FORMAT_PLAIN,
+            format: FORMAT,
             version: 1,
             parent: None,
             commit: "c".into(),
@@ -785,10 +815,39 @@ pub(super) mod tests {
         value["graphs"] = json!([{"object": object("graphs"), "bytes": 1, "rows_object": object("rows"), "shard": 0,
             "class": null, "rows": 1, "metric": null, "layers": 3, "parameters": {"connectivity": 1, "expansion_add": 1,
             "expansion_search": 1, "scalar": "f16", "seed": 4}}]);
-        let read = Manifest::decode("m", &serde_json::to_vec(&value).unwrap()).unwrap();
+        let read = Manifest::decode("m", &of_json(&value)).unwrap();
         assert_eq!(read.other["inbox"], "later");
-        let again: Value = serde_json::from_slice(&read.encode().unwrap()).unwrap();
+        let mut again: Value = serde_json::from_slice(&read.encode().unwrap()).unwrap();
+        again.as_object_mut().unwrap().remove("checksum").unwrap();
         assert_eq!(again, value);
+    }
+
+    fn of_json(value: &Value) -> Vec<u8> {
+        with_checksum(serde_json::to_vec(value).unwrap())
+    }
+
+    #[test]
+    fn a_changed_bit_is_damage_wherever_it_is() {
+        let bytes = manifest().encode().unwrap();
+        assert_eq!(Manifest::decode("m", &bytes).unwrap(), manifest());
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut changed = bytes.to_vec();
+                changed[at] ^= 1 << bit;
+                let error = Manifest::decode("m", &changed).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Damaged, "bit {bit} of byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_older_program_s_manifest_is_read_and_copied_without_a_checksum() {
+        for format in 1..FORMAT {
+            let old = Manifest { format, ..manifest() };
+            let bytes = serde_json::to_vec(&old).unwrap();
+            assert_eq!(Manifest::decode("m", &bytes).unwrap(), old);
+            assert_eq!(old.encode().unwrap(), bytes);
+        }
     }
 
     #[test]
@@ -796,7 +855,7 @@ pub(super) mod tests {
         for field in ["identity", "retention"] {
             let mut value = serde_json::to_value(manifest()).unwrap();
             value["archive"][field] = "later".into();
-            let error = Manifest::decode("m", &serde_json::to_vec(&value).unwrap()).unwrap_err();
+            let error = Manifest::decode("m", &of_json(&value)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable);
             assert!(error.message().contains("`later`"), "{error}");
         }
@@ -804,9 +863,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_later_format_is_refused_in_words() {
-        let error = Manifest::decode("m", br#"{"format":4,"anything":[]}"#).unwrap_err();
+        let error = Manifest::decode("m", br#"{"format":5,"anything":[]}"#).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(error.message().contains("format 4"), "{error}");
+        assert!(error.message().contains("format 5"), "{error}");
         for broken in ["", "{}", "[]", "{\"format\":1}", "{\"format\":-1}"] {
             assert_eq!(
                 Manifest::decode("m", broken.as_bytes()).unwrap_err().kind(),

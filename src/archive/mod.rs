@@ -81,7 +81,7 @@ pub use writer::{Committed, Writer, WriterSettings};
 
 use crate::domain::{Metric, PackRef, Space, Unknown};
 use crate::error::{Error, ErrorKind, Result};
-use manifest::{FORMAT_PLAIN, MANIFESTS};
+use manifest::{FORMAT, MANIFESTS};
 pub use store::{Bucket, CacheSettings, Place, StorageFigures};
 use store::{Store, blocking};
 use vectors::MEMORY_BYTES_MAX;
@@ -226,7 +226,7 @@ impl Archive {
         let at = tuning.moment();
         let now = at.wall;
         let manifest = Manifest {
-            format: FORMAT_PLAIN,
+            format: FORMAT,
             version: 1,
             parent: None,
             commit: uuid::Uuid::new_v4().to_string(),
@@ -523,12 +523,12 @@ async fn read_manifest(store: &Store, version: u64) -> Result<Option<Manifest>> 
     let name = Manifest::name(version);
     match store.get(&name).await {
         Ok(bytes) => {
-            let manifest = Manifest::decode(&name, &bytes)?;
+            let manifest = Manifest::decode(&name, &bytes).map_err(|error| store.damaged(error))?;
             if manifest.version != version {
-                return Err(Error::new(
+                return Err(store.damaged(Error::new(
                     ErrorKind::Damaged,
                     format!("`{name}` is another version's manifest"),
-                ));
+                )));
             }
             Ok(Some(manifest))
         }
@@ -542,10 +542,10 @@ async fn read_model(store: &Store, model: &ModelRef) -> Result<Bytes> {
     let bytes = store.get(&name).await?;
     let (digest, bytes) = blocking(move || (model_digest(&bytes), bytes)).await?;
     if digest != model.digest {
-        return Err(Error::new(
+        return Err(store.damaged(Error::new(
             ErrorKind::Damaged,
             format!("`{name}` is damaged: its bytes have another digest"),
-        ));
+        )));
     }
     Ok(bytes)
 }

@@ -102,7 +102,7 @@ impl PackBuilder {
 pub(super) async fn read(store: &Store, slice: &PackRef) -> Result<Bytes> {
     let end = slice.offset.checked_add(slice.length).ok_or_else(|| damaged(slice))?;
     let bytes = store.get_range(&slice.object, slice.offset..end).await?;
-    checked(slice, bytes)
+    checked(slice, bytes).map_err(|error| store.damaged(error))
 }
 
 /// Takes one picture out of a whole pack.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 
 use super::store::Loaded;
-use super::{Archive, calibration, evaluation, graphs, metric, pack, rows};
+use super::{Archive, calibration, evaluation, graphs, metric, pack, read_model, rows};
 use crate::domain::{ClassLabel, PackRef};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -39,6 +39,12 @@ pub async fn verify(archive: &Archive) -> Result<Verified> {
         damaged: vec![],
     };
     let mut pictures: HashMap<String, Vec<PackRef>> = HashMap::new();
+    if let Some(model) = manifest.model.as_ref().filter(|model| model.object().is_some()) {
+        // The manifest does not say how large it is.
+        let read = read_model(store, model).await;
+        let bytes = read.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        verified.note(bytes, read.map(drop));
+    }
     for entry in &manifest.rows {
         // Not what is held or cached: what is on the storage counts.
         let read = async {

@@ -292,11 +292,18 @@ impl Store {
         if found == name {
             return Ok(bytes);
         }
-        self.counts.damage(Holder::Storage);
-        Err(Error::new(
+        Err(self.damaged(Error::new(
             ErrorKind::Damaged,
             format!("`{name}` is damaged: its bytes have another digest"),
-        ))
+        )))
+    }
+
+    /// Counts what something was found to be that was read from the storage, if it is damage, and gives it back.
+    pub fn damaged(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::Damaged {
+            self.counts.damage(Holder::Storage);
+        }
+        error
     }
 
     /// Reads an immutable object as [`Store::get_object`] does, or finds it in the cache, and gives along where it stays readable on this machine.

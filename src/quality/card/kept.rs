@@ -21,6 +21,9 @@ pub enum Kept {
 impl Kept {
     /// What was read from an archive.
     pub fn read(entry: &EvaluationEntry, report: Result<serde_json::Value>) -> Self {
+        let report = report.inspect_err(|error| {
+            tracing::error!(object = entry.object, error = %error, "the kept evaluation can't be read; `medsearch evaluate --keep` makes another");
+        });
         let read = report.ok().and_then(|report| serde_json::from_value(report).ok());
         read.map_or(Self::Unreadable, |evaluation| {
             Self::Yes(Box::new((entry.clone(), evaluation)))

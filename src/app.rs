@@ -152,7 +152,7 @@ impl App {
             None
         } else {
             let graphs = graph_builder(IndexSettings::default().with_exact_rows_max(settings.exact_rows_max));
-            tokio::spawn(keep_compact(archive.clone(), graphs));
+            tokio::spawn(keep_compact(archive.clone(), graphs, Arc::clone(&served)));
             let writer = Writer::spawn(
                 archive,
                 WriterSettings::default(),
@@ -306,14 +306,16 @@ fn bind(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// Merges and collects what is due, soon after the start and every hour, for as long as the server runs. What fails is tried again an hour later.
-async fn keep_compact(archive: Archive, graphs: GraphBuilder) {
+/// Merges and collects what is due, and builds again the graphs that could not be loaded, soon after the start and every hour, for as long as the server
+/// runs. What fails is tried again an hour later.
+async fn keep_compact(archive: Archive, graphs: GraphBuilder, served: Arc<Served>) {
     let mut wait = COMPACT_FIRST;
     loop {
         tokio::time::sleep(wait).await;
         wait = COMPACT_EVERY;
         let settings = CompactSettings {
             graphs: Some(Arc::clone(&graphs)),
+            lost_graphs: served.current().snapshot.lost_graphs().clone(),
             ..CompactSettings::default()
         };
         match maintain(&archive, settings).await {

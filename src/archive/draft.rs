@@ -531,6 +531,12 @@ impl<'a> Draft<'a> {
         self.dead.is_empty() && self.rows.iter().all(Option::is_none)
     }
 
+    /// The new rows, without their pictures, when there is nothing else: they are the same on any base on which the draft comes out the same.
+    pub fn additions(&self) -> Option<Vec<Record>> {
+        let only_added = self.dead.is_empty();
+        only_added.then(|| self.rows.iter().flatten().map(|row| row.record.clone()).collect())
+    }
+
     /// Writes the objects of the next version and puts their names into `manifest`, a copy of the base's. Everything is durable when this
     /// returns, and nothing of it is visible.
     ///

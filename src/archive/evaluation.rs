@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::bulk::AGE_MAX;
 use super::commit::{Propose, Proposed, base, commit};
 use super::store::{Store, object_name};
-use super::{Archive, State};
+use super::{Archive, Moment, State};
 use crate::domain::{ClassLabel, SpaceId, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -155,7 +156,8 @@ impl Archive {
 
 struct Keep {
     new: NewEvaluation,
-    written: Option<EvaluationEntry>,
+    /// The object, and since when it is there.
+    written: Option<(Moment, EvaluationEntry)>,
 }
 
 impl Propose for Keep {
@@ -165,13 +167,14 @@ impl Propose for Keep {
         base: &std::sync::Arc<State>,
         commit: &str,
     ) -> Result<Option<Proposed>> {
-        let entry = match self.written.take() {
-            Some(entry) => entry,
-            None => put(archive, &self.new, commit).await?,
+        let young = |&(at, _): &(Moment, EvaluationEntry)| at.age(archive.moment()) <= AGE_MAX;
+        let (at, entry) = match self.written.take().filter(young) {
+            Some(written) => written,
+            None => (archive.moment(), put(archive, &self.new, commit).await?),
         };
         let mut manifest = base.manifest.as_ref().clone();
         manifest.evaluation = Some(entry.clone());
-        self.written = Some(entry);
+        self.written = Some((at, entry));
         Ok(Some(Proposed { manifest, rows: vec![] }))
     }
 }

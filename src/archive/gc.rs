@@ -1,18 +1,20 @@
 //! Compaction: rows and pictures merged, all of them or what is due, then what no version needs deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::bulk::AGE_MAX;
-use super::commit::{base, commit};
+use super::commit::{Propose, Proposed, base, commit};
 use super::feedback::FEEDBACK;
+use super::graphs::{Rebuild, unreadable};
 use super::manifest::MANIFESTS;
 use super::merge::{Merge, Scale};
 use super::store::{Listed, Store, is_object_name};
-use super::{Archive, BASE_AGE_MAX, GraphBuilder, Manifest, read_manifest};
+use super::{Archive, BASE_AGE_MAX, GraphBuilder, Manifest, State, read_manifest};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Manifests read at a time.
@@ -46,8 +48,10 @@ pub struct CompactSettings {
     /// Age, from the moment it was written, at which an object is deleted that no known version names or superseded. At least the time from the
     /// first upload of a writer to its commit; with the hour between two collections less than the time in which deleted bytes have to be gone.
     pub object_age_min: Duration,
-    /// Builds graphs for merged rows.
+    /// Builds graphs for merged rows, and in place of those that can't be read.
     pub graphs: Option<GraphBuilder>,
+    /// Graphs that are known to be unreadable. [`compact`] looks for them itself.
+    pub lost_graphs: BTreeSet<String>,
     /// Nobody else writes or reads: ages may be lower than what keeps others safe.
     pub offline: bool,
 }
@@ -58,6 +62,7 @@ impl Default for CompactSettings {
             manifest_age_min: Duration::from_secs(3600),
             object_age_min: OBJECT_AGE,
             graphs: None,
+            lost_graphs: BTreeSet::new(),
             offline: false,
         }
     }
@@ -123,17 +128,35 @@ async fn run(archive: &Archive, scale: Scale, settings: CompactSettings) -> Resu
     // First, since it needs no room: what a merge can't write on a full disk must not keep what somebody wrote.
     archive.erase_reports().await?;
     let base = base(archive).await?;
-    commit(archive, &base, &mut Merge::new(scale, settings.graphs)).await?;
-    collect(archive, settings.manifest_age_min, settings.object_age_min).await
+    let mut state = commit(archive, &base, &mut Merge::new(scale, settings.graphs.clone())).await?;
+    if settings.graphs.is_some() {
+        let mut lost = settings.lost_graphs.clone();
+        if scale == Scale::All {
+            lost.extend(unreadable(archive, &state.manifest).await?);
+        }
+        let mut rebuild = Rebuild::new(lost, settings.graphs.clone(), archive.moment());
+        state = commit(archive, &state, &mut rebuild).await?;
+    }
+    collect(archive, &state, &settings).await
+}
+
+/// The next version with nothing changed. Whoever fell asleep with a version to name that was begun before finds its number taken.
+struct Fence;
+
+impl Propose for Fence {
+    async fn propose(&mut self, _: &Archive, base: &Arc<State>, _: &str) -> Result<Option<Proposed>> {
+        let manifest = base.manifest.as_ref().clone();
+        Ok(Some(Proposed { manifest, rows: vec![] }))
+    }
 }
 
 /// Deletes, oldest first, what the version after an old one superseded, then the old one itself: what is interrupted is begun again. What no
 /// version knows of goes by its own age.
-async fn collect(archive: &Archive, manifest_age_min: Duration, object_age_min: Duration) -> Result<Collected> {
+async fn collect(archive: &Archive, state: &Arc<State>, settings: &CompactSettings) -> Result<Collected> {
     let store = archive.store();
     let now = archive.now();
-    let superseded_before = before(now, manifest_age_min)?;
-    let written_before = before(now, object_age_min)?;
+    let superseded_before = before(now, settings.manifest_age_min)?;
+    let written_before = before(now, settings.object_age_min)?;
     // Listed before the manifest is read: an object that is named meanwhile is not in the list.
     let mut objects: BTreeMap<String, Listed> = BTreeMap::new();
     for folder in FOLDERS {
@@ -194,6 +217,17 @@ async fn collect(archive: &Archive, manifest_age_min: Duration, object_age_min: 
                 objects.remove(name);
             }
         }
+    }
+    if !objects.is_empty() && !settings.offline {
+        // A writer may have been frozen since it wrote them, however long ago, and name them when it wakes: in the version after the one that it knew.
+        // That number is taken now, or was before, or this is where it is seen.
+        let fence = commit(archive, state, &mut Fence).await?.manifest.version;
+        for version in newest.version + 1..=fence {
+            for (name, _) in read(version).await?.iter().flat_map(Manifest::objects) {
+                objects.remove(name);
+            }
+        }
+        collected.version = fence;
     }
     for object in objects.values() {
         collected.delete(store, object).await?;

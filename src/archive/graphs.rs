@@ -1,12 +1,15 @@
 //! Graph objects: an HNSW graph over the rows of one class of one rows object, as the index wrote it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::bulk::AGE_MAX;
+use super::commit::{Propose, Proposed};
 use super::store::{blocking, object_name};
-use super::{Archive, GraphEntry, GraphParameters, Manifest, RowsEntry, RowsObject, frame};
+use super::{Archive, GraphEntry, GraphParameters, Manifest, MetricEntry, Moment, RowsEntry, RowsObject, State, frame};
 use crate::domain::{ClassLabel, Metric, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -122,6 +125,83 @@ impl<'a> Graphs<'a> {
             });
         }
         Ok(entries)
+    }
+}
+
+/// The graphs of a version that are damaged or missing.
+///
+/// # Errors
+/// `Unavailable` when one that is there can't be read at the moment.
+pub(super) async fn unreadable(archive: &Archive, manifest: &Manifest) -> Result<BTreeSet<String>> {
+    let mut lost = BTreeSet::new();
+    for entry in &manifest.graphs {
+        let bytes = archive.store().get_object(&entry.object).await;
+        match bytes.and_then(|bytes| payload(entry, bytes)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Damaged || archive.store().is_missing(&entry.object).await => {
+                tracing::warn!(object = entry.object, error = %error, "a graph that can't be read is built again");
+                lost.insert(entry.object.clone());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(lost)
+}
+
+/// Builds graphs again that can't be read, from the rows that they are over: in place of all graphs of such a rows object.
+pub(super) struct Rebuild {
+    lost: BTreeSet<String>,
+    graphs: Option<GraphBuilder>,
+    began: Moment,
+    /// By rows object, for this metric: another writer that comes first changes neither, as a rule.
+    built: BTreeMap<String, Vec<GraphEntry>>,
+    metric: Option<MetricEntry>,
+}
+
+impl Rebuild {
+    pub fn new(lost: BTreeSet<String>, graphs: Option<GraphBuilder>, began: Moment) -> Self {
+        Self {
+            lost,
+            graphs,
+            began,
+            built: BTreeMap::new(),
+            metric: None,
+        }
+    }
+}
+
+impl Propose for Rebuild {
+    async fn propose(&mut self, archive: &Archive, base: &Arc<State>, commit: &str) -> Result<Option<Proposed>> {
+        let lost = base
+            .manifest
+            .graphs
+            .iter()
+            .filter(|entry| self.lost.contains(&entry.object));
+        let of: BTreeSet<&str> = lost.map(|entry| entry.rows_object.as_str()).collect();
+        if of.is_empty() {
+            return Ok(None);
+        }
+        let Some(graphs) = Graphs::of(archive, self.graphs.as_ref(), &base.manifest, commit).await? else {
+            return Ok(None);
+        };
+        if self.metric != base.manifest.metric || self.began.age(archive.moment()) > AGE_MAX {
+            self.began = archive.moment();
+            self.built.clear();
+            self.metric.clone_from(&base.manifest.metric);
+        }
+        let mut manifest = base.manifest.as_ref().clone();
+        manifest.graphs.retain(|entry| !of.contains(entry.rows_object.as_str()));
+        for (entry, object) in base.manifest.rows.iter().zip(&base.rows) {
+            if !of.contains(entry.object.as_str()) {
+                continue;
+            }
+            if !self.built.contains_key(&entry.object) {
+                let built = graphs.write(object, entry).await?;
+                self.built.insert(entry.object.clone(), built);
+            }
+            manifest.graphs.extend(self.built[&entry.object].iter().cloned());
+        }
+        Ok(Some(Proposed { manifest, rows: vec![] }))
     }
 }
 

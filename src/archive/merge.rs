@@ -36,8 +36,8 @@ pub(super) const ROWS_BYTES_MAX: usize = 1 << 30;
 /// What is merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scale {
-    /// Some of the small objects, so that each row is copied a logarithmic number of times.
-    Deltas,
+    /// Some of the small objects, so that each row is copied a logarithmic number of times; none where there are fewer than this: another writer merged them.
+    Deltas(usize),
     /// The same, and large objects and packs as far as they have to be rewritten.
     Due,
     /// Everything, when anything can be gained.
@@ -180,7 +180,8 @@ fn sources(base: &State, scale: Scale, now: Timestamp) -> Sources {
     let mut rows: BTreeSet<String> = BTreeSet::new();
     let mut packs: BTreeSet<String> = BTreeSet::new();
     match scale {
-        Scale::Deltas => rows.extend(some_deltas(manifest)),
+        Scale::Deltas(at_least) if manifest.deltas() < at_least => {}
+        Scale::Deltas(_) => rows.extend(some_deltas(manifest)),
         Scale::All if is_compact(base) => {}
         Scale::Shards(_) if scale.shards(manifest) == manifest.shards => {}
         Scale::Shards(_) => rows.extend(manifest.rows.iter().map(|entry| entry.object.clone())),
@@ -386,7 +387,7 @@ async fn write(
     let is_small = |object: usize| manifest.rows[object].delta;
     let small = rows.iter().filter(|at| is_small(at.0)).count() as u64;
     let stays_small = match scale {
-        Scale::Deltas => true,
+        Scale::Deltas(_) => true,
         Scale::Due => small < DELTA_ROWS_MAX,
         Scale::All | Scale::Shards(_) => false,
     };

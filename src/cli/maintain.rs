@@ -78,6 +78,7 @@ impl Compact {
                     IndexSettings::default().with_exact_rows_max(self.exact_rows_max),
                 )),
                 offline: self.offline,
+                ..CompactSettings::default()
             };
             compact(&archive, settings).await
         })?;

@@ -293,6 +293,114 @@ async fn whoever_slept_while_putting_a_manifest_does_not_say_that_it_counts() {
     assert!(found.len() == 4 && !found.contains_key(&id(&sleeper, 5)));
 }
 
+/// What a writer is at when it falls asleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asleep {
+    Writing,
+    Appending,
+    Merging,
+    KeepingAnEvaluation,
+}
+
+impl Asleep {
+    async fn run(self, archive: &Archive) -> Result<()> {
+        match self {
+            Self::Writing => writer(archive).await.write(insert(archive, 5, None)).await.map(drop),
+            Self::Appending => archive.append(vec![image(archive, 5, None)], None).await.map(drop),
+            Self::Merging => compact(archive, CompactSettings::default()).await.map(drop),
+            Self::KeepingAnEvaluation => {
+                let report = super::evaluation::evaluation(1, 0.5);
+                archive.keep_evaluation(report).await.map(drop)
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_slept_past_collection_names_nothing_that_is_gone() {
+    for asleep in [
+        Asleep::Writing,
+        Asleep::Appending,
+        Asleep::Merging,
+        Asleep::KeepingAnEvaluation,
+    ] {
+        for others_write in [false, true] {
+            let case = format!("{asleep:?}, others write: {others_write}");
+            let place = Place::new(IdentityMode::Anonymous).await;
+            // Nothing that the hourly upkeep would merge.
+            let images = (1..=2).map(|number| image(&place.archive, number, None)).collect();
+            place.archive.append(images, None).await.unwrap();
+            let awake = writer(&place.archive).await;
+            awake.write(insert(&place.archive, 3, None)).await.unwrap();
+            let time = Arc::new(std::sync::Mutex::new(Timestamp::now()));
+            let (faults, clock) = (Arc::new(Faults::default()), Arc::clone(&time));
+            let sleeper = place.faulty_at(&faults, Arc::new(move || *lock(&clock))).await.unwrap();
+            let collector = place.at(SignedDuration::from_hours(21)).await;
+            let archive = place.archive.clone();
+            // Its objects are there, the manifest that names them is not.
+            *lock(&faults.meanwhile) = Some(Box::pin(async move {
+                if others_write {
+                    awake.write(insert(&archive, 4, None)).await.unwrap();
+                }
+                *lock(&time) += SignedDuration::from_hours(21);
+                let done = maintain(&collector, CompactSettings::default()).await.unwrap();
+                assert!(done.objects_deleted > 0, "what was not named yet is collected");
+            }));
+            let done = asleep.run(&sleeper).await;
+            assert!(lock(&faults.meanwhile).is_none(), "it did happen: {case}");
+            if let Err(error) = &done {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{case}: {error}");
+            }
+            let verified = verify(&place.again().await).await.unwrap();
+            assert_eq!(verified.damaged, Vec::<String>::new(), "{case}");
+            let found = contents(&place.again().await).await;
+            let is_there = |number| found.contains_key(&id(&sleeper, number));
+            assert!((1..=3).all(is_there) && is_there(4) == others_write, "{case}");
+            if matches!(asleep, Asleep::Writing | Asleep::Appending) {
+                assert_eq!(is_there(5), done.is_ok(), "{case}");
+            }
+            // It is of use again.
+            asleep
+                .run(&sleeper)
+                .await
+                .unwrap_or_else(|error| panic!("{case}: {error}"));
+            let verified = verify(&place.again().await).await.unwrap();
+            assert_eq!(verified.damaged, Vec::<String>::new(), "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_for_a_version_that_another_took_is_named_by_the_next() {
+    // What the other writes, how long that takes, and how often this one puts something: two packs and rows, and a manifest twice.
+    for (other, hours, puts) in [(1, 0, 5), (1, 13, 8), (5, 0, 4)] {
+        let place = Place::new(IdentityMode::Anonymous).await;
+        let time = Arc::new(std::sync::Mutex::new(Timestamp::now()));
+        let (faults, clock) = (Arc::new(Faults::default()), Arc::clone(&time));
+        let slow = place.faulty_at(&faults, Arc::new(move || *lock(&clock))).await.unwrap();
+        let writing = writer(&slow).await;
+        let archive = place.archive.clone();
+        *lock(&faults.meanwhile) = Some(Box::pin(async move {
+            let others = writer(&archive).await;
+            others.write(insert(&archive, other, Some("COVID"))).await.unwrap();
+            *lock(&time) += SignedDuration::from_hours(hours);
+        }));
+        let done = writing.write(insert(&slow, 5, Some("COVID"))).await.unwrap();
+        let outcome = if other == 5 {
+            Outcome::Duplicate
+        } else {
+            Outcome::Inserted
+        };
+        assert_eq!((done.outcome, faults.puts()), (outcome, puts), "{other} {hours}");
+        let found = contents(&place.again().await).await;
+        assert_eq!(
+            found.into_keys().collect::<BTreeSet<_>>(),
+            BTreeSet::from([id(&slow, other), id(&slow, 5)])
+        );
+        assert!(verify(&place.again().await).await.unwrap().damaged.is_empty());
+    }
+}
+
 #[tokio::test]
 async fn a_panic_costs_one_batch_and_waiting_ends() {
     let place = Place::new(IdentityMode::Anonymous).await;

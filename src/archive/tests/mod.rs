@@ -2,6 +2,7 @@
 
 mod backup;
 mod bulk;
+mod damage;
 mod erasure;
 mod evaluation;
 mod exchange;

@@ -20,7 +20,7 @@ fn fitted() -> Fitted {
 }
 
 /// Two directions of the test's vectors.
-fn direction(dimension: usize) -> (Arc<Metric>, Fitted) {
+pub fn direction(dimension: usize) -> (Arc<Metric>, Fitted) {
     let projection = (0..2 * dimension).map(|at| 1.0 / (at + 1) as f32).collect();
     (
         Arc::new(Metric::new(vec![0.25; dimension], projection).unwrap()),
@@ -28,7 +28,7 @@ fn direction(dimension: usize) -> (Arc<Metric>, Fitted) {
     )
 }
 
-fn calibration() -> NewCalibration {
+pub fn calibration() -> NewCalibration {
     NewCalibration {
         calibration: Calibration {
             k: 10,
@@ -123,6 +123,7 @@ async fn a_metric_and_its_graphs_come_and_go_in_one_version() {
         object_age_min: Duration::ZERO,
         graphs: Some(graphs()),
         offline: true,
+        ..CompactSettings::default()
     };
     compact(archive, settings.clone()).await.unwrap();
     assert_eq!(bytes_of_graphs(archive).await, ["Some(2)"]);
@@ -373,6 +374,7 @@ async fn a_calibration_comes_and_goes_with_the_metric_that_it_holds_for() {
         object_age_min: Duration::ZERO,
         graphs: None,
         offline: true,
+        ..CompactSettings::default()
     };
     other.switch(Learned::default(), None).await.unwrap();
     compact(&other, settings).await.unwrap();

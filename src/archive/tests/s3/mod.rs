@@ -408,7 +408,7 @@ async fn what_is_open_outlives_an_outage() {
     }
     let state = State::load(&archive).await.unwrap();
 
-    server.set_down(true);
+    server.set_down(true).await;
     let started = Instant::now();
     assert_eq!(archive.latest().await.unwrap_err().kind(), ErrorKind::Unavailable);
     for _ in 0..2 {
@@ -426,7 +426,7 @@ async fn what_is_open_outlives_an_outage() {
         assert_eq!(u64::from(held.rows()), entry.rows);
     }
 
-    server.set_down(false);
+    server.set_down(false).await;
     let done = writer.write(insert(&archive, 4, None)).await.unwrap();
     assert_eq!((done.version, done.outcome), (5, Outcome::Inserted));
     let newer = archive.after(state.manifest.version).await.unwrap().unwrap();

@@ -12,6 +12,8 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -176,6 +178,55 @@ def small_archive(synthetic, tmp_path):
         "--synthetic",
     )
     return tmp_path / "archive"
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    """A bucket on this machine, empty."""
+    from bucket import Bucket
+
+    server = Bucket(tmp_path / "s3")
+    yield server
+    server.stop()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an archive is, and how programs come there."""
+
+    archive: object
+    # Beside `--archive`, for every command.
+    options: tuple = ()
+    # Variables for the client with a number.
+    environment: Callable[[int], dict] = lambda number: {}  # noqa: ARG005 (a folder needs none)
+
+    def serve(self, number=0, *arguments, log=None):
+        """A server of it."""
+        where = ("--model", "thumbnail", *self.options, *arguments)
+        return Server(self.archive, *where, environment=self.environment(number), log=log)
+
+    def run(self, command, *arguments, check=True):
+        """One command about it."""
+        environment = {**os.environ, **self.environment(0)}
+        return medsearch(command, "--archive", self.archive, *self.options, *arguments, check=check, env=environment)
+
+
+def in_bucket(bucket, synthetic, tmp_path, *arguments):
+    """A fresh archive in thumbnail space in a bucket."""
+    embeddings, secret = tmp_path / "embeddings", tmp_path / "secret"
+    medsearch("embed", "--data", synthetic, "--out", embeddings, "--model", "thumbnail")
+    place = Place("s3://bucket/hospital/x-rays", ("--secret-file", secret), bucket.environment)
+    where = ("--embeddings", embeddings, "--data", synthetic, "--model", "thumbnail")
+    place.run("index", *where, "--synthetic", *arguments)
+    return place
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request, synthetic, tmp_path):
+    """A fresh archive in thumbnail space, in a folder and in a bucket."""
+    if request.param == "folder":
+        return Place(request.getfixturevalue("small_archive"))
+    return in_bucket(request.getfixturevalue("bucket"), synthetic, tmp_path)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A flipped byte in any object is caught when it is loaded, named in the log, counted, and healed from elsewhere."""
 
 import json
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -14,16 +15,24 @@ from conftest import Server, fixed_secret, in_bucket, medsearch, png
 GRAPHS = ("--exact-rows-max", "5")
 
 
-@pytest.fixture
-def archive(synthetic, model, tmp_path):
-    """An archive with an object of every kind, and its backup beside it."""
-    embeddings, archive = tmp_path / "embeddings", fixed_secret(tmp_path / "archive")
+@pytest.fixture(scope="module")
+def made(synthetic, model, tmp_path_factory):
+    """A folder with an archive that has an object of every kind, and its backup."""
+    folder = tmp_path_factory.mktemp("damage")
+    embeddings, archive = folder / "embeddings", fixed_secret(folder / "archive")
     medsearch("embed", "--data", synthetic, "--out", embeddings, "--model", model)
     medsearch("index", "--embeddings", embeddings, "--data", synthetic, "--model", model, "--archive", archive, *GRAPHS)
     medsearch("fit", "--archive", archive, "--components", 16, "--force", *GRAPHS)
     medsearch("evaluate", "--archive", archive, "--resamples", 50, "--keep")
-    medsearch("backup", "--archive", archive, "--to", tmp_path / "backup")
-    return archive
+    medsearch("backup", "--archive", archive, "--to", folder / "backup")
+    return folder
+
+
+@pytest.fixture
+def archive(made, tmp_path):
+    """A copy of it, to be spoilt."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "archive"
 
 
 def newest(archive: Path) -> Path:

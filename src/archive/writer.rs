@@ -13,7 +13,7 @@ use super::bulk::AGE_MAX;
 use super::commit::{Propose, Proposed, base, commit};
 use super::draft::Draft;
 use super::merge::{Merge, Scale};
-use super::{Archive, Change, Manifest, Moment, Outcome, PackEntry, RowsEntry, RowsObject, State};
+use super::{Archive, Change, Manifest, Moment, Outcome, PackEntry, RowsEntry, RowsObject, Shard, State};
 use crate::domain::{ClassLabel, ImageId, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
@@ -276,6 +276,8 @@ struct Changes<'a> {
 /// Objects with new images and nothing else.
 struct Written {
     began: Moment,
+    /// The shards that the rows lie in.
+    shards: Vec<Shard>,
     /// What the draft says is new.
     additions: Vec<Record>,
     entries: Vec<RowsEntry>,
@@ -306,7 +308,9 @@ impl Propose for Changes<'_> {
         let additions = draft.additions();
         // Another writer seldom changes what these changes mean: then only the manifest is to be written again.
         let fits = |written: &&Written| {
-            written.began.age(archive.moment()) <= AGE_MAX && additions.as_ref() == Some(&written.additions)
+            let young = written.began.age(archive.moment()) <= AGE_MAX;
+            let cut_alike = written.shards == base.manifest.shards;
+            young && cut_alike && additions.as_ref() == Some(&written.additions)
         };
         if let Some(written) = self.written.as_ref().filter(fits) {
             for entry in &written.entries {
@@ -329,6 +333,7 @@ impl Written {
         let shown = |pack: &&PackEntry| entries.iter().any(|entry| entry.packs.contains(&pack.object));
         Self {
             began,
+            shards: manifest.shards.clone(),
             additions,
             packs: manifest.packs.iter().filter(shown).cloned().collect(),
             entries,

@@ -24,7 +24,8 @@ use crate::ingest::Ingest;
 use crate::ingest::build::graph_builder;
 use crate::metrics::Metrics;
 use crate::search::{Engine, Holding, Parts, Sampler, Served, first_assigned, keep_placed};
-use crate::telemetry::run_blocking;
+use crate::telemetry::otlp::Sending;
+use crate::telemetry::{Spans, run_blocking};
 use models::Models;
 
 /// Time between two compactions.
@@ -76,6 +77,8 @@ pub struct Settings {
     pub sample_share: f64,
     /// After SIGTERM it says that it is not ready for so long before it stops, and answers meanwhile.
     pub drain_seconds: u64,
+    /// Spans of traces that are collected in this process, for a collector; none: they go nowhere.
+    pub spans: Option<Spans>,
     /// The program whose `decode-worker` decodes DICOM: this one.
     pub program: PathBuf,
 }
@@ -112,6 +115,7 @@ impl Settings {
             cluster: None,
             sample_share: 0.01,
             drain_seconds: 0,
+            spans: None,
             program: own_program(),
         }
     }
@@ -124,6 +128,7 @@ pub struct App {
     state: http::State,
     drain: Duration,
     cluster: Option<(Cluster, ServerHandle)>,
+    spans: Option<Sending>,
     /// Dropping it ends the task that follows the archive.
     _written: watch::Sender<u64>,
 }
@@ -133,9 +138,13 @@ impl App {
     ///
     /// # Errors
     /// `Unauthorized` for an address beyond loopback without a key; otherwise whatever keeps the parts from starting.
-    pub async fn build(settings: Settings) -> Result<Self> {
+    pub async fn build(mut settings: Settings) -> Result<Self> {
         check_access(&settings)?;
         let metrics = Arc::new(Metrics::new()?);
+        let spans = match settings.spans.take() {
+            Some(spans) => Some(spans.send(&instance(&settings), Arc::clone(&metrics))?),
+            None => None,
+        };
         let archive = Archive::open_cached(&settings.archive, settings.secret.clone(), settings.cache.as_ref()).await?;
         let joined = match &settings.cluster {
             Some(replica) => Some(join(replica, &archive, &metrics).await?),
@@ -187,6 +196,7 @@ impl App {
             state,
             drain,
             cluster: joined.map(|joined| (joined.cluster, joined.server)),
+            spans,
             _written: written,
         })
     }
@@ -208,6 +218,7 @@ impl App {
             state,
             drain,
             cluster,
+            spans,
             _written,
             ..
         } = self;
@@ -239,6 +250,10 @@ impl App {
         if let Some((_, inner)) = cluster {
             inner.stop(true).await;
         }
+        // Spans of the last requests too.
+        if let Some(spans) = spans {
+            spans.finish().await;
+        }
         ended
     }
 
@@ -253,6 +268,20 @@ impl App {
             app.run_until_stopped().await
         })
     }
+}
+
+/// What tells this server's spans from those of others: its name in a cluster, else the machine and the port.
+fn instance(settings: &Settings) -> String {
+    match &settings.cluster {
+        Some(replica) => replica.settings.replica.clone(),
+        None => on_this_machine(settings.listen.port()),
+    }
+}
+
+/// A server's name by the machine that it runs on, and its port.
+pub fn on_this_machine(port: u16) -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{port}", machine.trim())
 }
 
 /// How a server is asked to stop.

@@ -76,6 +76,15 @@ pub enum HedgeOutcome {
     Lost,
 }
 
+/// What became of a span of a trace that was to be exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpanOutcome {
+    /// The collector has it.
+    Exported,
+    /// It found no place in the queue, or the collector did not take it.
+    Dropped,
+}
+
 /// How a replica stands in its cluster at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardFigures {
@@ -174,6 +183,7 @@ pub struct Metrics {
     storage_requests: IntCounterVec,
     storage_damage: IntCounterVec,
     cache_bytes: IntGauge,
+    spans: IntCounterVec,
     /// Held while counters that are kept elsewhere are brought up to date: two scrapes at a time would count twice.
     storage_scrape: Mutex<()>,
 }
@@ -350,6 +360,11 @@ impl Metrics {
                 &["place"],
             )?,
             cache_bytes: gauge("medsearch_cache_bytes", "Bytes of the cache for an archive in a bucket")?,
+            spans: counters(
+                "medsearch_spans_total",
+                "Spans of traces that were to be exported: exported, dropped",
+                &["outcome"],
+            )?,
             storage_scrape: Mutex::default(),
             registry,
         };
@@ -364,7 +379,7 @@ impl Metrics {
         )
         .map_err(fault)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 39] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 40] = [
             Box::new(self.http_requests.clone()),
             Box::new(self.http_duration.clone()),
             Box::new(self.http_in_flight.clone()),
@@ -402,6 +417,7 @@ impl Metrics {
             Box::new(self.storage_requests.clone()),
             Box::new(self.storage_damage.clone()),
             Box::new(self.cache_bytes.clone()),
+            Box::new(self.spans.clone()),
             Box::new(build),
             Box::new(prometheus::process_collector::ProcessCollector::for_self()),
         ];
@@ -623,6 +639,15 @@ impl Metrics {
         self.cache_bytes.set(i64::try_from(cache_bytes).unwrap_or(i64::MAX));
     }
 
+    /// What became of spans that were to be exported.
+    pub fn spans(&self, outcome: SpanOutcome, count: u64) {
+        let outcome = match outcome {
+            SpanOutcome::Exported => "exported",
+            SpanOutcome::Dropped => "dropped",
+        };
+        self.spans.with_label_values(&[outcome]).inc_by(count);
+    }
+
     /// The text that Prometheus reads.
     ///
     /// # Errors
@@ -703,6 +728,7 @@ mod tests {
         for cached in [7, 5] {
             metrics.storage(&[("get", "ok", 4)], &[("cache", 1)], cached);
         }
+        metrics.spans(SpanOutcome::Dropped, 3);
         metrics.archive(&ArchiveFigures {
             version: 7,
             images: 10,
@@ -751,6 +777,7 @@ mod tests {
             "medsearch_quality_drift 0.25",
             "medsearch_index_bytes 1000",
             "medsearch_index_bytes_max -1",
+            r#"medsearch_spans_total{outcome="dropped"} 3"#,
             "medsearch_build_info{version=",
             "process_resident_memory_bytes",
         ] {

@@ -33,6 +33,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("usearch", &["index/hnsw.rs"]),
     ("dicom_", &["imaging/dicom.rs", "imaging/dicom/", "pacs/"]),
     ("object_store", &["archive/"]),
+    ("opentelemetry", &["telemetry/"]),
+    ("opentelemetry_", &["telemetry/"]),
+    ("tracing_opentelemetry", &["telemetry/"]),
 ];
 
 /// Who may read the environment: settings, and the pool that hands the loader's variables on to its workers.
@@ -152,6 +155,9 @@ fn each_rule_finds_what_is_planted() {
         (home_violations, "http/images.rs", "use dicom_object::from_reader;", true),
         (home_violations, "ingest/bulk.rs", "let dicom_bytes = batch.patch(1);", false),
         (home_violations, "http/images.rs", "use actix_multipart::Multipart;", false),
+        (home_violations, "cluster/fan_out.rs", "use opentelemetry::Context;", true),
+        (home_violations, "http/observe.rs", "use tracing_opentelemetry::OpenTelemetrySpanExt;", true),
+        (home_violations, "telemetry/otlp.rs", "use opentelemetry_sdk::Resource;", false),
         (environment_violations, "archive/mod.rs", "std::env::var(\"HOME\")", true),
         (environment_violations, "archive/mod.rs", "use std::env;\nfn f() { env::var_os(\"A\"); }", true),
         (environment_violations, "cli/settings.rs", "std::env::var(\"HOME\")", false),

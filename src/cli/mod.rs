@@ -120,17 +120,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if matches!(cli.command, Command::DecodeWorker) {
         return imaging::decode_worker_main();
     }
-    let logging = match cli.command {
-        Command::Bench(_) => telemetry::start_unseen(&cli.log),
-        _ => telemetry::start(&cli.log),
+    let logging = match &cli.command {
+        Command::Bench(_) => telemetry::start_unseen(&cli.log).map(|()| None),
+        Command::Serve(command) => command.traces().and_then(|traces| match traces {
+            Some(traces) => telemetry::start_traced(&cli.log, traces).map(Some),
+            None => telemetry::start(&cli.log).map(|()| None),
+        }),
+        _ => telemetry::start(&cli.log).map(|()| None),
     };
-    if let Err(error) = logging {
-        return fail(&error);
-    }
+    let spans = match logging {
+        Ok(spans) => spans,
+        Err(error) => return fail(&error),
+    };
     let outcome = match cli.command {
         Command::Embed(command) => command.run(),
         Command::Index(command) => command.run(),
-        Command::Serve(command) => command.run(),
+        Command::Serve(command) => command.run(spans),
         Command::Search(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Evaluate(command) => command.run(),

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::settings::{ArchiveArgs, warn_if_others_read};
-use crate::app::{App, Replica, Settings, own_program};
+use crate::app::{App, Replica, Settings, on_this_machine, own_program};
 use crate::cluster::{ClusterSettings, Discovery};
 use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::{OtlpSettings, Spans};
 
 /// Time in which those who send requests learn that none should come here any more.
 const DRAIN_SECONDS: u64 = 5;
@@ -112,11 +113,38 @@ pub struct Serve {
         help_heading = "Cluster"
     )]
     index_bytes_max: Option<u64>,
+    /// Send spans of requests and their stages to the OpenTelemetry collector at this address, by OTLP over HTTP
+    /// (`http://collector:4318`). Headers that it wants are in OTEL_EXPORTER_OTLP_HEADERS, further attributes of this
+    /// server in OTEL_RESOURCE_ATTRIBUTES.
+    #[arg(long, value_name = "URL", env = "MEDSEARCH_OTLP_ENDPOINT", help_heading = "Traces")]
+    otlp_endpoint: Option<String>,
+    /// Share of traces that is recorded, 0 to 1. A request that comes with a `traceparent` is recorded if its caller
+    /// says so.
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value_t = 1.0,
+        env = "MEDSEARCH_TRACE_SHARE",
+        help_heading = "Traces"
+    )]
+    trace_share: f64,
 }
 
 impl Serve {
+    /// Where spans go, if they shall go anywhere.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for an address or a share that is none.
+    pub fn traces(&self) -> Result<Option<OtlpSettings>> {
+        // An empty value unsets, as in a chart.
+        let endpoint = self.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
+        endpoint
+            .map(|endpoint| OtlpSettings::new(endpoint, self.trace_share))
+            .transpose()
+    }
+
     /// Serves until SIGTERM or SIGINT, then finishes what is in flight.
-    pub fn run(self) -> Result<ExitCode> {
+    pub fn run(self, spans: Option<Spans>) -> Result<ExitCode> {
         let api_key = self.api_key()?;
         let cluster = self.cluster()?;
         if !(0.0..=1.0).contains(&self.sample_share) {
@@ -148,6 +176,7 @@ impl Serve {
             cluster,
             sample_share: self.sample_share,
             drain_seconds,
+            spans,
             program: own_program(),
         };
         App::run(settings, |address, _| announce(address))?;
@@ -167,10 +196,8 @@ impl Serve {
         else {
             return Ok(None);
         };
-        let replica = self.replica.clone().unwrap_or_else(|| {
-            let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-            format!("{}:{}", machine.trim(), inner_listen.port())
-        });
+        let replica = self.replica.clone();
+        let replica = replica.unwrap_or_else(|| on_this_machine(inner_listen.port()));
         Ok(Some(Replica {
             inner_listen,
             settings: ClusterSettings {

@@ -5,6 +5,7 @@
 //! asked of another once, and never after the deadline. Nobody who is asked asks others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use reqwest::StatusCode;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::Cluster;
 use super::members::bounded;
@@ -19,6 +22,7 @@ use super::peer::Peer;
 use super::wire::{ANSWER_BYTES_MAX, SEARCH_PATH, ShardAnswer, ShardQuery, ShardRanking, Status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{HedgeOutcome, ShardOutcome};
+use crate::telemetry::{SPANS, traces};
 
 /// A call that takes longer has failed: one that is cut off must not take the time of a second one. Where there is much time, as for an exact search of very
 /// many rows, half of it.
@@ -53,7 +57,28 @@ pub struct FannedOut {
 struct Asked {
     peer: Arc<Peer>,
     shards: BTreeSet<u32>,
-    hedge: bool,
+    why: Why,
+}
+
+/// Why a replica is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It is expected to answer soonest.
+    First,
+    /// The one before it takes long.
+    Hedge,
+    /// The one before it failed, or is far overdue.
+    Retry,
+}
+
+impl Why {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Hedge => "hedge",
+            Self::Retry => "retry",
+        }
+    }
 }
 
 /// Why a call brought nothing.
@@ -79,7 +104,7 @@ impl Cluster {
         let mut calls = FuturesUnordered::new();
         let first = fan.choose(&fan.open.clone());
         let hedge_after = hedge_after(self);
-        for asked in fan.begin(first, false) {
+        for asked in fan.begin(first, Why::First) {
             self.earn_hedge();
             calls.push(self.call(question, asked, deadline));
         }
@@ -98,7 +123,7 @@ impl Cluster {
                         Err(Failure::Failed) => self.metrics().shard_request(ShardOutcome::Failed),
                         Err(Failure::Declined) => {}
                     }
-                    if asked.hedge {
+                    if asked.why == Why::Hedge {
                         hedges -= 1;
                         let won = fan.open.len() < before;
                         self.metrics().hedge(if won { HedgeOutcome::Won } else { HedgeOutcome::Lost });
@@ -125,7 +150,7 @@ impl Cluster {
                         if !self.spend_hedge() {
                             break;
                         }
-                        let asked = fan.begin(vec![(peer, shards)], true);
+                        let asked = fan.begin(vec![(peer, shards)], Why::Hedge);
                         hedges += asked.len();
                         calls.extend(asked.into_iter().map(|asked| self.call(question, asked, deadline)));
                     }
@@ -154,7 +179,9 @@ impl Cluster {
         let call = asked.peer.call(began);
         let time = left.min(CALL_MAX.max(left / 2));
         let question = question.about(asked.shards.clone(), time);
-        let answer = tokio::time::timeout(time, self.post(&asked.peer.address, &question)).await;
+        let mut span = CallSpan::new(&asked);
+        let posted = self.post(&asked.peer.address, &question, &span.span);
+        let answer = tokio::time::timeout(time, posted.instrument(span.span.clone())).await;
         let now = Instant::now();
         let outcome = match answer {
             Ok(Ok(Some(answer))) => {
@@ -184,21 +211,31 @@ impl Cluster {
                 })
             }
         };
+        span.outcome = match &outcome {
+            Ok(_) => "answered",
+            Err(Failure::Declined) => "declined",
+            Err(Failure::Failed) => "failed",
+            Err(Failure::Late) => "late",
+        };
         (asked, outcome)
     }
 
     /// The answer; none when it says that it can't answer this question.
-    async fn post(&self, address: &str, question: &ShardQuery) -> Result<Option<ShardAnswer>> {
+    async fn post(&self, address: &str, question: &ShardQuery, span: &Span) -> Result<Option<ShardAnswer>> {
         let failed = |error: reqwest::Error| {
             Error::with_source(ErrorKind::Unavailable, "a replica does not answer", error.without_url())
         };
         let body = serde_json::to_vec(question)
             .map_err(|error| Error::with_source(ErrorKind::Internal, "a question that can't be written", error))?;
-        let request = self.client().post(format!("{address}{SEARCH_PATH}")).body(body);
+        let mut request = self.client().post(format!("{address}{SEARCH_PATH}")).body(body);
+        for (name, value) in traces::onward(span) {
+            request = request.header(name, value);
+        }
         let answer = request.send().await.map_err(failed)?;
         // Another version or other shards than it said a moment ago.
         // Or a question that nobody can answer: that is no fault of who is asked.
         let status = answer.status();
+        span.record("http.response.status_code", i64::from(status.as_u16()));
         if status.is_client_error() && status != StatusCode::UNAUTHORIZED {
             return Ok(None);
         }
@@ -220,6 +257,59 @@ impl Cluster {
         self.hedges()
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
             .is_ok()
+    }
+}
+
+/// The span of a call, which says how the call ended whatever ends it.
+struct CallSpan {
+    span: Span,
+    outcome: &'static str,
+}
+
+impl CallSpan {
+    fn new(asked: &Asked) -> Self {
+        let address = asked.peer.address.as_str();
+        let host = address.strip_prefix("http://").unwrap_or(address);
+        let span = tracing::debug_span!(
+            target: SPANS,
+            "call",
+            otel.name = format!("POST {SEARCH_PATH}"),
+            otel.kind = "client",
+            otel.status_code = Empty,
+            http.request.method = "POST",
+            http.response.status_code = Empty,
+            url.full = format!("{address}{SEARCH_PATH}"),
+            server.address = host.rsplit_once(':').map_or(host, |(host, _)| host),
+            server.port = host.rsplit_once(':').and_then(|(_, port)| port.parse::<i64>().ok()),
+            medsearch.shards = %Shards(&asked.shards),
+            medsearch.why = asked.why.as_str(),
+            medsearch.outcome = Empty,
+        );
+        let outcome = "given up";
+        Self { span, outcome }
+    }
+}
+
+impl Drop for CallSpan {
+    fn drop(&mut self) {
+        self.span.record("medsearch.outcome", self.outcome);
+        if matches!(self.outcome, "failed" | "late") {
+            self.span.record("otel.status_code", "error");
+        }
+    }
+}
+
+/// Shards as a span shows them: `0,1,5`.
+pub struct Shards<'a>(pub &'a BTreeSet<u32>);
+
+impl fmt::Display for Shards<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut comma = "";
+        for shard in self.0 {
+            write!(f, "{comma}{shard}")?;
+            comma = ",";
+        }
+        Ok(())
     }
 }
 
@@ -278,20 +368,20 @@ impl Fan<'_> {
         chosen.into_values().collect()
     }
 
-    fn begin(&mut self, chosen: Vec<(Arc<Peer>, BTreeSet<u32>)>, hedge: bool) -> Vec<Asked> {
+    fn begin(&mut self, chosen: Vec<(Arc<Peer>, BTreeSet<u32>)>, why: Why) -> Vec<Asked> {
         for (peer, shards) in &chosen {
             for &shard in shards {
                 self.tried.entry(shard).or_default().insert(peer.address.clone());
             }
         }
-        let asked = |(peer, shards)| Asked { peer, shards, hedge };
+        let asked = |(peer, shards)| Asked { peer, shards, why };
         chosen.into_iter().map(asked).collect()
     }
 
     /// Those of these shards that were not asked for again yet, of another replica.
     fn retry(&mut self, mut shards: BTreeSet<u32>, retried: &mut BTreeSet<u32>) -> Vec<Asked> {
         shards.retain(|&shard| retried.insert(shard));
-        let asked = self.begin(self.choose(&shards), false);
+        let asked = self.begin(self.choose(&shards), Why::Retry);
         asked.iter().for_each(|_| self.cluster.metrics().retry());
         asked
     }

@@ -14,7 +14,7 @@ pub mod placement;
 pub mod wire;
 
 pub use discovery::Discovery;
-pub use fan_out::FannedOut;
+pub use fan_out::{FannedOut, Shards};
 pub use members::{Cluster, ClusterSettings, Member};
 pub use pin::{Held, pin};
 pub use placement::place;

@@ -6,6 +6,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tracing::Span;
+use tracing::field::Empty;
 
 use super::batcher::{Batcher, Next};
 use super::{Backend, Cells, ModelCard, check_sizes};
@@ -13,6 +15,7 @@ use crate::archive::RowsProvenance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::ModelInput;
 use crate::metrics::Metrics;
+use crate::telemetry::SPANS;
 
 /// How requests become batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +134,7 @@ impl Embedder {
         Announced {
             embedder: self.clone(),
             arrived: false,
+            within: Span::current(),
         }
     }
 }
@@ -139,6 +143,8 @@ impl Embedder {
 pub struct Announced {
     embedder: Embedder,
     arrived: bool,
+    /// What it is embedded for: it may arrive from another thread.
+    within: Span,
 }
 
 impl Announced {
@@ -166,6 +172,14 @@ impl Announced {
         }
         let (reply, answer) = oneshot::channel();
         self.arrived = true;
+        let span = tracing::debug_span!(
+            target: SPANS,
+            parent: &self.within,
+            "embed",
+            medsearch.queue_ms = Empty,
+            medsearch.model_ms = Empty,
+            medsearch.batch = Empty
+        );
         self.embedder.inner.queue.push(Request {
             want,
             input,
@@ -173,7 +187,7 @@ impl Announced {
             asked,
             reply,
         })?;
-        Ok(Pending { answer, deadline })
+        Ok(Pending { answer, deadline, span })
     }
 }
 
@@ -181,6 +195,7 @@ impl Announced {
 pub struct Pending {
     answer: oneshot::Receiver<Result<Embedded>>,
     deadline: Instant,
+    span: Span,
 }
 
 impl Pending {
@@ -193,7 +208,15 @@ impl Pending {
     /// As dropping it.
     pub async fn wait(self) -> Result<Embedded> {
         match tokio::time::timeout_at(self.deadline.into(), self.answer).await {
-            Ok(Ok(result)) => result,
+            Ok(Ok(result)) => {
+                if let Ok(embedded) = &result {
+                    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+                    self.span.record("medsearch.queue_ms", ms(embedded.queue));
+                    self.span.record("medsearch.model_ms", ms(embedded.model));
+                    self.span.record("medsearch.batch", embedded.batch as i64);
+                }
+                result
+            }
             // The worker drops an expired request, which may be noticed before the timer fires.
             Ok(Err(_)) if self.deadline <= Instant::now() => Err(late()),
             Ok(Err(_)) => Err(Error::new(ErrorKind::Unavailable, "the model thread has ended")),

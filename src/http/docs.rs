@@ -84,7 +84,8 @@ pub fn openapi() -> OpenApi {
         SERVER_TIMING.into(),
         header(
             Type::String,
-            "Milliseconds from the request's head to its answer: `total;dur=11.4`",
+            "Milliseconds from the request's head to its answer, `total;dur=11.4`; a second one names the trace, \
+             `traceparent;desc=\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\"`",
         )
         .into(),
     );

@@ -8,9 +8,11 @@ use actix_web::body::BoxBody;
 use actix_web::dev::Server;
 use actix_web::http::header::HeaderMap;
 use actix_web::http::{ConnectionType, StatusCode};
+use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 
 use super::guard::{ApiKey, offered};
+use super::observe::observe_inner;
 use super::{problem, unusable};
 use crate::cluster::Cluster;
 use crate::cluster::wire::{SEARCH_PATH, STATUS_PATH, ShardQuery};
@@ -77,6 +79,7 @@ pub fn inner_server(listener: TcpListener, inner: web::Data<Inner>) -> Result<Se
             .app_data(web::PayloadConfig::new(QUESTION_BYTES_MAX))
             .route(STATUS_PATH, web::get().to(status))
             .route(SEARCH_PATH, web::post().to(search))
+            .wrap(from_fn(observe_inner))
     });
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let server = server

@@ -1,4 +1,5 @@
-//! Around every request: its id, the in-flight limit, one log line, metrics, and the problem document if it failed.
+//! Around every request: its id and trace, the in-flight limit, one log line, metrics, and the problem document if it
+//! failed.
 
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -11,15 +12,22 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web;
 use futures_util::FutureExt;
-use tracing::Instrument;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::body::Unread;
 use super::{State, problem};
+use crate::cluster::wire::SEARCH_PATH;
 use crate::error::{Error, ErrorKind, Result};
+use crate::telemetry::SPANS;
+use crate::telemetry::trace_parent::{Caller, TRACEPARENT, TRACESTATE, TraceParent};
+use crate::telemetry::traces::Trace;
 
 /// The header that names a request, in requests and answers.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Time from the request's head to its answer, body and JSON included (W3C Server Timing): what a client's own clock shows beyond it is the network.
+/// Time from the request's head to its answer, body and JSON included (W3C Server Timing): what a client's own clock
+/// shows beyond it is the network. A second one names the trace and this server's span, as agents in browsers read it;
+/// the header `traceresponse` is a draft that still changes.
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Longest id that is taken over from a request.
 const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -35,10 +43,21 @@ pub async fn observe(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let started = Instant::now();
+    let (id, method) = (request_id(request.headers()), known_method(request.method()));
+    let quiet = OPERATIONS.contains(&request.path());
+    // What asks every few seconds how the server is would hide what is searched.
+    let span = if quiet {
+        Span::none()
+    } else {
+        server_span(&request, Some(&id))
+    };
+    let trace = Trace::take_up(caller(request.headers()), &span);
     let line = Line {
-        id: request_id(request.headers()),
-        method: known_method(request.method()),
-        quiet: OPERATIONS.contains(&request.path()),
+        id,
+        trace_id: trace.id(),
+        here: *trace.here(),
+        method,
+        quiet,
     };
     let api = request.path().starts_with("/v1/");
     let unread = Unread::of(&mut request);
@@ -47,10 +66,11 @@ pub async fn observe(
     let answered = match if line.quiet { Ok(None) } else { state.admit().map(Some) } {
         Err(error) => Ok(request.error_response(error)),
         Ok(_permit) => {
-            let span = tracing::info_span!("request", request_id = %line.id);
-            let answer = AssertUnwindSafe(next.call(request))
-                .catch_unwind()
-                .instrument(span)
+            let in_log = tracing::info_span!("request", request_id = %line.id, trace_id = %line.trace_id);
+            let answer = trace
+                .scope(AssertUnwindSafe(next.call(request)).catch_unwind())
+                .instrument(span.clone())
+                .instrument(in_log)
                 .await;
             answer
                 .unwrap_or_else(|_| Err(Error::internal("a handler panicked").into()))
@@ -63,10 +83,11 @@ pub async fn observe(
                 .request()
                 .match_pattern()
                 .unwrap_or_else(|| UNMATCHED.to_owned());
-            let (mut response, problem) = problem::finish(response, &line.id);
+            let (mut response, problem) = problem::finish(response, &line.id, &line.trace_id);
             let took = started.elapsed();
-            add_headers(response.headers_mut(), &line.id, api.then_some(took));
+            add_headers(response.headers_mut(), &line, api.then_some(took));
             line.write(&state, &route, response.status(), problem, took);
+            say_end(&span, response.status(), problem);
             Ok(match unread {
                 Some(unread) if !response.status().is_success() => response.map_body(|_, body| unread.left_by(body)),
                 _ => response,
@@ -74,25 +95,94 @@ pub async fn observe(
         }
         // The request is lost with the handler, and with it the way to an ordinary response.
         Err(error) => {
-            tracing::error!(request_id = line.id, error = %error, "request failed");
+            tracing::error!(request_id = line.id, trace_id = line.trace_id, error = %error, "request failed");
             let mut response = problem::answer(ErrorKind::Internal, "", &line.id);
             let took = started.elapsed();
-            add_headers(response.headers_mut(), &line.id, api.then_some(took));
-            line.write(
-                &state,
-                UNMATCHED,
-                response.status(),
-                Some(ErrorKind::Internal.slug()),
-                took,
-            );
+            let slug = Some(ErrorKind::Internal.slug());
+            add_headers(response.headers_mut(), &line, api.then_some(took));
+            line.write(&state, UNMATCHED, response.status(), slug, took);
+            say_end(&span, response.status(), slug);
             Err(InternalError::from_response(error.to_string(), response).into())
         }
+    }
+}
+
+/// Around a question of another replica: its trace, which is that of the request there, and one log line.
+pub async fn observe_inner(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let started = Instant::now();
+    let (method, quiet) = (known_method(request.method()), request.path() != SEARCH_PATH);
+    let span = if quiet {
+        Span::none()
+    } else {
+        server_span(&request, None)
+    };
+    let trace = Trace::take_up(caller(request.headers()), &span);
+    let trace_id = trace.id();
+    let in_log = tracing::info_span!("request", trace_id);
+    let answered = trace
+        .scope(next.call(request))
+        .instrument(span.clone())
+        .instrument(in_log)
+        .await;
+    let response = answered?.map_into_boxed_body();
+    let route = response.request().match_pattern();
+    let route = route.as_deref().unwrap_or(UNMATCHED);
+    let (status, ms) = (response.status().as_u16(), started.elapsed().as_millis() as u64);
+    if quiet {
+        tracing::debug!(trace_id, method, route, status, ms, "answered another replica");
+    } else {
+        tracing::info!(trace_id, method, route, status, ms, "answered another replica");
+    }
+    say_end(&span, response.status(), None);
+    Ok(response)
+}
+
+/// What a request says about its trace.
+fn caller(headers: &HeaderMap) -> Option<Caller> {
+    let values = |name: &'static str| headers.get_all(name).map(HeaderValue::as_bytes);
+    Caller::read(values(TRACEPARENT), values(TRACESTATE))
+}
+
+/// The span of a request, in the words of OpenTelemetry's conventions for HTTP. It has the route and not the path,
+/// which may name an image.
+fn server_span(request: &ServiceRequest, request_id: Option<&str>) -> Span {
+    let method = match known_method(request.method()) {
+        "other" => "_OTHER",
+        known => known,
+    };
+    let name = |route: Option<String>| route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
+    tracing::debug_span!(
+        target: SPANS,
+        "request",
+        otel.name = name(request.match_pattern()),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = method,
+        http.route = request.match_pattern(),
+        http.response.status_code = Empty,
+        url.scheme = "http",
+        "error.type" = Empty,
+        medsearch.request_id = request_id,
+    )
+}
+
+/// Says in the span how the request ended. What a client did wrong is no error of the server's.
+fn say_end(span: &Span, status: StatusCode, problem: Option<&str>) {
+    span.record("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.record("error.type", problem.unwrap_or(status.as_str()));
+        span.record("otel.status_code", "error");
     }
 }
 
 /// What the log says about a request: never its path, query, body or the ids in them.
 struct Line {
     id: String,
+    trace_id: String,
+    here: TraceParent,
     method: &'static str,
     quiet: bool,
 }
@@ -100,18 +190,20 @@ struct Line {
 impl Line {
     fn write(&self, state: &State, route: &str, status: StatusCode, problem: Option<&str>, took: Duration) {
         state.metrics.request(route, self.method, status.as_u16(), took);
-        let (request_id, method, status, ms) = (&self.id, self.method, status.as_u16(), took.as_millis() as u64);
+        let (request_id, trace_id, method) = (&self.id, &self.trace_id, self.method);
+        let (status, ms) = (status.as_u16(), took.as_millis() as u64);
         if self.quiet {
-            tracing::debug!(request_id, method, route, status, ms, problem, "answered");
+            tracing::debug!(request_id, trace_id, method, route, status, ms, problem, "answered");
         } else {
-            tracing::info!(request_id, method, route, status, ms, problem, "answered");
+            tracing::info!(request_id, trace_id, method, route, status, ms, problem, "answered");
         }
     }
 }
 
-/// What every answer carries: its id, and that no other site may use it. One of the API also says how long it took, and is not to be kept.
-fn add_headers(headers: &mut HeaderMap, id: &str, api_took: Option<Duration>) {
-    let id = HeaderValue::from_str(id).expect("an id is checked or made of hex digits");
+/// What every answer carries: its id, and that no other site may use it. One of the API also says how long it took and
+/// in which trace, and is not to be kept.
+fn add_headers(headers: &mut HeaderMap, line: &Line, api_took: Option<Duration>) {
+    let id = HeaderValue::from_str(&line.id).expect("an id is checked or made of hex digits");
     headers.insert(REQUEST_ID, id);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -126,6 +218,7 @@ fn add_headers(headers: &mut HeaderMap, id: &str, api_took: Option<Duration>) {
     }
     if let Some(took) = api_took {
         headers.insert(SERVER_TIMING, server_timing(took));
+        headers.append(SERVER_TIMING, server_span_of(&line.here));
         if !headers.contains_key(header::CACHE_CONTROL) {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
@@ -136,6 +229,11 @@ fn add_headers(headers: &mut HeaderMap, id: &str, api_took: Option<Duration>) {
 fn server_timing(took: Duration) -> HeaderValue {
     let text = format!("total;dur={:.3}", took.as_secs_f64() * 1000.0);
     HeaderValue::from_str(&text).expect("digits and punctuation are a header")
+}
+
+/// The trace and this server's span.
+fn server_span_of(here: &TraceParent) -> HeaderValue {
+    HeaderValue::from_str(&format!("{TRACEPARENT};desc=\"{here}\"")).expect("digits and punctuation are a header")
 }
 
 /// The client's id if it is short and harmless in a log, else a new one.

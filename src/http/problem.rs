@@ -152,6 +152,7 @@ const fn retry(kind: ErrorKind) -> bool {
 pub fn finish<B: MessageBody + 'static>(
     response: ServiceResponse<B>,
     request_id: &str,
+    trace_id: &str,
 ) -> (ServiceResponse<BoxBody>, Option<&'static str>) {
     if !response.status().is_client_error() && !response.status().is_server_error() {
         return (response.map_into_boxed_body(), None);
@@ -161,7 +162,7 @@ pub fn finish<B: MessageBody + 'static>(
         None => of_status(response.status()),
     };
     if let Some(error) = response.response().error() {
-        log_fault(error, kind, request_id);
+        log_fault(error, kind, request_id, trace_id);
     }
     let mut problem = answer(kind, &detail, request_id);
     let ours = response.response().error().and_then(|error| error.as_error::<Error>());
@@ -180,12 +181,12 @@ pub fn finish<B: MessageBody + 'static>(
 }
 
 /// Everything about a fault of ours goes to the log; what a client did wrong does not.
-fn log_fault(error: &actix_web::Error, kind: ErrorKind, request_id: &str) {
+fn log_fault(error: &actix_web::Error, kind: ErrorKind, request_id: &str, trace_id: &str) {
     if !status(kind).is_server_error() {
         return;
     }
     let Some(error) = error.as_error::<Error>() else {
-        tracing::error!(request_id, problem = kind.slug(), error = %error, "request failed");
+        tracing::error!(request_id, trace_id, problem = kind.slug(), error = %error, "request failed");
         return;
     };
     let mut causes = String::new();
@@ -196,9 +197,9 @@ fn log_fault(error: &actix_web::Error, kind: ErrorKind, request_id: &str) {
         cause = source.source();
     }
     if opaque(kind) {
-        tracing::error!(request_id, problem = kind.slug(), error = %error, causes, "request failed");
+        tracing::error!(request_id, trace_id, problem = kind.slug(), error = %error, causes, "request failed");
     } else {
-        tracing::warn!(request_id, problem = kind.slug(), error = %error, causes, "request refused");
+        tracing::warn!(request_id, trace_id, problem = kind.slug(), error = %error, causes, "request refused");
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
 
 use super::answer::{Answer, AskedQuery, EmbeddedImage, Overview, Saturation, Timings, Upload};
 use super::calibrate::{Asked, Origin, calibrate};
@@ -22,7 +23,7 @@ use crate::domain::{
 use crate::embed::{Embedded, ModelCard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{appearance, render, thumbnail_png};
-use crate::telemetry::run_blocking;
+use crate::telemetry::{SPANS, run_blocking};
 
 /// Most ids that one search may be made of.
 pub const QUERY_IDS_MAX: usize = 16;
@@ -283,7 +284,10 @@ impl Engine {
 
     /// The version that answers, which has every source that is asked for: an answer without images would not say why.
     async fn version_for(&self, ask: &Ask, deadline: Instant) -> Result<Arc<Version>> {
-        let version = self.pinned(ask.min_version, ask.allow_partial, deadline).await?;
+        let version = self
+            .pinned(ask.min_version, ask.allow_partial, deadline)
+            .instrument(tracing::debug_span!(target: SPANS, "pin"))
+            .await?;
         let unknown = |source: &&String| !version.overview.sources.contains(source);
         if let Some(source) = ask.sources.iter().flatten().find(unknown) {
             let source: String = source.chars().take(ECHO_CHARACTERS_MAX).collect();
@@ -323,17 +327,19 @@ impl Engine {
         let query = refined(&version, query, &ask)?;
         let (ranking, coverage) = self.rank(&version, query.clone(), &ask, deadline).await?;
         self.sample(&version, &query, &ask, &ranking, about.unit.as_ref());
-        let verdict = vote::vote(&ranking, ask.vote, ask.k);
-        let asked = Asked {
-            ask: &ask,
-            origin: about.origin,
-            unit: about.unit.as_ref(),
-            appearance: about.appearance.as_ref(),
-            complete: coverage.missing.is_empty(),
-            voting: version.snapshot.voting(),
-        };
-        let verdict = calibrate(verdict, &ranking, version.calibration(), &asked);
-        let warnings = warn::warnings(&ranking.hits, &ask, version.snapshot.sources());
+        let (verdict, warnings) = tracing::debug_span!(target: SPANS, "vote").in_scope(|| {
+            let verdict = vote::vote(&ranking, ask.vote, ask.k);
+            let asked = Asked {
+                ask: &ask,
+                origin: about.origin,
+                unit: about.unit.as_ref(),
+                appearance: about.appearance.as_ref(),
+                complete: coverage.missing.is_empty(),
+                voting: version.snapshot.voting(),
+            };
+            let verdict = calibrate(verdict, &ranking, version.calibration(), &asked);
+            (verdict, warn::warnings(&ranking.hits, &ask, version.snapshot.sources()))
+        });
         let manifest = &version.state.manifest;
         let elapsed = ms(started.elapsed());
         Ok(Answer {

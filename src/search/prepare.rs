@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::answer::ImageFacts;
 use crate::domain::{Region, Window};
 use crate::embed::{Announced, Pending};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{Decoder, InputSpec, ModelInput, Provenance, Raster, Raster8, preprocess, to_eight_bit};
-use crate::telemetry::{run_blocking, run_here};
+use crate::telemetry::{SPANS, run_blocking, run_here};
 
 /// A decoded image, ready for the model.
 pub struct Prepared {
@@ -209,6 +211,30 @@ impl Preparer {
     }
 
     async fn in_turn<T: Send + 'static>(
+        &self,
+        bytes: Bytes,
+        region: Option<Region>,
+        deadline: Instant,
+        then: impl FnOnce(Prepared, &Bytes, OwnedSemaphorePermit) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let span = tracing::debug_span!(
+            target: SPANS,
+            "prepare",
+            medsearch.decode_ms = Empty,
+            medsearch.preprocess_ms = Empty
+        );
+        let timed = {
+            let span = span.clone();
+            move |prepared: Prepared, bytes: &Bytes, memory| {
+                span.record("medsearch.decode_ms", prepared.decode.as_secs_f64() * 1000.0);
+                span.record("medsearch.preprocess_ms", prepared.preprocess.as_secs_f64() * 1000.0);
+                then(prepared, bytes, memory)
+            }
+        };
+        self.wait_and_run(bytes, region, deadline, timed).instrument(span).await
+    }
+
+    async fn wait_and_run<T: Send + 'static>(
         &self,
         bytes: Bytes,
         region: Option<Region>,

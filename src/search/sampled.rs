@@ -182,12 +182,13 @@ impl Engine {
         });
     }
 
-    /// Both ways in the shards that are held here: other replicas sample their own.
+    /// Both ways in the shards that are held here: other replicas sample their own. No part of the search's trace,
+    /// which may be over.
     async fn ask_again(&self, version: &Arc<Version>, query: Query, ask: Ask) -> Result<()> {
         let deadline = Instant::now() + AGAIN_MAX;
-        let found = self.rank_here(version, query.clone(), &ask, deadline).await?;
+        let found = self.rank_in_turn(version, query.clone(), &ask, deadline).await?;
         let ask = Ask { exact: true, ..ask };
-        let exact = self.rank_here(version, query, &ask, deadline).await?;
+        let exact = self.rank_in_turn(version, query, &ask, deadline).await?;
         let class = |ranking: &Ranking| vote::vote(ranking, ask.vote, ask.k).class;
         let same_class = class(&found) == class(&exact);
         self.parts().sampler.metrics.sampled(recall(&found, &exact), same_class);

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument;
 
 use super::engine::{Engine, turn};
 use super::plan::plan;
 use super::served::Version;
 use super::{local, merge};
 use crate::cluster::wire::{Found, ShardAnswer, ShardQuery, ShardRanking, Status};
-use crate::cluster::{Cluster, Held, pin};
+use crate::cluster::{Cluster, Held, Shards, pin};
 use crate::domain::{Ask, Coverage, Hit, Query, Ranking};
 use crate::error::{Error, ErrorKind, Result};
-use crate::telemetry::{run_blocking, run_here};
+use crate::telemetry::{SPANS, run_blocking, run_here};
 
 /// Images that are searched where the request is: at most half a millisecond of work.
 const INLINE_IMAGES_MAX: usize = 1000;
@@ -105,7 +106,7 @@ impl Engine {
         let elsewhere: BTreeSet<u32> = shards.difference(&version.held).copied().collect();
         let Some(cluster) = self.parts().cluster.as_ref().filter(|_| !elsewhere.is_empty()) else {
             let ranking = self.rank_here(version, query, ask, deadline).await?;
-            let ranking = merge::merge(vec![ranking], ask.k);
+            let ranking = merged(vec![ranking], ask.k);
             return Ok((ranking, coverage(&shards, &elsewhere)));
         };
         // What can't be asked is refused before others are.
@@ -135,7 +136,7 @@ impl Engine {
                 return Err(shards_missing(&missing, shards.len()));
             }
         }
-        let mut ranking = merge::merge(rankings, ask.k);
+        let mut ranking = merged(rankings, ask.k);
         // Deleted since the version that all have: not shown, though others still know it.
         let current = self.parts().served.current();
         if current.number() > version.number() {
@@ -146,7 +147,12 @@ impl Engine {
         Ok((ranking, coverage(&shards, &missing)))
     }
 
-    pub(super) async fn rank_here(
+    async fn rank_here(&self, version: &Arc<Version>, query: Query, ask: &Ask, deadline: Instant) -> Result<Ranking> {
+        let span = tracing::debug_span!(target: SPANS, "search", medsearch.shards = %Shards(&version.held));
+        self.rank_in_turn(version, query, ask, deadline).instrument(span).await
+    }
+
+    pub(super) async fn rank_in_turn(
         &self,
         version: &Arc<Version>,
         query: Query,
@@ -197,6 +203,20 @@ impl Engine {
             return Err(other("one of these shards is not held here"));
         }
         let deadline = Instant::now() + Duration::from_millis(question.deadline_ms).min(ASKED_FOR_MAX);
+        let span = tracing::debug_span!(target: SPANS, "search", medsearch.shards = %Shards(&question.shards));
+        self.rank_asked(version, question.shards, query, ask, deadline)
+            .instrument(span)
+            .await
+    }
+
+    async fn rank_asked(
+        &self,
+        version: Arc<Version>,
+        shards: BTreeSet<u32>,
+        query: Query,
+        ask: Ask,
+        deadline: Instant,
+    ) -> Result<ShardAnswer> {
         // Permits of its own: replicas that wait for each other must not fill each other's places.
         let permit: OwnedSemaphorePermit = turn(
             self.inner_permits(),
@@ -208,8 +228,8 @@ impl Engine {
             let _permit = permit;
             let snapshot = &version.snapshot;
             let scope = snapshot.scope(&query, &ask)?;
-            let mut rankings = Vec::with_capacity(question.shards.len());
-            for &shard in &question.shards {
+            let mut rankings = Vec::with_capacity(shards.len());
+            for shard in shards {
                 let scope = scope.of_shard(shard);
                 let steps = plan(scope.legs(), ask.k, ask.exact, snapshot.settings());
                 let ranking = snapshot.search(&query, ask.k, ask.one_per, &scope, &steps)?;
@@ -255,6 +275,11 @@ fn whole(cluster: &Cluster, versions: &[Arc<Version>]) -> Option<(usize, BTreeSe
     pin(&own, all, || {
         Box::new(peers.iter().flat_map(|(_, status)| &status.held))
     })
+}
+
+fn merged(rankings: Vec<Ranking>, k: usize) -> Ranking {
+    let span = tracing::debug_span!(target: SPANS, "merge", medsearch.rankings = rankings.len() as i64);
+    span.in_scope(|| merge::merge(rankings, k))
 }
 
 fn coverage(shards: &BTreeSet<u32>, missing: &BTreeSet<u32>) -> Coverage {

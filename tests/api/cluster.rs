@@ -20,11 +20,11 @@ use crate::archive::secret;
 use crate::harness::problem;
 
 const ROWS: u32 = 1200;
-const SHARDS: u32 = 8;
+pub const SHARDS: u32 = 8;
 const CLASSES: [&str; 4] = ["COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"];
 /// So few that every class of a shard has a graph.
 const EXACT_ROWS_MAX: usize = 10;
-const INNER_KEY: &str = "a-key-of-replicas-in-tests";
+pub const INNER_KEY: &str = "a-key-of-replicas-in-tests";
 /// What a cluster needs to see that one of it is gone.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -106,7 +106,7 @@ fn images(archive: &Archive, dimension: usize) -> Vec<NewImage> {
 }
 
 /// An archive of eight shards, and ids of its images.
-async fn make() -> (TempDir, Vec<ImageId>) {
+pub async fn make() -> (TempDir, Vec<ImageId>) {
     let folder = tempfile::tempdir().unwrap();
     let backend = load_backend(None, "cpu").unwrap();
     let card = backend.card();
@@ -137,7 +137,7 @@ async fn make() -> (TempDir, Vec<ImageId>) {
 }
 
 /// Memory of all shards, as replicas count it.
-async fn index_bytes(folder: &TempDir) -> u64 {
+pub async fn index_bytes(folder: &TempDir) -> u64 {
     let url = folder.path().join("archive").display().to_string();
     let archive = Archive::open(&url, secret()).await.unwrap();
     let manifest = archive.latest().await.unwrap();
@@ -146,20 +146,20 @@ async fn index_bytes(folder: &TempDir) -> u64 {
     rows * manifest.space.dimension as u64 * 4 + graphs
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
 /// A replica, or a server that is alone.
-struct Node {
-    port: u16,
-    client: Client,
+pub struct Node {
+    pub port: u16,
+    pub client: Client,
     handle: ServerHandle,
 }
 
 impl Node {
-    async fn start(folder: &TempDir, cluster: Option<Replica>) -> Self {
+    pub async fn start(folder: &TempDir, cluster: Option<Replica>) -> Self {
         let url = folder.path().join("archive").display().to_string();
         let settings = Settings {
             program: PathBuf::from(env!("CARGO_BIN_EXE_medsearch")),
@@ -178,7 +178,7 @@ impl Node {
         Self { port, client, handle }
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Response {
+    pub async fn post(&self, path: &str, body: &Value) -> Response {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
         self.client.post(url).json(body).send().await.unwrap()
     }
@@ -256,7 +256,7 @@ impl Cluster {
     }
 }
 
-async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+pub async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     let began = Instant::now();
     while !holds().await {
         assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");

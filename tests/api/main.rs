@@ -14,5 +14,6 @@ mod openapi;
 mod pages;
 mod problems;
 mod retrieval;
+mod traces;
 mod uploads;
 mod wrong_inputs;

@@ -73,6 +73,7 @@ PRODUCT = {
         "counter", operation="get put list delete head", outcome="ok missing taken failed"
     ),
     "medsearch_storage_damage_total": metric("counter", place="storage cache"),
+    "medsearch_spans_total": metric("counter", outcome="exported dropped"),
     # The prometheus crate's collector of the process.
     "process_cpu_seconds_total": metric("counter"),
     "process_max_fds": metric("gauge"),

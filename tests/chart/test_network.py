@@ -129,6 +129,20 @@ def test_where_they_may_go(pod: dict[str, str], where: dict, port: int, expected
     assert allowed(rendered("everything"), "Egress", pod, port, **where) == expected
 
 
+def test_servers_alone_send_spans_and_only_where_the_collector_is() -> None:
+    documents = rendered("everything")
+    for pod, namespace, port, expected in (
+        (SERVER, "observability", 4318, True),
+        (SERVER, "observability", 4317, False),
+        (SERVER, "elsewhere", 4318, False),
+        (COMPACT, "observability", 4318, False),
+        (TEST, "observability", 4318, False),
+    ):
+        assert allowed(documents, "Egress", pod, port, namespace=namespace) == expected
+    without = rendered("everything", "traces.endpoint=")
+    assert not allowed(without, "Egress", SERVER, 4318, namespace="observability")
+
+
 def test_only_servers_of_a_cluster_ask_each_other() -> None:
     for documents, expected in ((rendered("cluster"), True), (minimal(), False)):
         assert allowed(documents, "Egress", SERVER, 8001, namespace="medsearch", labels=SERVER) == expected

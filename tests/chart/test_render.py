@@ -206,6 +206,17 @@ def test_settings_reach_the_program_as_it_reads_them(setting: str, variable: str
     assert environment(deployment["spec"]["template"]["spec"]["containers"][0]).get(variable) == expected
 
 
+def test_spans_go_where_the_values_say_and_else_nowhere() -> None:
+    for case, endpoint, share in (
+        ("everything", "http://otel-collector.observability:4318", "0.05"),
+        ("minimal", None, None),
+    ):
+        container = of_kind(rendered(case), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+        settings = environment(container)
+        assert settings.get("MEDSEARCH_OTLP_ENDPOINT") == endpoint
+        assert settings.get("MEDSEARCH_TRACE_SHARE") == share
+
+
 def test_the_program_has_every_setting_that_it_is_given() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src" / "cli").rglob("*.rs"))
     for case in CASES:

@@ -42,6 +42,8 @@ REFUSED = [
     ("metrics.prometheusRule.objectives.latencySeconds=0.3", "latencySeconds"),
     ("metrics.prometheusRule.objectives.recall=95", "recall"),
     ("metrics.serviceMonitor.interval=15", "interval"),
+    ("traces.share=1.5", "share"),
+    ("traces.endpoint=otel-collector:4318", "endpoint"),
     ("archive.url=/var/archive", "url"),
     ("archive.url=http://hospital/x-rays", "url"),
     # secrets in the open
@@ -52,6 +54,8 @@ REFUSED = [
     ("archive.secret.value=00ff", "value"),
     ("archive.url=s3://key:secret@hospital/x-rays", "url"),
     ("archive.url=s3://hospital/x-rays?token=x", "url"),
+    ("traces.endpoint=https://name:password@collector:4318", "endpoint"),
+    ('extraEnv=[{"name": "OTEL_EXPORTER_OTLP_HEADERS", "value": "authorization=x"}]', "extraEnv"),
     ('extraEnv=[{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]', "extraEnv"),
     ('extraEnv=[{"name": "AWS_SESSION_TOKEN", "value": "x"}]', "extraEnv"),
     ('extraEnv=[{"name": "azure_storage_account_key", "value": "x"}]', "extraEnv"),
@@ -66,6 +70,7 @@ REFUSED = [
     ('networkPolicy.clients=[{"everybody": true}]', "clients"),
     ("networkPolicy.clients=[{}]", "clients"),
     ('extraEnv=[{"name": "MEDSEARCH_REPLICA", "value": "the-same-for-all"}]', "extraEnv"),
+    ('extraEnv=[{"name": "MEDSEARCH_OTLP_ENDPOINT", "value": "http://elsewhere:4318"}]', "extraEnv"),
     ('podLabels={"app.kubernetes.io/component": "other"}', "podLabels"),
     ('commonLabels={"app.kubernetes.io/name": "other"}', "commonLabels"),
     ("apiKey.existingSecret=", "apiKey.existingSecret is missing"),
@@ -97,6 +102,7 @@ REFUSED = [
     ("ingress.enabled=true,ingress.tlsElsewhere=true,ingress.hosts={a.example.org}", "networkPolicy.clients"),
     ("httpRoute.enabled=true", "parentRefs"),
     ("metrics.serviceMonitor.enabled=true", "networkPolicy.monitoring"),
+    ("traces.endpoint=http://collector:4318", "networkPolicy.collector"),
     ("bulkIndex.enabled=true", "bulkIndex.existingClaim"),
 ]
 ACCEPTED = [
@@ -107,6 +113,9 @@ ACCEPTED = [
     'extraEnv=[{"name": "AWS_REGION", "value": "eu-central-1"}]',
     'extraEnv=[{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]',
     'extraEnv=[{"name": "AZURE_STORAGE_ACCOUNT_KEY", "valueFrom": {"secretKeyRef": {"name": "x", "key": "y"}}}]',
+    'extraEnv=[{"name": "OTEL_EXPORTER_OTLP_HEADERS", "valueFrom": {"secretKeyRef": {"name": "x", "key": "y"}}}]',
+    'extraEnv=[{"name": "OTEL_RESOURCE_ATTRIBUTES", "value": "deployment.environment.name=test"}]',
+    "traces.endpoint=https://collector/otlp,networkPolicy.enabled=false",
     "compact.schedule=@daily",
     "archive.url=az://hospital",
     "runAs.user=null",

@@ -96,7 +96,7 @@ class Server:
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
             return json.load(answer)
 
-    def post_image(self, path, image: bytes, timeout=60, **fields):
+    def post_image(self, path, image: bytes, timeout=60, headers=None, **fields):
         """(status, JSON) of a multipart POST with one image."""
         boundary = uuid.uuid4().hex
         body = b"".join(
@@ -105,9 +105,8 @@ class Server:
         )
         body += f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n'.encode()
         body += image + f"\r\n--{boundary}--\r\n".encode()
-        request = urllib.request.Request(
-            self.url + path, data=body, headers={"Content-Type": f"multipart/form-data; boundary={boundary}"}
-        )
+        form = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        request = urllib.request.Request(self.url + path, data=body, headers=form | (headers or {}))
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:
                 return answer.status, json.load(answer)

@@ -149,6 +149,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.networkPolicy.monitoring) -}}
 {{- fail "networkPolicy.monitoring is empty, so Prometheus gets no metrics: name its namespace there" -}}
 {{- end -}}
+{{- if and .Values.traces.endpoint (not .Values.networkPolicy.collector) -}}
+{{- fail "networkPolicy.collector is empty, so no span reaches traces.endpoint: name the collector's namespace and port there" -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.bulkIndex.enabled (not .Values.bulkIndex.existingClaim) -}}
 {{- fail "bulkIndex.enabled needs bulkIndex.existingClaim" -}}

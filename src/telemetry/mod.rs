@@ -1,12 +1,20 @@
-//! Logs: `tracing` events to stderr, as text on a terminal and as JSON elsewhere.
+//! Logs: `tracing` events to stderr, as text on a terminal and as JSON elsewhere. Traces: `tracing` spans of one
+//! target, to a collector if there is one.
+
+pub mod otlp;
+pub mod trace_parent;
+pub mod traces;
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+pub use otlp::{OtlpSettings, Spans};
+pub use traces::SPANS;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -15,7 +23,17 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Errors
 /// `InvalidRequest` for directives that can't be read; `Internal` when logging was started before.
 pub fn start(directives: &str) -> Result<()> {
-    start_on(directives, std::io::stderr)
+    start_on(directives, std::io::stderr, None)
+}
+
+/// As [`start`], and collects spans for whoever sends them with [`Spans::send`].
+///
+/// # Errors
+/// Those of [`start`].
+pub fn start_traced(directives: &str, settings: OtlpSettings) -> Result<Spans> {
+    let (layer, spans) = otlp::collect(settings);
+    start_on(directives, std::io::stderr, Some(layer))?;
+    Ok(spans)
 }
 
 /// As [`start`], but what is logged is written and thrown away: for measurements, which pay for it and need not show it.
@@ -23,10 +41,10 @@ pub fn start(directives: &str) -> Result<()> {
 /// # Errors
 /// Those of [`start`].
 pub fn start_unseen(directives: &str) -> Result<()> {
-    start_on(directives, std::io::sink)
+    start_on(directives, std::io::sink, None)
 }
 
-fn start_on<W>(directives: &str, writer: W) -> Result<()>
+fn start_on<W>(directives: &str, writer: W, spans: Option<otlp::SpanLayer>) -> Result<()>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -37,13 +55,15 @@ where
             error,
         )
     })?;
+    // A line says where it belongs by its request's id and trace: the spans of a trace would be repeated in each.
+    let targets = targets.with_target(SPANS, LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let started = if std::io::stderr().is_terminal() {
         let lines = lines.with_target(false).with_filter(targets);
-        tracing_subscriber::registry().with(lines).try_init()
+        tracing_subscriber::registry().with(spans).with(lines).try_init()
     } else {
         let lines = lines.json().flatten_event(true).with_filter(targets);
-        tracing_subscriber::registry().with(lines).try_init()
+        tracing_subscriber::registry().with(spans).with(lines).try_init()
     };
     started.map_err(|error| Error::with_source(ErrorKind::Internal, "logging is started already", error))
 }

@@ -15,7 +15,7 @@ use super::trace_parent::{Caller, TRACEPARENT, TRACESTATE, TraceParent};
 
 /// Target of the spans that are exported, and of nothing else: lines of the log don't show them. Their fields are what
 /// operators read: never what a request is about.
-pub const SPANS: &str = "medsearch_spans";
+pub const SPANS: &str = "medsearch::spans";
 
 tokio::task_local! {
     static CURRENT: Trace;

@@ -369,7 +369,30 @@ impl Metrics {
             registry,
         };
         metrics.register()?;
+        metrics.begin_at_zero();
         Ok(metrics)
+    }
+
+    /// Counters whose labels are a closed list are there from the start: of one that appears with its first event `rate` does not see that event.
+    fn begin_at_zero(&self) {
+        let closed: [(&IntCounterVec, &[&str]); 8] = [
+            (&self.suggestions, &["suggested", "inconclusive", "out_of_distribution"]),
+            (&self.calibrations, &["valid", "not_valid"]),
+            (&self.explanations, &["cells", "occlusion"]),
+            (&self.near_identical, &["found", "not_found"]),
+            (
+                &self.ingest,
+                &["inserted", "duplicate", "relabelled", "conflict", "failed"],
+            ),
+            (&self.shard_requests, &["answered", "failed", "late"]),
+            (&self.hedges, &["won", "lost"]),
+            (&self.vote_agreement, &["same", "different"]),
+        ];
+        for (counter, values) in closed {
+            for value in values {
+                counter.with_label_values(&[*value]).inc_by(0);
+            }
+        }
     }
 
     fn register(&self) -> Result<()> {
@@ -780,6 +803,23 @@ mod tests {
             r#"medsearch_spans_total{outcome="dropped"} 3"#,
             "medsearch_build_info{version=",
             "process_resident_memory_bytes",
+        ] {
+            assert!(text.contains(line), "no `{line}` in\n{text}");
+        }
+    }
+
+    #[test]
+    fn counters_begin_at_zero() {
+        let text = Metrics::new().unwrap().text().unwrap();
+        for line in [
+            r#"medsearch_suggestions_total{status="out_of_distribution"} 0"#,
+            r#"medsearch_calibrations_total{outcome="not_valid"} 0"#,
+            r#"medsearch_explanations_total{method="cells"} 0"#,
+            r#"medsearch_near_identical_total{outcome="found"} 0"#,
+            r#"medsearch_ingest_total{outcome="failed"} 0"#,
+            r#"medsearch_shard_requests_total{outcome="late"} 0"#,
+            r#"medsearch_hedges_total{outcome="won"} 0"#,
+            r#"medsearch_quality_vote_agreement_total{outcome="different"} 0"#,
         ] {
             assert!(text.contains(line), "no `{line}` in\n{text}");
         }

@@ -19,7 +19,8 @@ say_errors
 unexpected() {
     [ "$1" = "$SAID" ] || printf 'error: %s, line %s: "%s" ended with %s\n' "${2#"$ROOT"/}" "$3" "$4" "$1" >&2
 }
-have() { command -v "$1" >/dev/null 2>&1; }
+# Debian keeps servers where not everybody looks.
+have() { PATH=$PATH:/usr/sbin command -v "$1" >/dev/null 2>&1; }
 free_gb() { df -Pk . | awk 'NR == 2 {print int($4 / 1024 / 1024)}'; }
 seconds() { # 75 -> 1 min 15 s
     if (($1 < 60)); then printf '%d s' "$1"; else printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); fi
@@ -115,6 +116,17 @@ need_debian() {
     say "missing: ${missing[*]}; on Debian: sudo apt-get install ${packages[*]}"
     [ "${CI:-}" != true ] || return 1
     return 77
+}
+
+# without_services NAME…: what need_debian installs from now on in this shell does not start these services, now or with the machine.
+without_services() {
+    if [ "$(id -u)" != 0 ] || [ ! -d /run/systemd/system ]; then return 0; fi
+    local name missing=()
+    for name in "$@"; do have "$name" || missing+=("$name.service"); done
+    ((${#missing[@]})) || return 0
+    systemctl mask "${missing[@]}" >/dev/null 2>&1 || return 0
+    # shellcheck disable=SC2064 # these very names
+    trap "{ systemctl unmask ${missing[*]}; systemctl disable ${missing[*]}; } >/dev/null 2>&1 || true" EXIT
 }
 
 # port_is_free PORT: nothing on this machine answers there.

@@ -58,6 +58,10 @@ class Client:
             self.connection.close()
             raise
 
+    def close(self) -> None:
+        """Close the connection; another request opens a new one."""
+        self.connection.close()
+
     def ask_json(self, method: str, path: str, value: object) -> Answer:
         """Send a JSON body."""
         return self.ask(method, path, json.dumps(value).encode(), "application/json")

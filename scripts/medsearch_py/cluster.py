@@ -26,12 +26,14 @@ class Cluster:
     """Replicas over one archive, from start to end (a context manager)."""
 
     def __init__(self, count: int, archive: Path, place: Path, *options: object) -> None:
+        # scripts/cluster runs in the root of the checkout.
+        place = place.resolve()
         self.count, self.place = count, place
         self.away: set[int] = set()
         """Replicas that something was done to, so that they need not be ready."""
         place.mkdir(parents=True, exist_ok=True)
         self.log = place / "cluster.log"
-        command = [ROOT / "scripts/cluster", count, "--archive", archive, "--place", place, *options]
+        command = [ROOT / "scripts/cluster", count, "--archive", archive.resolve(), "--place", place, *options]
         if "--port" not in options:
             command += ["--port", free_first_port(count)]
         with self.log.open("wb") as log:
@@ -104,7 +106,7 @@ class Cluster:
         self.away.add(number)
         with contextlib.suppress(RuntimeError):
             self.do("stop", number)
-        self.do("start", number, *(("--program", program) if program else ()))
+        self.do("start", number, *(("--program", program.resolve()) if program else ()))
         self.away.discard(number)
         return time.monotonic() - began
 

@@ -91,7 +91,7 @@ class Relay:
     async def open(self) -> None:
         """Takes connections."""
         if self.server is None:
-            self.server = await asyncio.start_server(self.carry, HOST, self.listen)
+            self.server = await asyncio.start_server(self.take, HOST, self.listen)
 
     def refuse(self) -> None:
         """Breaks those that there are and takes no more."""
@@ -101,8 +101,13 @@ class Relay:
             for writer in list(self.writers):
                 writer.transport.abort()
 
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until its end or that of the program."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.carry(reader, writer)
+
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, until both sides have ended it or one has broken it."""
+        """Both directions, until both sides have ended or one has broken."""
         writers = {writer}
         self.writers.add(writer)
         try:

@@ -23,8 +23,11 @@ def drawn_archive(program: Path, images: Path, folder: Path, rows: int, shards: 
         form.pop("vectors_sha256", None)
         record = form["records"][0]
         record.pop("pixels_sha256", None)
+        # Each of a patient of its own: these are what shards are cut by.
         form["records"] = [
-            record | {"id": f"{name}/{row}", "file": f"{name}/{row}.png", "sha256": f"{number:032x}{row:032x}"}
+            record
+            | {"id": f"{name}/{row}", "file": f"{name}/{row}.png", "patient_id": f"{number}-{row}"}
+            | {"sha256": f"{number:032x}{row:032x}"}
             for row in range(rows // len(CLASSES))
         ]
         vectors = random.random((len(form["records"]), DIMENSION), dtype=np.float32)

@@ -558,6 +558,21 @@ def test_objectives_are_recorded(tmp_path: Path) -> None:
     run_units(tmp_path, [one], set(expected))
 
 
+def test_an_hour_without_requests_does_not_spoil_the_mean_of_a_day(tmp_path: Path) -> None:
+    """0/0 is not a number, and neither is a mean with one of these in it."""
+    labels = f'{{namespace="{NAMESPACE}",job="{RELEASE}"}}'
+    one = unit("MedsearchDown", {ASKED % 200: "0x60 0+99x60", ASKED % 503: "0x60 0+1x60"}, "110m", None)
+    one["promql_expr_test"] = [
+        {
+            "expr": "round(avg_over_time(medsearch:errors:ratio5m[100m]), 0.0001)",
+            "eval_time": "110m",
+            "exp_samples": [{"labels": labels, "value": 0.01}],
+        }
+    ]
+    del one["alert_rule_test"]
+    run_units(tmp_path, [one], {"medsearch:errors:ratio5m"})
+
+
 def test_what_an_alert_says(tmp_path: Path) -> None:
     """The whole text of one, with its figures."""
     (tmp_path / "rules.yaml").write_text(rule_groups())

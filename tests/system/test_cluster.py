@@ -24,7 +24,7 @@ def trial(synthetic, tmp_path_factory):
     have("haproxy")
     folder = tmp_path_factory.mktemp("cluster")
     archive = drawn_archive(PROGRAM, synthetic, folder, ROWS, SHARDS)
-    with Cluster(3, archive, folder / "run", "--relays", "--index-bytes-max", ROOM) as cluster:
+    with Cluster(3, archive, folder / "run", "--relays", "--program", PROGRAM, "--index-bytes-max", ROOM) as cluster:
         cluster.wait_whole()
         yield Trial(cluster, RATE)
 

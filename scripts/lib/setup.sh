@@ -136,6 +136,20 @@ libtorch_into() {
     say "        $(find "$dest/lib" -mindepth 1 ! -name libtorch.so -printf '%f ')"
 }
 
+# libtorch_alone DEST SITE_PACKAGES: copies of these, with their licences, for a machine without PyTorch.
+libtorch_alone() {
+    local dest=$1 site=$2 folder
+    libtorch_into "$dest" "$site" copy
+    # A fifth of the library is names for debuggers.
+    find "$dest/lib" -type f -exec strip --strip-unneeded {} +
+    mkdir -p "$dest/licenses"
+    for folder in "$site"/torch-*.dist-info "$site"/nvidia_*.dist-info; do
+        [ -d "$folder" ] || continue
+        find "$folder" -type f \( -iname 'licen[cs]e*' -o -iname 'notice*' \) -exec sh -c 'cp "$2" "$1-$(basename "$2")"' sh \
+            "$dest/licenses/$(basename "$folder" .dist-info)" {} \;
+    done
+}
+
 build_medsearch() {
     # The release profile is the only one used here, so that dependencies compile once.
     cargo build --release --locked || fail "cargo could not build medsearch: its message above says why"

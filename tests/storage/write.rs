@@ -229,6 +229,7 @@ impl Client {
         Ok(NewImage {
             record,
             vector,
+            space: self.manifest.space.id(),
             thumbnail: None,
             pixels: None,
             provenance: RowsProvenance {

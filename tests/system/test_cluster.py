@@ -5,25 +5,31 @@ import time
 
 import pytest
 
-from conftest import PROGRAM, have
+from conftest import PROGRAM, have, medsearch
 from medsearch_py.cluster import Cluster, increase
 from medsearch_py.drawn import drawn_archive, room_for
 from medsearch_py.faults import Outcome, Rate, Trial, cut_off, killed, slowed, two_gone
 from medsearch_py.load import OpenLoop, percentile
 
-ROWS, SHARDS = 2000, 8
+ROWS, SHARDS, SHARDS_AFTER = 2000, 8, 12
 # Half a shard more than six: shards are not all of one size.
 ROOM = room_for(6.5, SHARDS, ROWS)
 RATE = Rate(proxied=20.0, direct=4.0, ingests=1.0)
 SECONDS_KILLED, SECONDS_CUT_OFF, SECONDS_SLOW, SECONDS_FROZEN, SECONDS_GONE = 10, 10, 6, 4, 6
+SECONDS_RESHARDED, RESHARDED_MAX_S = 6, 60
 
 
 @pytest.fixture(scope="module")
-def trial(synthetic, tmp_path_factory):
+def archive(synthetic, tmp_path_factory):
+    """Eight shards of drawn vectors."""
+    return drawn_archive(PROGRAM, synthetic, tmp_path_factory.mktemp("drawn"), ROWS, SHARDS)
+
+
+@pytest.fixture(scope="module")
+def trial(archive, tmp_path_factory):
     """Three replicas with memory for six of eight shards, relays between them, and a proxy."""
     have("haproxy")
     folder = tmp_path_factory.mktemp("cluster")
-    archive = drawn_archive(PROGRAM, synthetic, folder, ROWS, SHARDS)
     with Cluster(3, archive, folder / "run", "--relays", "--program", PROGRAM, "--index-bytes-max", ROOM) as cluster:
         cluster.wait_whole()
         yield Trial(cluster, RATE)
@@ -86,6 +92,23 @@ def test_a_frozen_replica_is_asked_no_more(trial):
     assert sum(help_came) > 0
     assert cluster.is_ready(0) and cluster.is_ready(1)
     cluster.wait_whole()
+
+
+def test_no_search_fails_when_the_archive_is_cut_into_other_shards(trial, archive):
+    """Replicas answer by the shards that they have until they hold the new ones together."""
+
+    def resharded(cluster, _):
+        medsearch("reshard", "--archive", archive, "--shards", SHARDS_AFTER)
+        began, search = time.monotonic(), trial.searches.vectors[0]
+        for url in cluster.direct:
+            while (shards := cluster.ask(url, "/v1/search/by-vector", search).json()["coverage"]["shards"]) == SHARDS:
+                assert time.monotonic() < began + RESHARDED_MAX_S, "it does not answer by the new shards"
+                time.sleep(0.1)
+            assert shards == SHARDS_AFTER
+        return {"new_shards_answer_after_s": round(time.monotonic() - began, 1)}
+
+    outcome = trial.run("resharded", SECONDS_RESHARDED, resharded)
+    check(trial, outcome)
 
 
 def test_two_of_three_gone_are_said_to_be_missing(trial):

@@ -1,14 +1,12 @@
-"""An archive moves to another model or to other shards while it is searched and written to."""
+"""An archive moves to another model while it is searched and written to."""
 
 import json
 import threading
 import time
 
 from conftest import Server, medsearch, png
-from test_cluster import Load, Replicas, archive, some_ids  # noqa: F401 (a fixture)
 
 LOADED_WITHIN_S = 60
-SHARDS_AFTER = 12
 
 
 class Clients:
@@ -133,24 +131,3 @@ def vectors(folder):
         records = json.loads(described.read_text())["records"]
         rows |= {record["file"]: vector for record, vector in zip(records, stored, strict=True)}
     return rows
-
-
-def test_an_archive_is_cut_anew_while_replicas_answer(archive):  # noqa: F811 (the fixture)
-    replicas = Replicas(archive)
-    try:
-        load = Load(replicas, some_ids(replicas))
-        medsearch("reshard", "--archive", archive, "--shards", SHARDS_AFTER)
-
-        def answers_by_new_shards(number):
-            status, answer = replicas.ask(number, {"ids": [load.ids[0]], "exact": True, "k": 10})
-            return status == 200 and answer["coverage"]["shards"] == SHARDS_AFTER
-
-        began = time.monotonic()
-        until(lambda: all(map(answers_by_new_shards, range(3))), "the new shards do not answer")
-        print(f"all replicas answer by the new shards after {time.monotonic() - began:.1f} s")
-        time.sleep(1)
-        load.stop()
-        assert not load.failed, (len(load.failed), load.failed[:3])
-        assert len(load.took) > 20
-    finally:
-        replicas.stop()

@@ -719,6 +719,10 @@ pub(super) fn admit(class: Option<&ClassLabel>, base: &State, new: &mut BTreeSet
 /// Whether an image can be stored here.
 pub(super) fn check_image(image: &NewImage, base: &State, archive: &Archive) -> Result<()> {
     let manifest = &base.manifest;
+    if manifest.moving_until.is_some_and(|until| archive.now() < until) {
+        let message = "the archive moves to another model and takes no new images for a moment: send it again";
+        return Err(Error::new(ErrorKind::Unavailable, message));
+    }
     let space = manifest.space.id();
     if image.space != space {
         let message = format!("the vector is of space `{}`, the archive's is `{space}`", image.space);

@@ -70,6 +70,9 @@ pub struct Manifest {
     pub packs: Vec<PackEntry>,
     /// Rows that no longer count.
     pub tombstones: Vec<Tombstones>,
+    /// Until then no new images are taken: the archive is about to be of another space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving_until: Option<Timestamp>,
     /// Objects that the version before named, or that were written for this one, and that this one does not name. Each version lists its own, so that
     /// a manifest does not grow with the number of versions; once no version before this one is left, they can be deleted.
     pub superseded: Vec<String>,
@@ -796,6 +799,7 @@ pub(super) mod tests {
             graphs: vec![],
             packs: vec![],
             tombstones: vec![],
+            moving_until: None,
             superseded: vec![],
             other: Unknown::new(),
         }

@@ -42,7 +42,7 @@ pub(super) enum Scale {
     Due,
     /// Everything, when anything can be gained.
     All,
-    /// Everything, into so many shards, when there are others.
+    /// All large objects, into so many shards, when there are others.
     Shards(u32),
 }
 
@@ -184,7 +184,11 @@ fn sources(base: &State, scale: Scale, now: Timestamp) -> Sources {
         Scale::Deltas(_) => rows.extend(some_deltas(manifest)),
         Scale::All if is_compact(base) => {}
         Scale::Shards(_) if scale.shards(manifest) == manifest.shards => {}
-        Scale::Shards(_) => rows.extend(manifest.rows.iter().map(|entry| entry.object.clone())),
+        // A delta is anybody's, and merged away by others all the time.
+        Scale::Shards(_) => {
+            let large = manifest.rows.iter().filter(|entry| !entry.delta);
+            rows.extend(large.map(|entry| entry.object.clone()));
+        }
         Scale::All => {
             let used = used();
             rows.extend(manifest.rows.iter().map(|entry| entry.object.clone()));

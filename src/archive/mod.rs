@@ -258,6 +258,7 @@ impl Archive {
             graphs: vec![],
             packs: vec![],
             tombstones: vec![],
+            moving_until: None,
             superseded: vec![],
             other: Unknown::new(),
         };

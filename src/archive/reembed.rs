@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::bulk::AGE_MAX;
 use super::commit::{Propose, Proposed, base, commit};
 use super::draft::{encode, shards_of};
@@ -18,6 +20,12 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Images that are embedded together.
 const TOGETHER: usize = 64;
+/// Images that may be left when writers are asked to wait; where more came meanwhile, it goes round once more.
+const LEFT_MAX: usize = 64;
+/// Most rounds before that.
+const ROUNDS_MAX: usize = 8;
+/// Writers take no new images for so long at most, while the last ones are embedded.
+const PAUSE_MAX: SignedDuration = SignedDuration::from_secs(60);
 
 /// The space that an archive moves to.
 pub struct NewSpace {
@@ -80,12 +88,40 @@ impl Archive {
             images,
         };
         // The long part: a version to build on must be young.
-        work.catch_up(self, &base).await?;
-        let version = commit(self, &base, &mut work).await?.manifest.version;
+        let mut base = base;
+        for _ in 0..ROUNDS_MAX {
+            let before = work.images;
+            work.catch_up(self, &base).await?;
+            if let Some(newer) = self.after(base.manifest.version).await? {
+                base = Arc::new(base.advance(self, newer).await?);
+            }
+            if work.images - before <= LEFT_MAX {
+                break;
+            }
+        }
+        // Embedding takes longer than others take to write: they would always come first.
+        let base = commit(self, &base, &mut Pause(Some(self.now() + PAUSE_MAX))).await?;
+        let moved = commit(self, &base, &mut work).await;
+        if moved.is_err() {
+            // What fails here too ends by itself.
+            let _ = commit(self, &base, &mut Pause(None)).await;
+        }
+        let version = moved?.manifest.version;
         Ok(Reembedded {
             version,
             images: work.images,
         })
+    }
+}
+
+/// Until when no new images are taken.
+pub(super) struct Pause(pub Option<Timestamp>);
+
+impl Propose for Pause {
+    async fn propose(&mut self, _: &Archive, base: &Arc<State>, _: &str) -> Result<Option<Proposed>> {
+        let mut manifest = base.manifest.as_ref().clone();
+        manifest.moving_until = self.0;
+        Ok(Some(Proposed { manifest, rows: vec![] }))
     }
 }
 
@@ -162,6 +198,7 @@ impl<R: Reembed> Move<'_, R> {
             metric: None,
             calibration: None,
             evaluation: None,
+            moving_until: None,
             ..manifest.clone()
         }
     }

@@ -91,6 +91,7 @@ async fn has_moved(archive: &Archive, numbers: impl IntoIterator<Item = u32>) {
 
 #[tokio::test]
 async fn an_archive_moves_to_another_model_in_one_version() {
+    // And one before it, which asks writers to wait.
     let place = filled().await;
     let archive = &place.archive;
     let writer = writer(archive).await;
@@ -103,7 +104,7 @@ async fn an_archive_moves_to_another_model_in_one_version() {
     assert_eq!(
         done,
         Reembedded {
-            version: before + 1,
+            version: before + 2,
             images: IMAGES as usize
         }
     );
@@ -122,7 +123,7 @@ async fn an_archive_moves_to_another_model_in_one_version() {
     assert_eq!(
         again,
         Reembedded {
-            version: before + 1,
+            version: before + 2,
             images: 0
         }
     );
@@ -248,4 +249,50 @@ async fn a_model_that_fails_changes_nothing() {
         assert_eq!(error.kind(), kind);
     }
     assert_eq!(*place.again().await.latest().await.unwrap(), *before);
+}
+
+#[tokio::test]
+async fn writers_wait_for_the_last_images_and_no_longer() {
+    /// Adds an image while the first is looked at, and one more at the end, by another program.
+    struct Watched(OfPixels, Archive, Vec<Result<Outcome>>);
+    impl Reembed for Watched {
+        async fn vectors(&mut self, archive: &Archive, records: &[Arc<Record>]) -> Result<Vec<Vec<f32>>> {
+            let number = 100 + self.2.len() as u32;
+            let writer = writer(&self.1).await;
+            let written = writer.write(insert(&self.1, number, Some("COVID"))).await;
+            self.2.push(written.map(|done| done.outcome));
+            if self.1.latest().await?.moving_until.is_some() {
+                // What needs no model goes on.
+                writer.write(Change::Delete { id: id(&self.1, 3) }).await?;
+            }
+            self.0.vectors(archive, records).await
+        }
+    }
+    let place = filled().await;
+    let mut by = Watched(OfPixels::default(), place.again().await, vec![]);
+    place.archive.reembed(new(), &mut by, None).await.unwrap();
+    let taken = by.2.iter().filter(|written| written.is_ok()).count();
+    assert_eq!(taken, by.2.len() - 1, "all but the last");
+    let refused = by.2.pop().unwrap().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    let added = 100..100 + taken as u32;
+    has_moved(
+        &place.again().await,
+        (0..IMAGES).filter(|&number| number != 3).chain(added),
+    )
+    .await;
+    assert!(place.again().await.latest().await.unwrap().moving_until.is_none());
+
+    // Whoever fell asleep with the archive on the move keeps nobody waiting for long.
+    let other = filled().await;
+    let until = Some(Timestamp::now() + SignedDuration::from_secs(60));
+    let state = Arc::new(State::load(&other.archive).await.unwrap());
+    commit::commit(&other.archive, &state, &mut crate::archive::reembed::Pause(until))
+        .await
+        .unwrap();
+    let now = writer(&other.archive).await;
+    let refused = now.write(insert(&other.archive, 100, None)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    let later = other.at(SignedDuration::from_secs(61)).await;
+    writer(&later).await.write(insert(&later, 100, None)).await.unwrap();
 }

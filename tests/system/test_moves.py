@@ -86,7 +86,7 @@ def test_an_archive_moves_to_another_model_while_it_is_used(small_archive, model
     assert len(set(clients.searches)) == 2
     assert clients.searches == sorted(clients.searches, key=lambda space: space != before["space"]["id"])
     after = server.get("/v1/archive")
-    assert after["space"]["id"] == clients.searches[-1] == json.loads((model / "model.json").read_text())["space_id"]
+    assert after["space"]["id"] == clients.searches[-1] == json.loads((model / "model.json").read_text())["space"]
     assert after["images"] == before["images"] + len(clients.added)
     # What a server that starts now finds is the same, and every image that was taken is there.
     fresh = Server(small_archive)

@@ -12,7 +12,7 @@ use super::plan::plan;
 use super::served::Version;
 use super::{local, merge};
 use crate::cluster::wire::{Found, ShardAnswer, ShardQuery, ShardRanking, Status};
-use crate::cluster::{Cluster, FannedOut, Held, Shards, pin};
+use crate::cluster::{Cluster, Held, Shards, pin};
 use crate::domain::{Ask, Coverage, Hit, Query, Ranking};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::{SPANS, run_blocking, run_here};
@@ -27,8 +27,6 @@ const ASKED_FOR_MAX: Duration = Duration::from_secs(60);
 const SIMILARITY_MAX: f32 = 1.001;
 /// Longest wait for somebody who holds a shard: replicas say so twice a second, and one that has just started has not been heard.
 const HOLDER_WAIT_MAX: Duration = Duration::from_millis(1500);
-/// Longest wait for another replica to take over a version that one which has just gone had: each has every version within two seconds, and says so twice a second.
-const TAKEN_OVER_MAX: Duration = Duration::from_millis(2500);
 /// Longest wait for a version that is not served yet by replicas that hold all of it together: each has every version within two seconds.
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -116,8 +114,7 @@ impl Engine {
         let manifest = &version.state.manifest;
         let question = ShardQuery::new(cluster.archive(), manifest.version, &manifest.commit, &query, ask);
         let left = deadline.saturating_duration_since(Instant::now());
-        let until = Instant::now() + left.mul_f64(REMOTE_PART);
-        let remote = ask_others(cluster, &question, &elsewhere, !ask.allow_partial, until);
+        let remote = cluster.fan_out(&question, &elsewhere, Instant::now() + left.mul_f64(REMOTE_PART));
         let (here, there) = tokio::join!(self.rank_here(version, query, ask, deadline), remote);
         let (mut rankings, mut missing) = (vec![here?], there.missing);
         for answer in there.rankings {
@@ -260,34 +257,6 @@ impl Engine {
         let found = cluster.and_then(|cluster| whole(cluster, &versions));
         found.map(|(_, missing)| missing).unwrap_or_default()
     }
-}
-
-/// Asks the others for `shards`. Who was said to hold one may have gone a moment ago, and who holds it too may not have said so yet, of a version this new: with
-/// `patience` those are waited for.
-async fn ask_others(
-    cluster: &Cluster,
-    question: &ShardQuery,
-    shards: &BTreeSet<u32>,
-    patience: bool,
-    deadline: Instant,
-) -> FannedOut {
-    let peers = cluster.peers();
-    let held = peers.iter().flat_map(|(_, status)| &status.held);
-    let promised: BTreeSet<u32> = (held.filter(|held| held.is(question.version, &question.commit)))
-        .flat_map(|held| held.shards.iter().copied())
-        .collect();
-    let mut said = cluster.fan_out(question, shards, deadline).await;
-    let until = deadline.min(Instant::now() + TAKEN_OVER_MAX);
-    let mut rounds = cluster.rounds();
-    while patience && !said.missing.is_disjoint(&promised) {
-        if tokio::time::timeout_at(until.into(), rounds.changed()).await.is_err() {
-            break;
-        }
-        let again = cluster.fan_out(question, &said.missing, deadline).await;
-        said.rankings.extend(again.rankings);
-        said.missing = again.missing;
-    }
-    said
 }
 
 /// The first of these versions that is held whole, or the best there is, with what it lacks.

@@ -35,6 +35,8 @@ const HEDGE_AFTER_UNKNOWN: Duration = Duration::from_millis(50);
 const OVERDUE_TIMES: u32 = 20;
 /// No call is overdue before this.
 const OVERDUE_MIN: Duration = Duration::from_millis(500);
+/// Longest wait for another replica to say that it holds a shard, when one failed and nobody else was known to: replicas say so twice a second.
+const HOLDER_WAIT_MAX: Duration = Duration::from_millis(1500);
 /// A call earns so much of a hedge, in thousandths: one in twenty.
 const HEDGE_EARNED: i64 = 50;
 /// What a hedge costs.
@@ -99,8 +101,11 @@ impl Cluster {
             question,
             open: shards.clone(),
             tried: BTreeMap::new(),
+            retried: BTreeSet::new(),
+            unasked: BTreeSet::new(),
             rankings: Vec::new(),
         };
+        let mut rounds = self.rounds();
         let mut calls = FuturesUnordered::new();
         let first = fan.choose(&fan.open.clone());
         let hedge_after = hedge_after(self);
@@ -110,9 +115,11 @@ impl Cluster {
         }
         let hedge_at = tokio::time::sleep(hedge_after);
         let overdue_at = tokio::time::sleep((hedge_after * OVERDUE_TIMES).max(OVERDUE_MIN));
-        tokio::pin!(hedge_at, overdue_at);
-        let (mut may_hedge, mut hedges, mut may_be_overdue, mut retried) = (true, 0, true, BTreeSet::new());
-        while !fan.open.is_empty() && !calls.is_empty() {
+        let holder_until = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(hedge_at, overdue_at, holder_until);
+        let (mut may_hedge, mut hedges, mut may_be_overdue, mut waits) = (true, 0, true, false);
+        while !fan.open.is_empty() && (!calls.is_empty() || waits) {
+            let lacked = fan.unasked.len();
             tokio::select! {
                 Some((asked, answer)) = calls.next() => {
                     let before = fan.open.len();
@@ -133,16 +140,23 @@ impl Cluster {
                         true => BTreeSet::new(),
                         false => asked.shards.intersection(&fan.open).copied().collect(),
                     };
-                    for asked in fan.retry(again, &mut retried) {
+                    for asked in fan.retry(again) {
                         calls.push(self.call(question, asked, deadline));
                     }
                 },
                 () = &mut overdue_at, if may_be_overdue => {
                     may_be_overdue = false;
-                    for asked in fan.retry(fan.open.clone(), &mut retried) {
+                    for asked in fan.retry(fan.open.clone()) {
                         calls.push(self.call(question, asked, deadline));
                     }
                 }
+                // Another holder may be known by now: one that has the version a moment later.
+                Ok(()) = rounds.changed(), if !fan.unasked.is_empty() => {
+                    for asked in fan.retry(fan.unasked.clone()) {
+                        calls.push(self.call(question, asked, deadline));
+                    }
+                }
+                () = &mut holder_until, if waits => waits = false,
                 () = &mut hedge_at, if may_hedge => {
                     may_hedge = false;
                     let late = fan.open.clone();
@@ -155,6 +169,13 @@ impl Cluster {
                         calls.extend(asked.into_iter().map(|asked| self.call(question, asked, deadline)));
                     }
                 }
+            }
+            // Without any call under way it is waited for, but not long.
+            if fan.unasked.len() > lacked {
+                waits = true;
+                holder_until
+                    .as_mut()
+                    .reset(deadline.min(Instant::now() + HOLDER_WAIT_MAX).into());
             }
         }
         // The first was quicker.
@@ -327,6 +348,10 @@ struct Fan<'a> {
     open: BTreeSet<u32>,
     /// Who was asked for each.
     tried: BTreeMap<u32, BTreeSet<String>>,
+    /// Asked for again.
+    retried: BTreeSet<u32>,
+    /// To be asked for again, of whom nobody knows yet.
+    unasked: BTreeSet<u32>,
     rankings: Vec<ShardRanking>,
 }
 
@@ -378,10 +403,19 @@ impl Fan<'_> {
         chosen.into_iter().map(asked).collect()
     }
 
-    /// Those of these shards that were not asked for again yet, of another replica.
-    fn retry(&mut self, mut shards: BTreeSet<u32>, retried: &mut BTreeSet<u32>) -> Vec<Asked> {
-        shards.retain(|&shard| retried.insert(shard));
-        let asked = self.begin(self.choose(&shards), Why::Retry);
+    /// Those of these shards that were not asked for again yet, of another replica, as far as one is known.
+    fn retry(&mut self, mut shards: BTreeSet<u32>) -> Vec<Asked> {
+        shards.retain(|shard| self.open.contains(shard) && !self.retried.contains(shard));
+        let chosen = self.choose(&shards);
+        for shard in shards {
+            if chosen.iter().any(|(_, shards)| shards.contains(&shard)) {
+                self.retried.insert(shard);
+                self.unasked.remove(&shard);
+            } else {
+                self.unasked.insert(shard);
+            }
+        }
+        let asked = self.begin(chosen, Why::Retry);
         asked.iter().for_each(|_| self.cluster.metrics().retry());
         asked
     }

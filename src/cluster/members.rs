@@ -24,6 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const EVERY: Duration = Duration::from_millis(500);
 /// Longest time for a replica to say how it is.
 const STATUS_MAX: Duration = Duration::from_secs(1);
+/// A round does not wait longer for one that is slow to say: the others are asked again meanwhile.
+const ROUND_MAX: Duration = Duration::from_millis(100);
 /// Longest time to connect: replicas are near each other.
 const CONNECT_MAX: Duration = Duration::from_millis(500);
 /// At the start nobody is placed before the members have been the same for so long.
@@ -135,7 +137,15 @@ impl Cluster {
             .filter(|peer| !addresses.contains(&peer.address) && peer.routed(now).is_some());
         peers.extend(leaving.cloned());
         self.0.peers.store(Arc::new(peers.clone()));
-        join_all(peers.iter().map(|peer| self.ask(peer))).await;
+        let asked = peers.into_iter().filter(|peer| peer.ask()).map(|peer| {
+            let cluster = self.clone();
+            tokio::spawn(async move {
+                cluster.ask(&peer).await;
+                peer.was_asked();
+            })
+        });
+        // Who is late is heard all the same.
+        let _ = tokio::time::timeout(ROUND_MAX, join_all(asked)).await;
         self.count_members();
         self.0.rounds.send_modify(|rounds| *rounds += 1);
     }

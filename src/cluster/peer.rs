@@ -36,6 +36,8 @@ pub struct Peer {
 struct Known {
     status: Option<Arc<Status>>,
     heard: Option<Instant>,
+    /// It is being asked how it is.
+    is_asked: bool,
     /// Peak-sensitive moving average of answer times, in seconds, and when it was true.
     average: Option<(f64, Instant)>,
     /// The latest answer times, a ring.
@@ -55,6 +57,16 @@ impl Peer {
             address,
             known: Mutex::default(),
         }
+    }
+
+    /// It is asked how it is, unless it is asked already. Ends with [`Peer::was_asked`].
+    pub fn ask(&self) -> bool {
+        !std::mem::replace(&mut self.known().is_asked, true)
+    }
+
+    /// It said how it is, or did not in time.
+    pub fn was_asked(&self) {
+        self.known().is_asked = false;
     }
 
     /// It said how it is.

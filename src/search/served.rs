@@ -45,6 +45,8 @@ pub struct Version {
     pub overview: Overview,
     /// Its shards that are searched here.
     pub held: BTreeSet<u32>,
+    /// When it was loaded.
+    pub loaded: Instant,
     /// What makes vectors of its space, for whoever asks with images.
     model: Option<Arc<Model>>,
     /// What its votes are worth, or why that is not known.
@@ -436,6 +438,7 @@ async fn build(
         let overview = overview(&state, &snapshot, &calibration);
         Ok(Version {
             held: holding.of(&state.manifest),
+            loaded: Instant::now(),
             model: None,
             state,
             snapshot,

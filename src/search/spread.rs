@@ -27,6 +27,9 @@ const ASKED_FOR_MAX: Duration = Duration::from_secs(60);
 const SIMILARITY_MAX: f32 = 1.001;
 /// Longest wait for somebody who holds a shard: replicas say so twice a second, and one that has just started has not been heard.
 const HOLDER_WAIT_MAX: Duration = Duration::from_millis(1500);
+/// A version that is here for no longer may be held by replicas that have not said so yet: each asks for new ones once a second and is asked twice a second. No
+/// longer, since every replica is to answer in a version two seconds after its commit.
+const FRESH_FOR: Duration = Duration::from_secs(1);
 /// Longest wait for a version that is not served yet by replicas that hold all of it together: each has every version within two seconds.
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -259,7 +262,7 @@ impl Engine {
     }
 }
 
-/// The first of these versions that is held whole, or the best there is, with what it lacks.
+/// The version to answer in, which is held whole, or the best there is, with what it lacks.
 fn whole(cluster: &Cluster, versions: &[Arc<Version>]) -> Option<(usize, BTreeSet<u32>)> {
     let own: Vec<Held> = versions.iter().map(|version| version.as_held()).collect();
     let peers = cluster.peers();
@@ -272,9 +275,8 @@ fn whole(cluster: &Cluster, versions: &[Arc<Version>]) -> Option<(usize, BTreeSe
             .map(|shard| shard.id)
             .collect()
     };
-    pin(&own, all, || {
-        Box::new(peers.iter().flat_map(|(_, status)| &status.held))
-    })
+    let others = || -> Box<dyn Iterator<Item = &[Held]>> { Box::new(peers.iter().map(|(_, status)| &*status.held)) };
+    pin(&own, all, others, |at| versions[at].loaded.elapsed() < FRESH_FOR)
 }
 
 fn merged(rankings: Vec<Ranking>, k: usize) -> Ranking {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::web::{Data, Json};
@@ -44,7 +44,13 @@ enum Does {
 struct Fake {
     does: std::sync::Mutex<Does>,
     delay_ms: AtomicU64,
+    /// Of its answer about itself.
+    status_delay_ms: AtomicU64,
+    /// It does not hold the version yet.
+    is_behind: AtomicBool,
     asked: AtomicUsize,
+    /// How often it said how it is.
+    said: AtomicUsize,
     name: String,
     shard: u32,
 }
@@ -60,6 +66,8 @@ impl Fake {
 }
 
 async fn status(fake: Data<Fake>) -> Json<Status> {
+    tokio::time::sleep(Duration::from_millis(fake.status_delay_ms.load(Ordering::SeqCst))).await;
+    fake.said.fetch_add(1, Ordering::SeqCst);
     Json(Status {
         wire: WIRE,
         wire_oldest: WIRE_OLDEST,
@@ -69,7 +77,7 @@ async fn status(fake: Data<Fake>) -> Json<Status> {
         draining: false,
         bytes_max: None,
         held: vec![Held {
-            version: 1,
+            version: u64::from(!fake.is_behind.load(Ordering::SeqCst)),
             commit: "commit".into(),
             shards: BTreeSet::from([fake.shard]),
         }],
@@ -166,6 +174,16 @@ impl Stage {
             .await
     }
 
+    /// Until a fake has said twice how it is: what it is now is known.
+    async fn heard(&self, fake: usize) {
+        let said = || self.fakes[fake].said.load(Ordering::SeqCst);
+        let (before, began) = (said(), Instant::now());
+        while said() < before + 2 {
+            assert!(began.elapsed() < Duration::from_secs(10), "it is not asked how it is");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Calls so far.
     fn asked(&self) -> usize {
         self.fakes.iter().map(|fake| fake.asked()).sum()
@@ -198,6 +216,43 @@ async fn what_fails_is_asked_of_another_once() {
         // Who was ejected is asked where nobody else is there.
         assert!(stage.ask(Duration::from_secs(5)).await.0.missing.is_empty());
     }
+}
+
+#[actix_web::test]
+async fn who_says_a_moment_later_that_it_holds_a_shard_is_asked_then() {
+    let stage = Stage::new().await;
+    stage.fakes[1].is_behind.store(true, Ordering::SeqCst);
+    stage.heard(1).await;
+    // The only one that is known to hold the shard breaks, or hangs.
+    for does in [Does::Fails, Does::Hangs] {
+        stage.fakes[0].does(does);
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            stage.fakes[1].is_behind.store(false, Ordering::SeqCst);
+        };
+        let ((answer, took), ()) = tokio::join!(stage.ask(Duration::from_secs(10)), late);
+        assert!(answer.missing.is_empty());
+        assert!(took < Duration::from_secs(4), "{took:?}");
+        stage.fakes[1].is_behind.store(true, Ordering::SeqCst);
+        stage.heard(1).await;
+    }
+    // Nobody comes: the shard is missing, after a moment.
+    stage.fakes[0].does(Does::Fails);
+    let (answer, took) = stage.ask(Duration::from_secs(10)).await;
+    assert_eq!(answer.missing, BTreeSet::from([SHARD]));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+#[actix_web::test]
+async fn one_that_is_slow_to_say_how_it_is_keeps_nobody_from_being_asked() {
+    let stage = Stage::new().await;
+    stage.fakes[0].status_delay_ms.store(900, Ordering::SeqCst);
+    let before = stage.fakes[1].said.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let said = stage.fakes[1].said.load(Ordering::SeqCst) - before;
+    assert!(said >= 5, "asked {said} times in four seconds, twice a second is usual");
+    // It is heard, if late.
+    assert_eq!(stage.cluster.peers().len(), 3);
 }
 
 #[actix_web::test]

@@ -375,7 +375,7 @@ impl Metrics {
 
     /// Counters whose labels are a closed list are there from the start: of one that appears with its first event `rate` does not see that event.
     fn begin_at_zero(&self) {
-        let closed: [(&IntCounterVec, &[&str]); 8] = [
+        let closed: [(&IntCounterVec, &[&str]); 9] = [
             (&self.suggestions, &["suggested", "inconclusive", "out_of_distribution"]),
             (&self.calibrations, &["valid", "not_valid"]),
             (&self.explanations, &["cells", "occlusion"]),
@@ -387,6 +387,7 @@ impl Metrics {
             (&self.shard_requests, &["answered", "failed", "late"]),
             (&self.hedges, &["won", "lost"]),
             (&self.vote_agreement, &["same", "different"]),
+            (&self.spans, &["exported", "dropped"]),
         ];
         for (counter, values) in closed {
             for value in values {
@@ -820,6 +821,7 @@ mod tests {
             r#"medsearch_shard_requests_total{outcome="late"} 0"#,
             r#"medsearch_hedges_total{outcome="won"} 0"#,
             r#"medsearch_quality_vote_agreement_total{outcome="different"} 0"#,
+            r#"medsearch_spans_total{outcome="dropped"} 0"#,
         ] {
             assert!(text.contains(line), "no `{line}` in\n{text}");
         }

@@ -1,6 +1,7 @@
 """The replicas that `scripts/cluster` runs: their ports, how each is started, and how it is found again later."""
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -143,7 +144,7 @@ def is_ready(url: str, timeout_s: float = 2.0) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=timeout_s) as answer:
             return answer.status == 200
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
 
 

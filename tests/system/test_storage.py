@@ -31,7 +31,7 @@ PUT_LATENCY_MS = 60
 ELSEWHERE = ("nice", "-n", "19")
 RATE_MIN, SMALL_OBJECTS_MAX, P99_RATIO_MAX = 200, 64, 1.5
 # Replicas nobody writes to are watched for so long, and then until the first hourly upkeep is over.
-IDLE_S, UPKEEP_AFTER_S = (40, 75) if FULL else (5, 0)
+IDLE_S, UPKEEP_AFTER_S = (40, 75) if FULL else (10, 0)
 SINGLE_WRITES = 1000 if FULL else 30
 REPLICAS = 3
 

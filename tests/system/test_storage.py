@@ -20,7 +20,8 @@ from medsearch_py.client import Client
 
 FULL = os.environ.get("MEDSEARCH_STORAGE_FULL") == "1"
 FIGURES = os.environ.get("MEDSEARCH_STORAGE_FIGURES")
-OUTAGE_S = 60 if FULL else 6
+# A write that is under way when it begins is tried for some ten seconds.
+OUTAGE_S = 60 if FULL else 16
 # Until a server that could not reach the storage takes writes again.
 RECOVERED_WITHIN_S = 10
 # One request in so many goes wrong while writers race.

@@ -72,7 +72,7 @@ struct Told {
 impl Write {
     pub async fn run(self) -> Result<ExitCode> {
         let before = ids(&self.open().await?).await?;
-        let end = Instant::now() + Duration::from_secs_f64(self.seconds);
+        // All of them are there before the first image is: loading a large archive takes its time.
         let mut clients = Vec::new();
         for number in 0..self.writers {
             let archive = self.open().await?;
@@ -80,7 +80,7 @@ impl Write {
             let writer =
                 Writer::spawn(archive.clone(), WriterSettings::default(), metrics, watch::channel(0).0).await?;
             for place in 0..self.in_flight {
-                let client = Client {
+                clients.push(Client {
                     archive: archive.clone(),
                     writer: writer.clone(),
                     manifest: archive.latest().await?,
@@ -88,13 +88,17 @@ impl Write {
                     run: self.run,
                     writer_number: number as u64,
                     place: place as u64,
-                };
-                clients.push(tokio::spawn(client.hand_in(end)));
+                });
             }
         }
         let over = Arc::new(AtomicBool::new(false));
         let looks = tokio::spawn(most_deltas(self.open().await?, Arc::clone(&over)));
         let began = Instant::now();
+        let end = began + Duration::from_secs_f64(self.seconds);
+        let clients: Vec<_> = clients
+            .into_iter()
+            .map(|client| tokio::spawn(client.hand_in(end)))
+            .collect();
         let mut told = Told::default();
         for client in clients {
             told.add(client.await??);

@@ -108,7 +108,7 @@ impl Wanted {
             .is_some_and(|wanted| wanted as usize != manifest.shards.len())
         {
             let message = format!(
-                "the archive has {} shards: `medsearch reshard` changes that, or leave --shards out",
+                "--shards can't be changed here: the archive has {}; `medsearch reshard` changes that, or leave the flag out",
                 manifest.shards.len()
             );
             return Err(Error::new(ErrorKind::InvalidRequest, message));

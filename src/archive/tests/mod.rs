@@ -49,6 +49,18 @@ async fn contents(archive: &Archive) -> BTreeMap<ImageId, Record> {
     found
 }
 
+/// Each rows object lies where its rows' slots say; large ones in one shard.
+fn lies_in_its_shards(state: &State) {
+    let manifest = &state.manifest;
+    for (entry, object) in manifest.rows.iter().zip(&state.rows) {
+        let of: BTreeSet<u32> = (object.records.iter())
+            .map(|record| manifest.shard(record.id.slot()))
+            .collect();
+        assert!(entry.shards.iter().copied().eq(of));
+        assert!(entry.delta || entry.shards.len() == 1, "large ones are of one shard");
+    }
+}
+
 fn label(record: &Record) -> Option<&str> {
     record.class.as_ref().map(|class| class.as_str())
 }

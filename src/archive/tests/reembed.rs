@@ -192,14 +192,7 @@ async fn what_others_write_meanwhile_moves_too() {
         assert_eq!(done.images, IMAGES as usize + 1, "{what}: none is embedded twice");
         let other = place.again().await;
         has_moved(&other, (0..=IMAGES).filter(|&number| number != 3)).await;
-        let manifest = other.latest().await.unwrap();
-        let state = State::load(&other).await.unwrap();
-        for (entry, object) in manifest.rows.iter().zip(&state.rows) {
-            let of: BTreeSet<u32> = (object.records.iter())
-                .map(|record| manifest.shard(record.id.slot()))
-                .collect();
-            assert!(entry.shards.iter().copied().eq(of), "{what}");
-        }
+        lies_in_its_shards(&State::load(&other).await.unwrap());
     }
 }
 

@@ -17,13 +17,7 @@ async fn is_whole(archive: &Archive, numbers: impl IntoIterator<Item = u32>, sha
     let state = State::load(archive).await.unwrap();
     let manifest = &state.manifest;
     assert_eq!(manifest.shards, manifest::even_shards(shards));
-    for (entry, object) in manifest.rows.iter().zip(&state.rows) {
-        let of: BTreeSet<u32> = (object.records.iter())
-            .map(|record| manifest.shard(record.id.slot()))
-            .collect();
-        assert!(entry.shards.iter().copied().eq(of));
-        assert!(entry.delta || entry.shards.len() == 1, "large ones are of one shard");
-    }
+    lies_in_its_shards(&state);
     for graph in &manifest.graphs {
         let of = manifest.rows.iter().find(|entry| entry.object == graph.rows_object);
         assert_eq!(of.unwrap().shards, [graph.shard]);

@@ -60,6 +60,13 @@ def of_kind(documents: tuple[dict, ...], kind: str, ending: str = "") -> dict:
     return found[0]
 
 
+def nginx_annotations(ingress: dict) -> dict[str, str]:
+    """Those of nginx, by the names that come after its prefix."""
+    prefix = "nginx.ingress.kubernetes.io/"
+    annotations = ingress["metadata"]["annotations"]
+    return {name.removeprefix(prefix): value for name, value in annotations.items() if name.startswith(prefix)}
+
+
 def pod_specs(documents: tuple[dict, ...]) -> list[tuple[str, dict]]:
     """Every pod that the manifests make, with the name of what makes it."""
     found = []

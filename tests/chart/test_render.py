@@ -8,7 +8,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import kubernetes_validate
 import pytest
 import yaml
-from chart import CASES, CHART, ROOT, environment, helm, minimal, of_kind, pod_specs, rendered, template, values_of
+from chart import (
+    CASES,
+    CHART,
+    ROOT,
+    environment,
+    helm,
+    minimal,
+    nginx_annotations,
+    of_kind,
+    pod_specs,
+    rendered,
+    template,
+    values_of,
+)
 
 # The oldest that Chart.yaml allows, and the newest.
 KUBERNETES = ("1.29", "1.37")
@@ -299,20 +312,34 @@ def test_other_values_are_another_index_job() -> None:
     assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [2, 3]
 
 
-def test_ingress_retries_once_and_lets_uploads_through() -> None:
+def test_ingress_lets_uploads_through_and_names_the_service() -> None:
     documents = rendered("ingress")
-    ingress = of_kind(documents, "Ingress")
-    annotations = ingress["metadata"]["annotations"]
-    prefix = "nginx.ingress.kubernetes.io/"
-    assert annotations[prefix + "proxy-next-upstream"] == "error"
-    assert annotations[prefix + "proxy-next-upstream-tries"] == "2"
-    assert int(annotations[prefix + "proxy-body-size"]) > 64 << 20
-    assert int(annotations[prefix + "proxy-read-timeout"]) > 30
-    assert ingress["spec"]["tls"] and ingress["spec"]["ingressClassName"] == "nginx"
-    backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
     service = of_kind(documents, "Service")
-    assert backend == {"name": service["metadata"]["name"], "port": {"name": service["spec"]["ports"][0]["name"]}}
+    ingresses = [each for each in documents if each["kind"] == "Ingress"]
+    # What they do about a replica that fails is tried with nginx itself (test_nginx.py).
+    paths = {each["spec"]["rules"][0]["http"]["paths"][0]["path"]: each for each in ingresses}
+    assert paths.keys() == {"/", "/v1/search"}
+    for path, ingress in paths.items():
+        annotations = nginx_annotations(ingress)
+        assert int(annotations["proxy-body-size"]) > 64 << 20
+        assert int(annotations["proxy-read-timeout"]) > 30
+        assert ingress["spec"]["tls"] and ingress["spec"]["ingressClassName"] == "nginx"
+        (rule,) = ingress["spec"]["rules"]
+        backend = {"name": service["metadata"]["name"], "port": {"name": service["spec"]["ports"][0]["name"]}}
+        assert rule["http"]["paths"] == [{"path": path, "pathType": "Prefix", "backend": {"service": backend}}]
     assert "annotations" not in of_kind(rendered("everything"), "Ingress")["metadata"]
+
+
+def test_annotations_that_are_given_win() -> None:
+    own = 'ingress.annotations={"nginx.ingress.kubernetes.io/proxy-read-timeout":"7","owner":"radiology"}'
+    outcome = template("--values", values_of("ingress"), "--set-json", own)
+    assert outcome.returncode == 0, outcome.stderr
+    ingresses = [each for each in yaml.safe_load_all(outcome.stdout) if each and each["kind"] == "Ingress"]
+    assert len(ingresses) == 2
+    for ingress in ingresses:
+        assert ingress["metadata"]["annotations"]["owner"] == "radiology"
+        assert nginx_annotations(ingress)["proxy-read-timeout"] == "7"
+        assert nginx_annotations(ingress)["proxy-next-upstream-tries"] == "2"
 
 
 def test_httproute_retries_failed_connections_once() -> None:

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use reqwest::StatusCode;
+use tracing::Span;
 use tracing::field::Empty;
-use tracing::{Instrument, Span};
 
 use super::Cluster;
 use super::members::bounded;
-use super::peer::Peer;
+use super::peer::{Call, Peer};
 use super::wire::{ANSWER_BYTES_MAX, SEARCH_PATH, ShardAnswer, ShardQuery, ShardRanking, Status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{HedgeOutcome, ShardOutcome};
@@ -54,6 +54,9 @@ pub struct FannedOut {
     /// The others.
     pub missing: BTreeSet<u32>,
 }
+
+/// What says which trace a call belongs to.
+type Headers = Vec<(&'static str, String)>;
 
 /// A call and the shards that it is for.
 struct Asked {
@@ -124,11 +127,8 @@ impl Cluster {
                 Some((asked, answer)) = calls.next() => {
                     let before = fan.open.len();
                     let late = matches!(answer, Err(Failure::Late));
-                    match answer {
-                        Ok(answer) => fan.take(&asked, answer),
-                        Err(Failure::Late) => self.metrics().shard_request(ShardOutcome::Late),
-                        Err(Failure::Failed) => self.metrics().shard_request(ShardOutcome::Failed),
-                        Err(Failure::Declined) => {}
+                    if let Ok(answer) = answer {
+                        fan.take(&asked, answer);
                     }
                     if asked.why == Why::Hedge {
                         hedges -= 1;
@@ -186,23 +186,40 @@ impl Cluster {
         }
     }
 
-    async fn call(
+    /// A call that nobody waits for any more goes on until it is answered or its time is over, so that it is known how long it takes: a replica that a hedge
+    /// overtakes again and again would look as quick as the hedge. Its span ends when it is given up.
+    fn call(
         &self,
         question: &ShardQuery,
         asked: Asked,
         deadline: Instant,
-    ) -> (Asked, Result<ShardAnswer, Failure>) {
-        let began = Instant::now();
-        let left = deadline.saturating_duration_since(began);
-        if left.is_zero() {
-            return (asked, Err(Failure::Late));
-        }
-        let call = asked.peer.call(began);
+    ) -> impl Future<Output = (Asked, Result<ShardAnswer, Failure>)> + use<> {
+        let left = deadline.saturating_duration_since(Instant::now());
         let time = left.min(CALL_MAX.max(left / 2));
         let question = question.about(asked.shards.clone(), time);
         let mut span = CallSpan::new(&asked);
-        let posted = self.post(&asked.peer.address, &question, &span.span);
-        let answer = tokio::time::timeout(time, posted.instrument(span.span.clone())).await;
+        let headers = traces::onward(&span.span);
+        let (cluster, call) = (self.clone(), asked.peer.call(Instant::now()));
+        let called = tokio::spawn(async move { cluster.called(&question, headers, call, time, deadline).await });
+        async move {
+            // It ends early when the program does.
+            let (status, answer) = called.await.unwrap_or((None, Err(Failure::Failed)));
+            span.ends(status, &answer);
+            (asked, answer)
+        }
+    }
+
+    async fn called(
+        &self,
+        question: &ShardQuery,
+        headers: Headers,
+        call: Call,
+        time: Duration,
+        deadline: Instant,
+    ) -> (Option<StatusCode>, Result<ShardAnswer, Failure>) {
+        let (began, mut status) = (Instant::now(), None);
+        let posted = self.post(&call.peer().address, question, headers, &mut status);
+        let answer = tokio::time::timeout(time, posted).await;
         let now = Instant::now();
         let outcome = match answer {
             Ok(Ok(Some(answer))) => {
@@ -220,44 +237,45 @@ impl Cluster {
                     tracing::debug!(error = %error, cause = ?std::error::Error::source(&error), "a replica failed to answer");
                 }
                 // Too little time was left for anyone: no fault of its own.
-                let is_to_blame = failed.is_ok() || left >= CALL_MAX;
+                let is_to_blame = failed.is_ok() || time >= CALL_MAX;
                 if is_to_blame && call.failed(now) {
                     self.metrics().ejection();
                     tracing::warn!("a replica failed repeatedly and is left alone for a while");
                 }
-                Err(if now >= deadline {
-                    Failure::Late
+                let (outcome, failure) = if now >= deadline {
+                    (ShardOutcome::Late, Failure::Late)
                 } else {
-                    Failure::Failed
-                })
+                    (ShardOutcome::Failed, Failure::Failed)
+                };
+                self.metrics().shard_request(outcome);
+                Err(failure)
             }
         };
-        span.outcome = match &outcome {
-            Ok(_) => "answered",
-            Err(Failure::Declined) => "declined",
-            Err(Failure::Failed) => "failed",
-            Err(Failure::Late) => "late",
-        };
-        (asked, outcome)
+        (status, outcome)
     }
 
-    /// The answer; none when it says that it can't answer this question.
-    async fn post(&self, address: &str, question: &ShardQuery, span: &Span) -> Result<Option<ShardAnswer>> {
+    /// The answer; none when it says that it can't answer this question. `status`: what HTTP calls it, once it is here.
+    async fn post(
+        &self,
+        address: &str,
+        question: &ShardQuery,
+        headers: Headers,
+        status: &mut Option<StatusCode>,
+    ) -> Result<Option<ShardAnswer>> {
         let failed = |error: reqwest::Error| {
             Error::with_source(ErrorKind::Unavailable, "a replica does not answer", error.without_url())
         };
         let body = serde_json::to_vec(question)
             .map_err(|error| Error::with_source(ErrorKind::Internal, "a question that can't be written", error))?;
         let mut request = self.client().post(format!("{address}{SEARCH_PATH}")).body(body);
-        for (name, value) in traces::onward(span) {
+        for (name, value) in headers {
             request = request.header(name, value);
         }
         let answer = request.send().await.map_err(failed)?;
+        let said = *status.insert(answer.status());
         // Another version or other shards than it said a moment ago.
         // Or a question that nobody can answer: that is no fault of who is asked.
-        let status = answer.status();
-        span.record("http.response.status_code", i64::from(status.as_u16()));
-        if status.is_client_error() && status != StatusCode::UNAUTHORIZED {
+        if said.is_client_error() && said != StatusCode::UNAUTHORIZED {
             return Ok(None);
         }
         let answer = answer.error_for_status().map_err(failed)?;
@@ -308,6 +326,19 @@ impl CallSpan {
         );
         let outcome = "given up";
         Self { span, outcome }
+    }
+
+    fn ends(&mut self, status: Option<StatusCode>, answer: &Result<ShardAnswer, Failure>) {
+        if let Some(status) = status {
+            self.span
+                .record("http.response.status_code", i64::from(status.as_u16()));
+        }
+        self.outcome = match answer {
+            Ok(_) => "answered",
+            Err(Failure::Declined) => "declined",
+            Err(Failure::Failed) => "failed",
+            Err(Failure::Late) => "late",
+        };
     }
 }
 

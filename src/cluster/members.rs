@@ -137,11 +137,11 @@ impl Cluster {
             .filter(|peer| !addresses.contains(&peer.address) && peer.routed(now).is_some());
         peers.extend(leaving.cloned());
         self.0.peers.store(Arc::new(peers.clone()));
-        let asked = peers.into_iter().filter(|peer| peer.ask()).map(|peer| {
+        let asked = peers.into_iter().filter(|peer| peer.ask(now)).map(|peer| {
             let cluster = self.clone();
             tokio::spawn(async move {
                 cluster.ask(&peer).await;
-                peer.was_asked();
+                peer.was_asked(Instant::now());
             })
         });
         // Who is late is heard all the same.

@@ -16,5 +16,5 @@ pub mod wire;
 pub use discovery::Discovery;
 pub use fan_out::{FannedOut, Shards};
 pub use members::{Cluster, ClusterSettings, Member};
-pub use pin::{Held, pin};
+pub use pin::{Held, Other, pin};
 pub use placement::place;

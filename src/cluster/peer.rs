@@ -21,6 +21,8 @@ const SAMPLES_MIN: usize = 8;
 const FAILURES_MAX: u32 = 3;
 /// The first ejection lasts so long, each further one twice as long.
 const EJECTED_FOR: Duration = Duration::from_secs(2);
+/// One that takes so long to say how it is, twice in a row, is overloaded, or far: it costs next to nothing.
+const STATUS_SLOW: Duration = Duration::from_millis(250);
 /// The longest ejection.
 const EJECTED_FOR_MAX: Duration = Duration::from_secs(30);
 
@@ -36,8 +38,10 @@ pub struct Peer {
 struct Known {
     status: Option<Arc<Status>>,
     heard: Option<Instant>,
-    /// It is being asked how it is.
-    is_asked: bool,
+    /// Since when it is being asked how it is.
+    asked: Option<Instant>,
+    /// The time that it took to say so the last time, and the time before.
+    statuses_took: [Duration; 2],
     /// Peak-sensitive moving average of answer times, in seconds, and when it was true.
     average: Option<(f64, Instant)>,
     /// The latest answer times, a ring.
@@ -60,13 +64,22 @@ impl Peer {
     }
 
     /// It is asked how it is, unless it is asked already. Ends with [`Peer::was_asked`].
-    pub fn ask(&self) -> bool {
-        !std::mem::replace(&mut self.known().is_asked, true)
+    pub fn ask(&self, now: Instant) -> bool {
+        let mut known = self.known();
+        let is_free = known.asked.is_none();
+        if is_free {
+            known.asked = Some(now);
+        }
+        is_free
     }
 
     /// It said how it is, or did not in time.
-    pub fn was_asked(&self) {
-        self.known().is_asked = false;
+    pub fn was_asked(&self, now: Instant) {
+        let mut known = self.known();
+        if let Some(began) = known.asked.take() {
+            let took = now.saturating_duration_since(began);
+            known.statuses_took = [took, known.statuses_took[0]];
+        }
     }
 
     /// It said how it is.
@@ -90,20 +103,19 @@ impl Peer {
         self.status(ROUTED_FOR, now).filter(|status| status.is_understood())
     }
 
-    /// It fails or is far slower than the others: asked only where nobody else can be.
+    /// It fails, or is so slow that its status tells: asked only where nobody better can be.
     pub fn is_ejected(&self, now: Instant) -> bool {
-        self.known().ejected_until.is_some_and(|until| now < until)
+        let known = self.known();
+        known.ejected_until.is_some_and(|until| now < until) || known.status_takes(now) >= STATUS_SLOW
     }
 
-    /// What it is expected to cost to ask it now: answer time, times the calls that wait already. A call that has waited longer than usual counts by that.
+    /// What it is expected to cost to ask it now: answer time, times the calls that wait already. A call that has waited longer than usual counts by that, and so
+    /// does a status: one that is slow to say how it is is slow to answer too, and no search has to find that out.
     pub fn cost(&self, now: Instant) -> f64 {
         let known = self.known();
-        let oldest = known
-            .in_flight
-            .values()
-            .next()
-            .map_or(0.0, |&began| now.saturating_duration_since(began).as_secs_f64());
-        known.average(now).max(oldest) * (known.in_flight.len() + 1) as f64
+        let oldest = since(known.in_flight.values().next(), now);
+        let waits = oldest.max(known.status_takes(now)).as_secs_f64();
+        known.average(now).max(waits) * (known.in_flight.len() + 1) as f64
     }
 
     /// The time within which 95 of 100 of its answers come, once there are a few.
@@ -140,6 +152,12 @@ impl Known {
             .map_or(0.0, |(average, at)| average * decay(now.saturating_duration_since(at)))
     }
 
+    /// The time that two statuses in a row took at least, the one that is waited for among them: a single one may be late for any reason.
+    fn status_takes(&self, now: Instant) -> Duration {
+        let [latest, before] = self.statuses_took;
+        latest.min(before.max(since(self.asked.as_ref(), now)))
+    }
+
     fn took(&mut self, took: Duration, now: Instant) {
         let seconds = took.as_secs_f64();
         let before = self
@@ -159,6 +177,10 @@ impl Known {
         }
         self.next_sample = self.next_sample.wrapping_add(1);
     }
+}
+
+fn since(began: Option<&Instant>, now: Instant) -> Duration {
+    began.map_or(Duration::ZERO, |&began| now.saturating_duration_since(began))
 }
 
 fn decay(since: Duration) -> f64 {
@@ -293,6 +315,33 @@ mod tests {
         );
         first.give_up(watched.now);
         assert!(watched.cost() >= 0.4, "what was given up took at least so long");
+    }
+
+    #[test]
+    fn a_slow_status_counts_like_a_slow_answer_for_as_long_as_it_is_slow() {
+        let mut watched = Watched::new();
+        watched.answers_in(QUICK);
+        let status_in = |watched: &mut Watched, took| {
+            assert!(watched.peer.ask(watched.now) && !watched.peer.ask(watched.now));
+            watched.now += took;
+            watched.peer.was_asked(watched.now);
+        };
+        status_in(&mut watched, SLOW);
+        assert!(watched.cost() < 0.006, "one late status says nothing");
+        assert!(watched.peer.ask(watched.now));
+        watched.now += SLOW;
+        assert!(
+            watched.cost() >= 0.5 && watched.peer.is_ejected(watched.now),
+            "before the second has come"
+        );
+        watched.peer.was_asked(watched.now);
+        watched.now += 6 * LATENCY_DECAYS;
+        assert!(
+            watched.cost() >= 0.5 && watched.peer.is_ejected(watched.now),
+            "nothing better is known of it"
+        );
+        status_in(&mut watched, QUICK);
+        assert!(watched.cost() < 0.006 && !watched.peer.is_ejected(watched.now));
     }
 
     #[test]

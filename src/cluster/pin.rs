@@ -2,6 +2,7 @@
 //! that they do. Pure.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,15 +24,50 @@ impl Held {
     }
 }
 
-/// The position in `own` (newest first) of the first version of which all of `shards` of that version are held here or by one of `others` (of each replica
-/// what it holds); otherwise of the one with the fewest missing, the newest of those. None when `own` is empty.
+/// What another replica said that it holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Other<'a> {
+    /// Of each version.
+    pub held: &'a [Held],
+    /// It fails, or takes long to answer.
+    pub is_slow: bool,
+}
+
+/// A version that is here for no longer may be held by replicas that have not said so yet: each asks for new ones once a second and is asked twice a second. No
+/// longer, since every replica is to answer in a version two seconds after its commit.
+pub const FRESH_FOR: Duration = Duration::from_secs(1);
+/// So much older an answer may be than it could, where it would have to come from a replica that is slow.
+pub const OLDER_MAX: Duration = Duration::from_secs(5);
+
+/// The position in `own` (newest first) of the first version of which all of `shards` of that version are held here or by one of `others`; otherwise of the
+/// one with the fewest missing, the newest of those. None when `own` is empty. `age` is how long a version is here.
 ///
-/// A version that `is_fresh` is passed over, where an older one is whole, while another replica is behind: it has a shard that is needed from others, but in
-/// older versions only, as far as is known. The one replica of which it is known already may be slow, or fail, and nobody else could be asked.
-pub fn pin<'a>(
+/// A version that is fresh is passed over, where an older one is whole, while another replica is behind: it has a shard that is needed from others, but in
+/// older versions only, as far as is known. The one replica of which it is known already may be slow, or fail, and nobody else could be asked. One that is
+/// known to be slow is not needed for longer: where others hold an older version whole that is not much older, it is that one.
+pub fn pin(
     own: &[Held],
     shards: impl Fn(usize) -> BTreeSet<u32>,
-    others: impl Fn() -> Box<dyn Iterator<Item = &'a [Held]> + 'a>,
+    others: &[Other<'_>],
+    age: impl Fn(usize) -> Duration,
+) -> Option<(usize, BTreeSet<u32>)> {
+    let is_fresh = |at| age(at) < FRESH_FOR;
+    let (newest, missing) = whole(own, &shards, others, is_fresh)?;
+    let quick: Vec<Other<'_>> = others.iter().filter(|other| !other.is_slow).copied().collect();
+    if quick.len() < others.len()
+        && let Some((at, lacks)) = whole(own, &shards, &quick, is_fresh)
+        && lacks.is_empty()
+        && age(newest) < OLDER_MAX
+    {
+        return Some((at, lacks));
+    }
+    Some((newest, missing))
+}
+
+fn whole(
+    own: &[Held],
+    shards: &impl Fn(usize) -> BTreeSet<u32>,
+    others: &[Other<'_>],
     is_fresh: impl Fn(usize) -> bool,
 ) -> Option<(usize, BTreeSet<u32>)> {
     let mut best: Option<(usize, BTreeSet<u32>)> = None;
@@ -39,10 +75,10 @@ pub fn pin<'a>(
         let mut elsewhere = shards(at);
         elsewhere.retain(|shard| !held.shards.contains(shard));
         let (mut missing, mut is_behind) = (elsewhere.clone(), false);
-        for other in others() {
-            match other.iter().find(|other| other.is(held.version, &held.commit)) {
+        for other in others {
+            match other.held.iter().find(|other| other.is(held.version, &held.commit)) {
                 Some(same) => missing.retain(|shard| !same.shards.contains(shard)),
-                None => is_behind |= other.iter().any(|older| !older.shards.is_disjoint(&elsewhere)),
+                None => is_behind |= other.held.iter().any(|older| !older.shards.is_disjoint(&elsewhere)),
             }
         }
         if missing.is_empty() && !(is_behind && is_fresh(at)) {
@@ -67,12 +103,27 @@ mod tests {
         }
     }
 
-    /// Each of `others` is what another replica holds of one version. The `fresh` newest versions are fresh.
-    fn pinned_while(fresh: usize, own: &[Held], others: &[Held]) -> Option<(usize, Vec<u32>)> {
+    /// Each of `others` is what another replica holds of one version, and whether it is slow; `ages` are those of `own`.
+    fn pinned_with(own: &[Held], others: &[(Held, bool)], ages: &[Duration]) -> Option<(usize, Vec<u32>)> {
         let all = |_| BTreeSet::from([0, 1, 2, 3]);
-        let others = || -> Box<dyn Iterator<Item = &[Held]>> { Box::new(others.chunks(1)) };
-        let (at, missing) = pin(own, all, others, |at| at < fresh)?;
+        let mut said = Vec::new();
+        for (held, is_slow) in others {
+            said.push(Other {
+                held: std::slice::from_ref(held),
+                is_slow: *is_slow,
+            });
+        }
+        let (at, missing) = pin(own, all, &said, |at| ages[at])?;
         Some((at, missing.into_iter().collect()))
+    }
+
+    /// The `fresh` newest versions are fresh, and nobody is slow.
+    fn pinned_while(fresh: usize, own: &[Held], others: &[Held]) -> Option<(usize, Vec<u32>)> {
+        let others: Vec<(Held, bool)> = others.iter().map(|held| (held.clone(), false)).collect();
+        let ages: Vec<Duration> = (0..own.len())
+            .map(|at| if at < fresh { Duration::ZERO } else { FRESH_FOR })
+            .collect();
+        pinned_with(own, &others, &ages)
     }
 
     fn pinned(own: &[Held], others: &[Held]) -> Option<(usize, Vec<u32>)> {
@@ -110,6 +161,27 @@ mod tests {
             Some((0, vec![]))
         );
         assert_eq!(pinned_while(1, &own[..1], &one_behind), Some((0, vec![])));
+    }
+
+    #[test]
+    fn a_slow_one_is_not_needed_where_others_hold_what_is_hardly_older() {
+        let own = [held(7, "g", &[0, 1]), held(6, "f", &[0, 1])];
+        let slow = |held| (held, true);
+        let behind = || (held(6, "f", &[2, 3]), false);
+        let ages = |newest| [newest, OLDER_MAX];
+        let one_behind = [slow(held(7, "g", &[2, 3])), behind()];
+        assert_eq!(pinned_with(&own, &one_behind, &ages(2 * FRESH_FOR)), Some((1, vec![])));
+        assert_eq!(
+            pinned_with(&own, &one_behind, &ages(OLDER_MAX)),
+            Some((0, vec![])),
+            "not for ever"
+        );
+        // The others have it too.
+        let both = [slow(held(7, "g", &[2, 3])), (held(7, "g", &[2, 3]), false)];
+        assert_eq!(pinned_with(&own, &both, &ages(2 * FRESH_FOR)), Some((0, vec![])));
+        // Nobody else has it at all.
+        let alone = [slow(held(7, "g", &[2, 3])), (held(6, "f", &[2]), false)];
+        assert_eq!(pinned_with(&own, &alone, &ages(2 * FRESH_FOR)), Some((0, vec![])));
     }
 
     #[test]

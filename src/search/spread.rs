@@ -12,7 +12,7 @@ use super::plan::plan;
 use super::served::Version;
 use super::{local, merge};
 use crate::cluster::wire::{Found, ShardAnswer, ShardQuery, ShardRanking, Status};
-use crate::cluster::{Cluster, Held, Shards, pin};
+use crate::cluster::{Cluster, Held, Other, Shards, pin};
 use crate::domain::{Ask, Coverage, Hit, Query, Ranking};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::{SPANS, run_blocking, run_here};
@@ -27,9 +27,6 @@ const ASKED_FOR_MAX: Duration = Duration::from_secs(60);
 const SIMILARITY_MAX: f32 = 1.001;
 /// Longest wait for somebody who holds a shard: replicas say so twice a second, and one that has just started has not been heard.
 const HOLDER_WAIT_MAX: Duration = Duration::from_millis(1500);
-/// A version that is here for no longer may be held by replicas that have not said so yet: each asks for new ones once a second and is asked twice a second. No
-/// longer, since every replica is to answer in a version two seconds after its commit.
-const FRESH_FOR: Duration = Duration::from_secs(1);
 /// Longest wait for a version that is not served yet by replicas that hold all of it together: each has every version within two seconds.
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -275,8 +272,14 @@ fn whole(cluster: &Cluster, versions: &[Arc<Version>]) -> Option<(usize, BTreeSe
             .map(|shard| shard.id)
             .collect()
     };
-    let others = || -> Box<dyn Iterator<Item = &[Held]>> { Box::new(peers.iter().map(|(_, status)| &*status.held)) };
-    pin(&own, all, others, |at| versions[at].loaded.elapsed() < FRESH_FOR)
+    let now = Instant::now();
+    let others: Vec<Other<'_>> = (peers.iter())
+        .map(|(peer, status)| Other {
+            held: &status.held,
+            is_slow: peer.is_ejected(now),
+        })
+        .collect();
+    pin(&own, all, &others, |at| versions[at].loaded.elapsed())
 }
 
 fn merged(rankings: Vec<Ranking>, k: usize) -> Ranking {

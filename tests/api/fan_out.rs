@@ -244,7 +244,7 @@ async fn who_says_a_moment_later_that_it_holds_a_shard_is_asked_then() {
 }
 
 #[actix_web::test]
-async fn one_that_is_slow_to_say_how_it_is_keeps_nobody_from_being_asked() {
+async fn one_that_is_slow_to_say_how_it_is_keeps_nobody_and_is_asked_where_nobody_else_is() {
     let stage = Stage::new().await;
     stage.fakes[0].status_delay_ms.store(900, Ordering::SeqCst);
     let before = stage.fakes[1].said.load(Ordering::SeqCst);
@@ -253,12 +253,20 @@ async fn one_that_is_slow_to_say_how_it_is_keeps_nobody_from_being_asked() {
     assert!(said >= 5, "asked {said} times in four seconds, twice a second is usual");
     // It is heard, if late.
     assert_eq!(stage.cluster.peers().len(), 3);
+    let before = stage.fakes[0].asked();
+    for _ in 0..20 {
+        assert!(stage.ask(Duration::from_secs(5)).await.0.missing.is_empty());
+    }
+    let asked = stage.fakes[0].asked() - before;
+    assert!(asked <= 2, "asked {asked} times of 20, hedges alone may have been");
+    stage.fakes[1].does(Does::Fails);
+    assert!(stage.ask(Duration::from_secs(5)).await.0.missing.is_empty());
 }
 
 #[actix_web::test]
 async fn a_slow_one_gets_company_and_is_then_left_alone() {
-    let stage = Stage::new().await;
     for slow in 0..2 {
+        let stage = Stage::new().await;
         // What a busy machine takes for slow costs hedges, too.
         for _ in 0..2 * CALLS_FIRST {
             stage.ask_for(OTHER_SHARD, Duration::from_secs(5)).await;
@@ -274,7 +282,16 @@ async fn a_slow_one_gets_company_and_is_then_left_alone() {
             stage.fakes[slow].asked() - before <= 2,
             "one that was slow is not asked next"
         );
-        stage.fakes[slow].delay_ms.store(0, Ordering::SeqCst);
+        // What became of the call that a hedge overtook is known, too.
+        tokio::time::sleep(Duration::from_millis(SLOW_MS)).await;
+        let cost = |name: &str| {
+            let peers = stage.cluster.peers();
+            let (peer, _) = peers.iter().find(|(_, status)| status.replica == name).unwrap();
+            peer.cost(Instant::now())
+        };
+        if stage.fakes[slow].asked() > before {
+            assert!(cost(["a", "b"][slow]) > SLOW_MS as f64 / 2000.0);
+        }
     }
 }
 

@@ -218,7 +218,8 @@ impl Cluster {
         deadline: Instant,
     ) -> (Option<StatusCode>, Result<ShardAnswer, Failure>) {
         let (began, mut status) = (Instant::now(), None);
-        let posted = self.post(&call.peer().address, question, headers, &mut status);
+        let address = call.peer().address.clone();
+        let posted = self.post(&address, question, headers, &mut status);
         let answer = tokio::time::timeout(time, posted).await;
         let now = Instant::now();
         let outcome = match answer {
@@ -240,7 +241,7 @@ impl Cluster {
                 let is_to_blame = failed.is_ok() || time >= CALL_MAX;
                 if is_to_blame && call.failed(now) {
                     self.metrics().ejection();
-                    tracing::warn!("a replica failed repeatedly and is left alone for a while");
+                    tracing::warn!(replica = %address, "a replica failed repeatedly and is left alone for a while");
                 }
                 let (outcome, failure) = if now >= deadline {
                     (ShardOutcome::Late, Failure::Late)

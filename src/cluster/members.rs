@@ -140,8 +140,8 @@ impl Cluster {
         let asked = peers.into_iter().filter(|peer| peer.ask(now)).map(|peer| {
             let cluster = self.clone();
             tokio::spawn(async move {
-                cluster.ask(&peer).await;
-                peer.was_asked(Instant::now());
+                let has_said = cluster.ask(&peer).await;
+                peer.was_asked(has_said, Instant::now());
             })
         });
         // Who is late is heard all the same.
@@ -150,12 +150,16 @@ impl Cluster {
         self.0.rounds.send_modify(|rounds| *rounds += 1);
     }
 
-    async fn ask(&self, peer: &Peer) {
-        match self.status_of(&peer.address).await {
+    /// Whether it said how it is.
+    async fn ask(&self, peer: &Peer) -> bool {
+        let said = self.status_of(&peer.address).await;
+        let has_said = said.is_ok();
+        match said {
             Ok(status) if status.archive == self.0.archive => peer.heard(status, Instant::now()),
             Ok(_) => tracing::debug!("a replica serves another archive and is no peer"),
             Err(error) => tracing::debug!(error = %error, "a replica does not say how it is"),
         }
+        has_said
     }
 
     async fn status_of(&self, address: &str) -> Result<Status> {

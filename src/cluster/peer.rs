@@ -21,8 +21,10 @@ const SAMPLES_MIN: usize = 8;
 const FAILURES_MAX: u32 = 3;
 /// The first ejection lasts so long, each further one twice as long.
 const EJECTED_FOR: Duration = Duration::from_secs(2);
-/// One that takes so long to say how it is, twice in a row, is overloaded, or far: it costs next to nothing.
+/// One that takes so long to say how it is, twice in a row, is overloaded, or far: a status is next to no work.
 const STATUS_SLOW: Duration = Duration::from_millis(250);
+/// So many times as much it costs to ask such a one: it is avoided while others are not busy far beyond that, and no replica gets everything at once.
+const SLOW_COSTS: f64 = 4.0;
 /// The longest ejection.
 const EJECTED_FOR_MAX: Duration = Duration::from_secs(30);
 
@@ -73,12 +75,12 @@ impl Peer {
         is_free
     }
 
-    /// It said how it is, or did not in time.
-    pub fn was_asked(&self, now: Instant) {
+    /// It said how it is, or did not: to be refused at once is not to be quick.
+    pub fn was_asked(&self, has_said: bool, now: Instant) {
         let mut known = self.known();
         if let Some(began) = known.asked.take() {
-            let took = now.saturating_duration_since(began);
-            known.statuses_took = [took, known.statuses_took[0]];
+            let (took, before) = (now.saturating_duration_since(began), known.statuses_took[0]);
+            known.statuses_took = [if has_said { took } else { took.max(before) }, before];
         }
     }
 
@@ -103,10 +105,15 @@ impl Peer {
         self.status(ROUTED_FOR, now).filter(|status| status.is_understood())
     }
 
-    /// It fails, or is so slow that its status tells: asked only where nobody better can be.
+    /// It failed again and again: asked only where nobody else can be.
     pub fn is_ejected(&self, now: Instant) -> bool {
+        self.known().is_ejected(now)
+    }
+
+    /// It is ejected, or so slow that its status tells.
+    pub fn is_slow(&self, now: Instant) -> bool {
         let known = self.known();
-        known.ejected_until.is_some_and(|until| now < until) || known.status_takes(now) >= STATUS_SLOW
+        known.is_ejected(now) || known.status_takes(now) >= STATUS_SLOW
     }
 
     /// What it is expected to cost to ask it now: answer time, times the calls that wait already. A call that has waited longer than usual counts by that, and so
@@ -114,8 +121,9 @@ impl Peer {
     pub fn cost(&self, now: Instant) -> f64 {
         let known = self.known();
         let oldest = since(known.in_flight.values().next(), now);
-        let waits = oldest.max(known.status_takes(now)).as_secs_f64();
-        known.average(now).max(waits) * (known.in_flight.len() + 1) as f64
+        let status = known.status_takes(now);
+        let slow = if status < STATUS_SLOW { 1.0 } else { SLOW_COSTS };
+        known.average(now).max(oldest.max(status).as_secs_f64()) * slow * (known.in_flight.len() + 1) as f64
     }
 
     /// The time within which 95 of 100 of its answers come, once there are a few.
@@ -147,6 +155,10 @@ impl Peer {
 }
 
 impl Known {
+    fn is_ejected(&self, now: Instant) -> bool {
+        self.ejected_until.is_some_and(|until| now < until)
+    }
+
     fn average(&self, now: Instant) -> f64 {
         self.average
             .map_or(0.0, |(average, at)| average * decay(now.saturating_duration_since(at)))
@@ -219,6 +231,10 @@ impl Call {
     pub fn failed(self, now: Instant) -> bool {
         let mut known = self.peer.known();
         known.in_flight.remove(&self.number);
+        // It began before that: the same trouble, not one more.
+        if known.is_ejected(now) {
+            return false;
+        }
         known.failures += 1;
         if known.failures < FAILURES_MAX {
             return false;
@@ -244,7 +260,7 @@ impl Call {
 }
 
 impl Drop for Call {
-    /// Given up, since another was quicker or time is up: it takes at least so long.
+    /// Given up, since there was too little time, or the program ends: it takes at least so long.
     fn drop(&mut self) {
         self.give_up(Instant::now());
     }
@@ -324,24 +340,30 @@ mod tests {
         let status_in = |watched: &mut Watched, took| {
             assert!(watched.peer.ask(watched.now) && !watched.peer.ask(watched.now));
             watched.now += took;
-            watched.peer.was_asked(watched.now);
+            watched.peer.was_asked(true, watched.now);
         };
         status_in(&mut watched, SLOW);
         assert!(watched.cost() < 0.006, "one late status says nothing");
         assert!(watched.peer.ask(watched.now));
         watched.now += SLOW;
         assert!(
-            watched.cost() >= 0.5 && watched.peer.is_ejected(watched.now),
+            watched.cost() >= 2.0 && watched.peer.is_slow(watched.now),
             "before the second has come"
         );
-        watched.peer.was_asked(watched.now);
+        watched.peer.was_asked(true, watched.now);
         watched.now += 6 * LATENCY_DECAYS;
         assert!(
-            watched.cost() >= 0.5 && watched.peer.is_ejected(watched.now),
+            watched.cost() >= 2.0 && watched.peer.is_slow(watched.now),
             "nothing better is known of it"
         );
+        assert!(watched.peer.ask(watched.now));
+        watched.peer.was_asked(false, watched.now);
+        assert!(
+            watched.peer.is_slow(watched.now),
+            "one that refuses at once is not quick"
+        );
         status_in(&mut watched, QUICK);
-        assert!(watched.cost() < 0.006 && !watched.peer.is_ejected(watched.now));
+        assert!(watched.cost() < 0.006 && !watched.peer.is_slow(watched.now));
     }
 
     #[test]
@@ -365,6 +387,15 @@ mod tests {
         assert_eq!([watched.fails(), watched.fails()], [false, false]);
         watched.answers_in(QUICK);
         assert!(!watched.fails(), "an answer in between counts");
+    }
+
+    #[test]
+    fn what_was_under_way_when_it_was_ejected_is_no_further_trouble() {
+        let watched = Watched::new();
+        let calls: Vec<Call> = (0..9).map(|_| watched.peer.call(watched.now)).collect();
+        let ejections = calls.into_iter().map(|call| call.failed(watched.now));
+        assert_eq!(ejections.filter(|&ejected| ejected).count(), 1);
+        assert!(!watched.peer.is_ejected(watched.now + EJECTED_FOR));
     }
 
     #[test]

@@ -276,7 +276,7 @@ fn whole(cluster: &Cluster, versions: &[Arc<Version>]) -> Option<(usize, BTreeSe
     let others: Vec<Other<'_>> = (peers.iter())
         .map(|(peer, status)| Other {
             held: &status.held,
-            is_slow: peer.is_ejected(now),
+            is_slow: peer.is_slow(now),
         })
         .collect();
     pin(&own, all, &others, |at| versions[at].loaded.elapsed())

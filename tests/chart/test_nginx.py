@@ -19,8 +19,8 @@ REQUESTS = 8
 BODY_BYTES = 300_000
 """More than nginx keeps in memory by itself (16 KiB)."""
 STARTED_MAX_S = 10
-# Annotations whose directive is called otherwise; of the others `-` becomes `_`.
-DIRECTIVES = {"proxy-body-size": "client_max_body_size"}
+# Annotations whose directive is called otherwise, or that the controller itself follows; of the others `-` becomes `_`.
+DIRECTIVES = {"proxy-body-size": "client_max_body_size", "load-balance": None}
 CONFIGURATION = """\
 daemon off;
 pid {place}/nginx.pid;
@@ -80,8 +80,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def location(path: str, annotations: dict[str, str]) -> str:
-    """As the controller writes it, of the annotations that there are."""
-    lines = [f"{DIRECTIVES.get(name, name.replace('-', '_'))} {value};" for name, value in annotations.items()]
+    """What nginx makes of the annotations that there are."""
+    named = {DIRECTIVES.get(name, name.replace("-", "_")): value for name, value in annotations.items()}
+    lines = [f"{name} {value};" for name, value in named.items() if name]
     inner = "\n".join(
         f"            {line}" for line in (*lines, "proxy_http_version 1.1;", "proxy_pass http://replicas;")
     )

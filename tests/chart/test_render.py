@@ -1,5 +1,6 @@
 """What the chart makes, as Kubernetes, a security officer and an operator read it."""
 
+import json
 import os
 import subprocess
 import threading
@@ -331,7 +332,12 @@ def test_ingress_lets_uploads_through_and_names_the_service() -> None:
 
 
 def test_annotations_that_are_given_win() -> None:
-    own = 'ingress.annotations={"nginx.ingress.kubernetes.io/proxy-read-timeout":"7","owner":"radiology"}'
+    given = {
+        "nginx.ingress.kubernetes.io/proxy-read-timeout": "7",
+        "owner": "radiology",
+        "cert-manager.io/issuer": "ca",
+    }
+    own = f"ingress.annotations={json.dumps(given)}"
     outcome = template("--values", values_of("ingress"), "--set-json", own)
     assert outcome.returncode == 0, outcome.stderr
     ingresses = [each for each in yaml.safe_load_all(outcome.stdout) if each and each["kind"] == "Ingress"]
@@ -340,6 +346,8 @@ def test_annotations_that_are_given_win() -> None:
         assert ingress["metadata"]["annotations"]["owner"] == "radiology"
         assert nginx_annotations(ingress)["proxy-read-timeout"] == "7"
         assert nginx_annotations(ingress)["proxy-next-upstream-tries"] == "2"
+    asked_for_by = [each for each in ingresses if "cert-manager.io/issuer" in each["metadata"]["annotations"]]
+    assert len(asked_for_by) == 1, "two of them would want the same Secret"
 
 
 def test_httproute_retries_failed_connections_once() -> None:

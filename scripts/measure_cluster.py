@@ -120,6 +120,8 @@ def faults(findings: Findings, cluster: Cluster, args: argparse.Namespace) -> No
         cluster.wait_whole()
         findings.figures["previous"] = described(args.previous)
         findings.judge(trial, trying("rolled from the previous program", rolled(PROGRAM)))
+    else:
+        findings.bound("rolled from the previous program: one is named (--previous)", False, None)
     gone = two_gone(cluster, min(args.seconds, GONE_MAX_S))
     back = [cluster.restart(number) for number in range(1, cluster.count)]
     gone |= {
@@ -138,8 +140,11 @@ def healing(findings: Findings, cluster: Cluster) -> None:
     cluster.wait_whole()
     found = heals(cluster)
     findings.figures["heals"] = found
-    text = f"two of {cluster.count} gone, with room: seconds until the others answer in full by themselves"
-    findings.bound(text, found["seconds"] is not None, found["seconds"])
+    text = (
+        f"two of {cluster.count} gone, with room: seconds from a refusal until the others answer in full by themselves"
+    )
+    healed = found["seconds"] is not None and found["missing"] and found["refused"]
+    findings.bound(text, bool(healed), found["seconds"])
 
 
 def described(program: Path) -> dict:

@@ -91,6 +91,7 @@ def main() -> int:
         "queries": args.queries,
         "queries_by_kind": dict(sorted(compared.asked.items())),
         "same_bytes": args.queries - len(compared.different),
+        "same_bytes_exact": compared.asked["exact"] - sum(each["query"]["exact"] for each in compared.different),
         "different": compared.different[:5],
         "asked_again_for_a_version": compared.asked_again,
         "graphs_walked_by": compared.walked,
@@ -297,7 +298,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--api-key-file", type=Path, help="the servers' API key")
     parser.add_argument("--inner-key-file", type=Path, required=True, help="the replicas' own credential")
     parser.add_argument("--held-max", type=int, default=6, help="shards of one replica at most, default %(default)s")
-    parser.add_argument("--queries", type=int, default=1200, help="default %(default)s")
+    parser.add_argument("--queries", type=int, default=1600, help="default %(default)s")
     parser.add_argument("--deleted", type=int, default=30, help="images deleted first, default %(default)s")
     parser.add_argument("--relabelled", type=int, default=9, help="images relabelled first, default %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="default %(default)s")

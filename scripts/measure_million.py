@@ -15,6 +15,7 @@ import contextlib
 import http.client
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -63,16 +64,17 @@ def main() -> int:
     args = arguments()
     before = provenance()
     card = json.loads((args.model / "model.json").read_text())
-    sizes = [measured(args, size, card) for size in args.rows]
-    whole = sizes[-1]
-    recall = whole["graph"]["recall_at_10"]
+    limit = limits(args)
+    sizes = [measured(args, size, card, limit) for size in args.rows]
+    recall = min(size["graph"]["recall_at_10"] for size in sizes)
+    cold = all(size["start"]["cache_was_cold"] for size in sizes)
     figures = {
         "data": f"{COMPONENTS} components on {SUBSPACE} of {card['dimension']} dimensions, noise {NOISE}, "
         f"classes overlapping by {OVERLAP}, seed {SEED}",
-        "limits": limits(args),
+        "limits": limit,
         "sizes": sizes,
         "recall_min": RECALL_MIN,
-        "passed": recall >= RECALL_MIN,
+        "passed": recall >= RECALL_MIN and cold,
     }
     print(json.dumps(before | {"figures": figures}, indent=1))
     if args.json:
@@ -80,14 +82,16 @@ def main() -> int:
     return 0 if figures["passed"] else 1
 
 
-def measured(args: argparse.Namespace, rows: int, card: dict) -> dict:
+def measured(args: argparse.Namespace, rows: int, card: dict, limit: dict) -> dict:
     """One size, from vectors to answers."""
     work = args.work / str(rows)
     shutil.rmtree(work, ignore_errors=True)
     write_embeddings(args, work / "embeddings", rows, card)
     archive = work / "archive"
     command = [args.program, "index", "--embeddings", work / "embeddings", "--archive", archive, "--synthetic"]
+    processors = children_seconds()
     indexed = Watched([*command, "--model", args.model]).run().must_succeed()
+    processors = (children_seconds() - processors) / indexed.seconds
     shutil.rmtree(work / "embeddings")
     graph_bytes = (
         sum(file.stat().st_size for file in (archive / "graphs").glob("*")) if (archive / "graphs").exists() else 0
@@ -104,12 +108,14 @@ def measured(args: argparse.Namespace, rows: int, card: dict) -> dict:
             "rows": rows,
             "build_s": round(indexed.seconds, 1),
             "build_rows_per_s": round(rows / indexed.seconds, 1),
+            "build_processors_busy": round(processors, 2),
             "build_peak_mib": indexed.peak_kib // 1024,
             "archive_mib": archive_bytes >> 20,
             "graphs_mib": graph_bytes >> 20,
             "start": {
                 "cache_was_cold": cold,
                 "ready_s": round(ready_s, 2),
+                "at_least_s_to_read_it": round((archive_bytes >> 20) / limit["file_read_mib_per_s"], 2),
                 "mib_per_s": round((archive_bytes >> 20) / ready_s),
             },
             "memory": {
@@ -119,6 +125,10 @@ def measured(args: argparse.Namespace, rows: int, card: dict) -> dict:
             },
             **answered(port, process, queries),
         }
+    # All rows, read once by one thread.
+    answer["exact"]["at_least_ms_to_read_the_rows"] = round(
+        (vectors_bytes >> 20) / limit["memory_read_mib_per_s"] * 1e3, 2
+    )
     shutil.rmtree(work)
     print(json.dumps(answer), flush=True)
     return answer
@@ -211,6 +221,12 @@ def served(args: argparse.Namespace, archive: Path) -> Iterator[tuple[int, subpr
     finally:
         process.terminate()
         process.wait(60)
+
+
+def children_seconds() -> float:
+    """Processor time of the programs that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def status(process: subprocess.Popen) -> dict[str, int]:

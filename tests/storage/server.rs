@@ -124,6 +124,8 @@ struct Inner {
     down: AtomicBool,
     /// `If-None-Match` is ignored.
     deaf: AtomicBool,
+    /// Faults that happened.
+    happened: AtomicU64,
     requests: Mutex<Vec<String>>,
     counts: Mutex<BTreeMap<Counted, u64>>,
 }
@@ -151,6 +153,7 @@ impl Server {
             late_ms: AtomicU64::new(0),
             down: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
+            happened: AtomicU64::new(0),
             requests: Mutex::default(),
             counts: Mutex::default(),
         });
@@ -186,6 +189,11 @@ impl Server {
     pub fn spared(&self) -> usize {
         let planned = std::mem::take(&mut *lock(&self.inner.planned));
         planned.iter().filter_map(|planned| planned.times).sum()
+    }
+
+    /// How many faults happened since the last call.
+    pub fn happened(&self) -> u64 {
+        self.inner.happened.swap(0, Ordering::SeqCst)
     }
 
     /// How long every PUT takes before anything is done.
@@ -375,6 +383,7 @@ impl Inner {
                 planned.remove(at);
             }
         }
+        self.happened.fetch_add(1, Ordering::SeqCst);
         Some(fault)
     }
 }

@@ -77,7 +77,7 @@ async fn serve(folder: PathBuf) -> Result<ExitCode> {
 enum Order {
     /// `fault KIND METHOD PART next N` or `… every N`: the next N requests whose path contains PART go wrong, or one in N.
     Fault(Fault, Method, String, Frequency, usize),
-    /// `heal`: no more faults. Answers with how many of the next ones did not happen.
+    /// `heal`: no more faults. Answers with how many of the next ones did not happen, and how many faults did since the last time.
     Heal,
     /// `put-latency N`: milliseconds that every PUT takes.
     PutLatency(Duration),
@@ -124,7 +124,7 @@ impl Order {
         match self {
             Self::Fault(fault, method, part, Frequency::Next, count) => server.plan(fault, method, &part, count),
             Self::Fault(fault, method, part, Frequency::Every, count) => server.plan_every(fault, method, &part, count),
-            Self::Heal => return json!(server.spared()),
+            Self::Heal => return json!({"spared": server.spared(), "happened": server.happened()}),
             Self::PutLatency(latency) => server.set_put_latency(latency),
             Self::Late(late) => server.set_late(late),
             Self::Down(down) => server.set_down(down).await,

@@ -8,15 +8,28 @@ import pytest
 from conftest import PROGRAM, have, medsearch
 from medsearch_py.cluster import Cluster, increase
 from medsearch_py.drawn import drawn_archive, room_for
-from medsearch_py.faults import Outcome, Rate, Trial, cut_off, killed, slowed, two_gone
+from medsearch_py.faults import (
+    SLOW_BY_MS,
+    Outcome,
+    Rate,
+    Trial,
+    cut_off,
+    heals,
+    killed,
+    rolled,
+    slowed,
+    two_gone,
+)
 from medsearch_py.load import OpenLoop, percentile
 
 ROWS, SHARDS, SHARDS_AFTER = 2000, 8, 12
 # Half a shard more than six: shards are not all of one size.
 ROOM = room_for(6.5, SHARDS, ROWS)
 RATE = Rate(proxied=20.0, direct=4.0, ingests=1.0)
-SECONDS_KILLED, SECONDS_CUT_OFF, SECONDS_SLOW, SECONDS_FROZEN, SECONDS_GONE = 10, 10, 6, 4, 6
+SECONDS_KILLED, SECONDS_CUT_OFF, SECONDS_SLOW, SECONDS_ROLLED, SECONDS_FROZEN, SECONDS_GONE = 10, 10, 10, 12, 4, 6
 SECONDS_RESHARDED, RESHARDED_MAX_S = 6, 60
+# Of four replicas any two can hold all of it.
+HEALING_SHARDS_FIT = 5.5
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +78,18 @@ def test_a_slow_replica_does_not_slow_the_others(trial):
     """Others are asked instead of one that takes half a second longer."""
     outcome = trial.run("slow", SECONDS_SLOW, slowed)
     trial.cluster.do("heal", 1)
-    since = outcome.notes.pop("since") + 1.0
+    # Until two statuses in a row were late it is asked; how much more the rest may take, scripts/soak measures.
+    since = outcome.notes.pop("since") + 3.0
     took = [each.latency_ms for each in outcome.proxied if each.due >= since]
     assert len(took) > 50
-    assert percentile(took, 0.9) < 500
+    assert percentile(took, 0.95) < SLOW_BY_MS
+    check(trial, outcome)
+
+
+def test_no_search_fails_while_replicas_are_rolled(trial):
+    """Each is stopped with SIGTERM and started again, one after the other."""
+    outcome = trial.run("rolled", SECONDS_ROLLED, rolled(None))
+    assert len(outcome.notes["away_s"]) == trial.cluster.count
     check(trial, outcome)
 
 
@@ -99,6 +120,15 @@ def test_two_of_three_gone_are_said_to_be_missing(trial):
     found = two_gone(trial.cluster, SECONDS_GONE)
     assert found["asked"] > 0 and found["missing"] and found["wrong"] == [], found
     assert trial.cluster.is_ready(0)
+
+
+def test_what_is_left_takes_over_what_nobody_holds_any_more(archive, tmp_path):
+    """Two of four are gone, and the others have room for all of it."""
+    room = room_for(HEALING_SHARDS_FIT, SHARDS, ROWS)
+    with Cluster(4, archive, tmp_path / "run", "--program", PROGRAM, "--index-bytes-max", room) as cluster:
+        cluster.wait_whole()
+        found = heals(cluster)
+        assert found["missing"] and found["refused"] and found["seconds"] is not None, found
 
 
 def test_no_search_fails_when_the_archive_is_cut_into_other_shards(trial, archive):

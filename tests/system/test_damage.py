@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -170,6 +171,42 @@ def test_a_running_server_outlives_what_is_spoilt_under_it(archive, tmp_path):
         server.get(f"/v1/images/{receipt['id']}")
     finally:
         server.stop()
+
+
+def test_a_reader_that_meets_a_damaged_version_answers_in_the_one_before(archive, tmp_path):
+    """It says which object it is, counts it, and goes on by itself once the object is whole again."""
+    writer, log = Server(archive, *GRAPHS), tmp_path / "log"
+    reader = Server(archive, *GRAPHS, "--read-only", log=log)
+    try:
+        before = answers(reader)
+        images = reader.get("/v1/archive")["images"]
+        reader.process.send_signal(signal.SIGSTOP)
+        known = rows_of(archive)
+        assert writer.post_image("/v1/images", png(78), **{"class": "Normal"})[0] == 201
+        (name,) = rows_of(archive) - known
+        whole = flip(archive / name)
+        reader.process.send_signal(signal.SIGCONT)
+        end = time.monotonic() + 10
+        while damage(reader) == 0:
+            assert time.monotonic() < end, "it has not met the damage"
+            time.sleep(0.1)
+        assert answers(reader) == before
+        named = [line for line in log.read_text().splitlines() if name in line]
+        assert any('"ERROR"' in line or '"WARN"' in line for line in named), log.read_text()[-2000:]
+        (archive / name).write_bytes(whole)
+        end = time.monotonic() + 30
+        while reader.get("/v1/archive")["images"] == images:
+            assert time.monotonic() < end, "it does not take up the version that is whole again"
+            time.sleep(0.1)
+    finally:
+        reader.process.send_signal(signal.SIGCONT)
+        reader.stop()
+        writer.stop()
+
+
+def rows_of(archive: Path) -> set[str]:
+    """Names of the objects with rows of the newest version."""
+    return {entry["object"] for entry in json.loads(newest(archive).read_text())["rows"]}
 
 
 def test_what_nothing_else_heals_comes_back_from_the_backup(archive, tmp_path):

@@ -74,9 +74,10 @@ def test_eight_writers_that_race_lose_nothing_whatever_the_storage_does(fault, b
     seconds = 15 if FULL else 2
     options = ("--seconds", seconds, "--in-flight", 8, "--shared-every", 4)
     figures = race(bucket, place.archive, secret, tmp_path / "figures", *options)
-    bucket.order("heal")
+    figures["faults"] = bucket.order("heal")["happened"]
     place.run("verify")
     assert figures["images_acknowledged"] > 50
+    assert (figures["faults"] > 0) == (fault != "none")
     note(f"eight_writers_and_{fault}", figures)
 
 

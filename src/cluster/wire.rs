@@ -259,6 +259,30 @@ mod tests {
         any::<[u8; 16]>().prop_map(Key)
     }
 
+    #[test]
+    fn replicas_of_neighboring_wires_are_peers_and_others_are_not() {
+        let understood = |wire_oldest, wire| {
+            let status = Status {
+                wire,
+                wire_oldest,
+                instance: "i".into(),
+                replica: "r".into(),
+                archive: "a".into(),
+                draining: false,
+                bytes_max: None,
+                held: vec![],
+            };
+            status.is_understood()
+        };
+        assert!(understood(WIRE_OLDEST, WIRE));
+        // One that is newer and still speaks ours, and one that is older and speaks our oldest.
+        assert!(understood(WIRE, WIRE + 1));
+        assert!(understood(WIRE_OLDEST - 1, WIRE_OLDEST));
+        // One that has left ours behind, and one that we have left behind.
+        assert!(!understood(WIRE + 1, WIRE + 1));
+        assert!(!understood(WIRE_OLDEST - 1, WIRE_OLDEST - 1));
+    }
+
     proptest! {
         #[test]
         fn a_question_arrives_to_the_bit(

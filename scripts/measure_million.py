@@ -64,6 +64,7 @@ def main() -> int:
     args = arguments()
     before = provenance()
     card = json.loads((args.model / "model.json").read_text())
+    args.work.mkdir(parents=True, exist_ok=True)
     limit = limits(args)
     sizes = [measured(args, size, card, limit) for size in args.rows]
     recall = min(size["graph"]["recall_at_10"] for size in sizes)

@@ -1,8 +1,11 @@
 //! Many images at once: packs are written while images come in, rows and graphs at the end, all of it visible in one manifest.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::commit::{Propose, Proposed, base, commit};
 use super::draft::{Draft, Meeting, admit, alias_of, check_image, encode, keep_vector};
@@ -12,11 +15,14 @@ use super::merge::ROWS_BYTES_MAX;
 use super::pack::{Kind, PackBuilder, Slice};
 use super::rows::Rows;
 use super::{
-    Archive, GraphBuilder, GraphEntry, Identity, MetricEntry, Moment, NewImage, NewPixels, Outcome, PackEntry,
-    Retention, RowsEntry, RowsObject, RowsProvenance, Shard, State,
+    Archive, GraphBuilder, GraphEntry, Identity, Manifest, MetricEntry, Moment, NewImage, NewPixels, Outcome,
+    PackEntry, Retention, RowsEntry, RowsObject, RowsProvenance, Shard, State,
 };
 use crate::domain::{Alias, ClassLabel, ImageId, Key, Record, Space};
 use crate::error::{Error, ErrorKind, Result};
+
+/// Each takes up to four times [`ROWS_BYTES_MAX`] of memory while its graphs are built.
+const OBJECTS_MAX: usize = 4;
 
 /// Packs that are not named yet are safe from collection for 13 hours at least; the last of them is left for the commit.
 pub(super) const AGE_MAX: Duration = Duration::from_secs(12 * 3600);
@@ -370,40 +376,72 @@ impl Append {
                 .or_default()
                 .push(index);
         }
-        let mut rows = Vec::new();
-        let mut graphs = Vec::new();
         let builder = Graphs::of(archive, self.graphs.as_ref(), manifest, commit).await?;
         let chunk = (ROWS_BYTES_MAX / (manifest.space.dimension * 4)).max(1);
-        for ((_, provenance), indexes) in groups {
+        let mut objects = Vec::new();
+        for ((_, provenance), indexes) in &groups {
             for indexes in indexes.chunks(chunk) {
-                let staged = || indexes.iter().map(|&index| &self.staged[index]);
-                let content = Rows {
-                    space: manifest.space.id(),
-                    dimension: manifest.space.dimension,
-                    provenance: provenance.clone(),
-                    commit: commit.to_owned(),
-                    records: staged()
-                        .map(|staged| Arc::new(linked(&staged.record, &links)))
-                        .collect(),
-                    vectors: staged().flat_map(|staged| &staged.vector).copied().collect(),
-                };
-                let (entry, object, bytes) = encode(content, manifest, false).await?;
-                let object = archive.put_rows(object, bytes).await?;
-                if let Some(builder) = &builder {
-                    graphs.extend(builder.write(&object, &entry).await?);
-                }
-                rows.push((entry, object));
+                objects.push(async {
+                    let content = self.rows(manifest, provenance, indexes, &links, commit);
+                    write_object(archive, manifest, builder.as_ref(), content).await
+                });
             }
         }
+        let objects: Vec<WrittenObject> = stream::iter(objects).buffered(objects_at_once()).try_collect().await?;
+        let (rows, graphs): (Vec<_>, Vec<_>) = objects.into_iter().unzip();
         Ok(Written {
             fresh,
             links,
             rows,
-            graphs,
+            graphs: graphs.concat(),
             metric: manifest.metric.clone(),
             shards: manifest.shards.clone(),
         })
     }
+
+    fn rows(
+        &self,
+        manifest: &Manifest,
+        provenance: &RowsProvenance,
+        indexes: &[usize],
+        links: &BTreeMap<ImageId, Option<ImageId>>,
+        commit: &str,
+    ) -> Rows {
+        let staged = || indexes.iter().map(|&index| &self.staged[index]);
+        Rows {
+            space: manifest.space.id(),
+            dimension: manifest.space.dimension,
+            provenance: provenance.clone(),
+            commit: commit.to_owned(),
+            records: staged().map(|staged| Arc::new(linked(&staged.record, links))).collect(),
+            vectors: staged().flat_map(|staged| &staged.vector).copied().collect(),
+        }
+    }
+}
+
+/// A rows object and its graphs, as they are named in the manifest.
+type WrittenObject = ((RowsEntry, Arc<RowsObject>), Vec<GraphEntry>);
+
+async fn write_object(
+    archive: &Archive,
+    manifest: &Manifest,
+    builder: Option<&Graphs<'_>>,
+    content: Rows,
+) -> Result<WrittenObject> {
+    let (entry, object, bytes) = encode(content, manifest, false).await?;
+    let object = archive.put_rows(object, bytes).await?;
+    let graphs = match builder {
+        Some(builder) => builder.write(&object, &entry).await?,
+        None => vec![],
+    };
+    Ok(((entry, object), graphs))
+}
+
+/// Rows objects that are written at a time: a class of very many rows has some to itself, and one graph is the work of one thread.
+fn objects_at_once() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, NonZeroUsize::get)
+        .min(OBJECTS_MAX)
 }
 
 fn linked(record: &Record, links: &BTreeMap<ImageId, Option<ImageId>>) -> Record {

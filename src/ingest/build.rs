@@ -234,14 +234,15 @@ pub async fn build(
     // Vectors alone are taken in at once; only pictures take time.
     let mut progress = images.as_ref().map(|_| Progress::new(total, PROGRESS_EVERY));
     let now = Timestamp::now().to_string();
-    for class in &classes {
+    // One after the other: what was taken in is not held twice.
+    for class in classes {
         let rows: Vec<usize> = (0..class.vectors.rows).collect();
         for chunk in rows.chunks(CHUNK) {
             let made: Vec<_> = tokio::task::block_in_place(|| {
                 pool.install(|| {
                     chunk
                         .par_iter()
-                        .map(|&row| source.image(class, row, &now, look))
+                        .map(|&row| source.image(&class, row, &now, look))
                         .collect()
                 })
             });
@@ -253,7 +254,7 @@ pub async fn build(
                             looked_at.push(id, &vector, compared)?;
                         }
                     }
-                    Err(error) => report.left_out.push((name_of(class, row), error.to_string())),
+                    Err(error) => report.left_out.push((name_of(&class, row), error.to_string())),
                 }
             }
             if let Some(progress) = &mut progress {

@@ -159,6 +159,9 @@ impl ShardQuery {
         if !rest.is_empty() || unit.is_empty() || !unit.iter().all(|x| x.is_finite()) {
             return Err(wrong("the vector is not one"));
         }
+        if !Embedding::is_unit(&unit) {
+            return Err(wrong("the vector is not of unit length"));
+        }
         if self.k == 0 || self.k > crate::domain::K_MAX {
             return Err(wrong("`k` is out of range"));
         }
@@ -281,6 +284,22 @@ mod tests {
         // One that has left ours behind, and one that we have left behind.
         assert!(!understood(WIRE + 1, WIRE + 1));
         assert!(!understood(WIRE_OLDEST - 1, WIRE_OLDEST - 1));
+    }
+
+    #[test]
+    fn a_vector_that_is_not_of_unit_length_is_refused() {
+        let query = Query::of(Embedding::from_raw(&[0.6, -0.8], 2).unwrap());
+        let question = ShardQuery::new("archive", 1, "commit", &query, &Ask::default());
+        assert!(question.read().is_ok());
+        for vector in [[0.5f32, -0.8], [0.0, 0.0], [f32::MAX, f32::MAX]] {
+            let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+            let embedding = STANDARD.encode(bytes);
+            let other = ShardQuery {
+                embedding,
+                ..question.clone()
+            };
+            assert_eq!(other.read().unwrap_err().kind(), ErrorKind::InvalidRequest);
+        }
     }
 
     proptest! {

@@ -34,8 +34,13 @@ impl Embedding {
 
     /// Takes over a vector that was made by [`Embedding::from_raw`], to the bit.
     pub fn from_unit(unit: Vec<f32>) -> Self {
-        debug_assert!((similarity(&unit, &unit) - 1.0).abs() < 1e-3, "not of unit length");
+        debug_assert!(Self::is_unit(&unit), "not of unit length");
         Self(unit)
+    }
+
+    /// Whether a vector is of unit length, but for rounding.
+    pub fn is_unit(vector: &[f32]) -> bool {
+        (similarity(vector, vector) - 1.0).abs() < 1e-3
     }
 
     /// Mean direction of several unit vectors.

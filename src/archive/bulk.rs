@@ -1,7 +1,6 @@
 //! Many images at once: packs are written while images come in, rows and graphs at the end, all of it visible in one manifest.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +20,9 @@ use super::{
 use crate::domain::{Alias, ClassLabel, ImageId, Key, Record, Space};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Each takes up to four times [`ROWS_BYTES_MAX`] of memory while its graphs are built.
-const OBJECTS_MAX: usize = 4;
+/// Rows objects that are written at a time: a class of very many rows has some to itself, and one graph is the work of one thread. No more, since each is
+/// in memory several times while its graphs are built: as it came, as it is written, as it is compared, and in the graph.
+const OBJECTS_AT_ONCE: usize = 2;
 
 /// Packs that are not named yet are safe from collection for 13 hours at least; the last of them is left for the commit.
 pub(super) const AGE_MAX: Duration = Duration::from_secs(12 * 3600);
@@ -387,7 +387,7 @@ impl Append {
                 });
             }
         }
-        let objects: Vec<WrittenObject> = stream::iter(objects).buffered(objects_at_once()).try_collect().await?;
+        let objects: Vec<WrittenObject> = stream::iter(objects).buffered(OBJECTS_AT_ONCE).try_collect().await?;
         let (rows, graphs): (Vec<_>, Vec<_>) = objects.into_iter().unzip();
         Ok(Written {
             fresh,
@@ -435,13 +435,6 @@ async fn write_object(
         None => vec![],
     };
     Ok(((entry, object), graphs))
-}
-
-/// Rows objects that are written at a time: a class of very many rows has some to itself, and one graph is the work of one thread.
-fn objects_at_once() -> usize {
-    std::thread::available_parallelism()
-        .map_or(1, NonZeroUsize::get)
-        .min(OBJECTS_MAX)
 }
 
 fn linked(record: &Record, links: &BTreeMap<ImageId, Option<ImageId>>) -> Record {

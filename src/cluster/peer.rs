@@ -21,12 +21,12 @@ const SAMPLES_MIN: usize = 8;
 const FAILURES_MAX: u32 = 3;
 /// The first ejection lasts so long, each further one twice as long.
 const EJECTED_FOR: Duration = Duration::from_secs(2);
+/// The longest ejection.
+const EJECTED_FOR_MAX: Duration = Duration::from_secs(30);
 /// One that takes so long to say how it is, twice in a row, is overloaded, or far: a status is next to no work.
 const STATUS_SLOW: Duration = Duration::from_millis(250);
 /// So many times as much it costs to ask such a one: it is avoided while others are not busy far beyond that, and no replica gets everything at once.
 const SLOW_COSTS: f64 = 4.0;
-/// The longest ejection.
-const EJECTED_FOR_MAX: Duration = Duration::from_secs(30);
 
 /// Another replica.
 #[derive(Debug)]
@@ -268,7 +268,7 @@ impl Drop for Call {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::{WIRE, WIRE_OLDEST};
+    use super::super::wire::WIRE;
     use super::*;
 
     const QUICK: Duration = Duration::from_millis(5);
@@ -414,16 +414,7 @@ mod tests {
     fn silence_ends_routing_first_and_placement_later() {
         let Watched { peer, now } = Watched::new();
         assert!(peer.routed(now).is_none());
-        let status = Status {
-            wire: WIRE,
-            wire_oldest: WIRE_OLDEST,
-            instance: "i".into(),
-            replica: "r".into(),
-            archive: "a".into(),
-            draining: false,
-            bytes_max: None,
-            held: vec![],
-        };
+        let status = Status::example();
         peer.heard(status.clone(), now);
         assert!(peer.routed(now).is_some());
         let later = now + ROUTED_FOR + QUICK;

@@ -35,9 +35,9 @@ pub struct Other<'a> {
 
 /// A version that is here for no longer may be held by replicas that have not said so yet: each asks for new ones once a second and is asked twice a second. No
 /// longer, since every replica is to answer in a version two seconds after its commit.
-pub const FRESH_FOR: Duration = Duration::from_secs(1);
-/// A version that is here for so long is answered in even where a replica that is slow is needed for it.
-pub const OLDER_MAX: Duration = Duration::from_secs(5);
+const FRESH_FOR: Duration = Duration::from_secs(1);
+/// So long a version is passed over that needs a replica that is slow.
+const SLOW_AVOIDED_FOR: Duration = Duration::from_secs(5);
 
 /// The position in `own` (newest first) of the first version of which all of `shards` of that version are held here or by one of `others`; otherwise of the
 /// one with the fewest missing, the newest of those. None when `own` is empty. `age` is how long a version is here.
@@ -57,7 +57,7 @@ pub fn pin(
     if quick.len() < others.len()
         && let Some((at, lacks)) = whole(own, &shards, &quick, is_fresh)
         && lacks.is_empty()
-        && (newest..at).all(|newer| age(newer) < OLDER_MAX)
+        && (newest..at).all(|newer| age(newer) < SLOW_AVOIDED_FOR)
     {
         return Some((at, lacks));
     }
@@ -168,18 +168,18 @@ mod tests {
         let own = [held(7, "g", &[0, 1]), held(6, "f", &[0, 1])];
         let slow = |held| (held, true);
         let behind = || (held(6, "f", &[2, 3]), false);
-        let ages = |newest| [newest, OLDER_MAX];
+        let ages = |newest| [newest, SLOW_AVOIDED_FOR];
         let one_behind = [slow(held(7, "g", &[2, 3])), behind()];
         assert_eq!(pinned_with(&own, &one_behind, &ages(2 * FRESH_FOR)), Some((1, vec![])));
         assert_eq!(
-            pinned_with(&own, &one_behind, &ages(OLDER_MAX)),
+            pinned_with(&own, &one_behind, &ages(SLOW_AVOIDED_FOR)),
             Some((0, vec![])),
             "not for ever"
         );
         // However often there are new ones: of those that are passed over none is here for longer.
         let three = [held(8, "h", &[0, 1]), held(7, "g", &[0, 1]), held(6, "f", &[0, 1])];
         let far_behind = [slow(held(8, "h", &[2, 3])), behind()];
-        let ages_of_three = [2 * FRESH_FOR, OLDER_MAX, 2 * OLDER_MAX];
+        let ages_of_three = [2 * FRESH_FOR, SLOW_AVOIDED_FOR, 2 * SLOW_AVOIDED_FOR];
         assert_eq!(pinned_with(&three, &far_behind, &ages_of_three), Some((0, vec![])));
         // One that is slow and behind keeps nobody from what the others hold.
         let slow_behind = [slow(held(6, "f", &[2, 3])), (held(7, "g", &[2, 3]), false)];

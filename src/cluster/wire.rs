@@ -49,6 +49,21 @@ pub struct Status {
 }
 
 impl Status {
+    /// One that holds nothing.
+    #[cfg(test)]
+    pub(super) fn example() -> Self {
+        Self {
+            wire: WIRE,
+            wire_oldest: WIRE_OLDEST,
+            instance: "i".into(),
+            replica: "r".into(),
+            archive: "a".into(),
+            draining: false,
+            bytes_max: None,
+            held: vec![],
+        }
+    }
+
     /// Whether both speak a wire that the other understands.
     pub fn is_understood(&self) -> bool {
         self.wire >= WIRE_OLDEST && self.wire_oldest <= WIRE
@@ -268,12 +283,7 @@ mod tests {
             let status = Status {
                 wire,
                 wire_oldest,
-                instance: "i".into(),
-                replica: "r".into(),
-                archive: "a".into(),
-                draining: false,
-                bytes_max: None,
-                held: vec![],
+                ..Status::example()
             };
             status.is_understood()
         };

@@ -12,6 +12,8 @@ reported apart. Needs haproxy. Exit code 1 when a bound is not kept.
 
     git worktree add ../previous HEAD~1 && (cd ../previous && scripts/setup)
     scripts/measure_cluster.py … --previous ../previous/target/release/medsearch
+
+or from what an image of that commit runs: `MEDSEARCH_PREVIOUS=medsearch:previous scripts/soak cluster` takes it out.
 """
 
 import argparse
@@ -118,7 +120,7 @@ def faults(findings: Findings, cluster: Cluster, args: argparse.Namespace) -> No
         for number in range(cluster.count):
             cluster.restart(number, args.previous)
         cluster.wait_whole()
-        findings.figures["previous"] = described(args.previous)
+        findings.figures["previous"] = described(args.previous) | {"image": args.previous_image}
         findings.judge(trial, trying("rolled from the previous program", rolled(PROGRAM)))
     else:
         findings.bound("rolled from the previous program: one is named (--previous)", False, None)
@@ -198,6 +200,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rows", type=int, default=16_000, help="vectors of the archive, default %(default)s")
     parser.add_argument("--previous", type=Path, metavar="BINARY", help="an earlier medsearch, to roll from")
+    parser.add_argument("--previous-image", metavar="TAG", help="the image that it was taken out of")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     return parser.parse_args()
 

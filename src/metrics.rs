@@ -325,7 +325,7 @@ impl Metrics {
             )
             .map_err(fault)?,
             peers: IntGaugeVec::new(
-                Opts::new("medsearch_peers", "Other replicas: known, alive, ejected"),
+                Opts::new("medsearch_peers", "Other replicas: known, alive, ejected after failures, slow (ejected, or late to say how they are: asked last)"),
                 &["state"],
             )
             .map_err(fault)?,
@@ -582,8 +582,8 @@ impl Metrics {
     }
 
     /// The other replicas at the moment.
-    pub fn peers(&self, known: usize, alive: usize, ejected: usize) {
-        for (state, count) in [("known", known), ("alive", alive), ("ejected", ejected)] {
+    pub fn peers(&self, known: usize, alive: usize, ejected: usize, slow: usize) {
+        for (state, count) in [("known", known), ("alive", alive), ("ejected", ejected), ("slow", slow)] {
             self.peers.with_label_values(&[state]).set(whole(count));
         }
     }
@@ -739,7 +739,7 @@ mod tests {
         metrics.retry();
         metrics.ejection();
         metrics.coverage_missing();
-        metrics.peers(2, 1, 0);
+        metrics.peers(2, 1, 0, 1);
         metrics.sampled(0.9, false);
         metrics.drift(0.25);
         metrics.shards(ShardFigures {
@@ -795,6 +795,7 @@ mod tests {
             "medsearch_ejections_total 1",
             "medsearch_coverage_missing_total 1",
             r#"medsearch_peers{state="alive"} 1"#,
+            r#"medsearch_peers{state="slow"} 1"#,
             r#"medsearch_shards{state="held"} 5"#,
             r#"medsearch_quality_recall_at_10_bucket{le="0.9"} 1"#,
             r#"medsearch_quality_vote_agreement_total{outcome="different"} 1"#,

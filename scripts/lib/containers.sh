@@ -6,6 +6,7 @@
 #   replicas_as containers|processes|either   decides what they are: REPLICAS_AS is then containers or processes. With `either` and no podman or docker it
 #                                             says `skipped: containers: …`; with `containers` it returns 77 after that
 #   image_ready [TAG]                         the image is there; without TAG the program that scripts/setup built becomes one (containers only)
+#   program_of TAG FOLDER                     puts what an image runs into FOLDER: bin/medsearch, and lib that it looks for beside it
 #   network_up NAME FOLDER COUNT              room for COUNT replicas and one machine that is alone. FOLDER has what they read: `archive` with
 #                                             `archive.secret` beside it, `api.key`, `inner.key`. Containers run as the image's user, who is given FOLDER:
 #                                             make it for this
@@ -63,6 +64,18 @@ image_ready() { # [TAG]
     scripts/image "${how[@]}" "$tag"
     IMAGE=$tag
     [ "${ENGINE[0]}" != podman ] || IMAGE=localhost/$tag
+}
+
+program_of() { # TAG FOLDER
+    local container
+    find_engine || fail "neither podman nor docker answers here, to take the program out of the image $1"
+    # Nothing is fetched: what it runs is run here.
+    "${ENGINE[@]}" image inspect "$1" >/dev/null 2>&1 || fail "there is no image $1 here"
+    container=$("${ENGINE[@]}" create "$1")
+    rm -rf "$2"
+    mkdir -p "$2"
+    "${ENGINE[@]}" cp "$container:/opt/medsearch/." "$2" || fail "the image $1 has no /opt/medsearch"
+    "${ENGINE[@]}" rm "$container" >/dev/null
 }
 
 # True where the registry of the Dockerfile's bases answers within 3 seconds.

@@ -26,11 +26,11 @@ use crate::error::{Error, ErrorKind, Result};
 /// Says which archive's copy a place is to hold.
 const CLAIM: &str = "copy";
 /// Objects on their way at a time.
-const COPIES_MAX: usize = 8;
+pub(super) const COPIES_MAX: usize = 8;
 /// Their bytes at a time, in MiB; a larger object goes alone.
 const COPIED_MIB_MAX: u32 = 256;
 /// Times that a copy is begun because what it relied on went away.
-const STARTS_MAX: usize = 5;
+pub(super) const STARTS_MAX: usize = 5;
 
 /// What a copy did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,7 +102,7 @@ async fn begin(
     copy.run().await
 }
 
-fn no_archive(place: &str) -> Error {
+pub(super) fn no_archive(place: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no archive at `{place}`"))
 }
 
@@ -138,15 +138,15 @@ pub(super) struct Copy<'a> {
 
 /// One object to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Object {
-    name: String,
-    bytes: u64,
-    check: Check,
+pub(super) struct Object {
+    pub name: String,
+    pub bytes: u64,
+    pub check: Check,
 }
 
 /// What its bytes are held against.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Check {
+pub(super) enum Check {
     /// The digest in its name.
     Name,
     /// The digest of the manifest's model.
@@ -469,7 +469,7 @@ impl Copy<'_> {
 }
 
 /// Reads an object and holds it against what is known of it.
-async fn read(store: &Store, manifest: &Manifest, object: &Object) -> Result<Bytes> {
+pub(super) async fn read(store: &Store, manifest: &Manifest, object: &Object) -> Result<Bytes> {
     let read = match (&object.check, &manifest.model) {
         (Check::Report, _) => return store.get(&object.name).await,
         (Check::Model, Some(model)) => read_model(store, model).await,
@@ -537,12 +537,12 @@ fn folder_of(name: &str) -> Option<(&str, &str)> {
     Some((name.rsplit_once('/')?.0, name))
 }
 
-fn budget() -> Semaphore {
+pub(super) fn budget() -> Semaphore {
     Semaphore::new(COPIED_MIB_MAX as usize)
 }
 
 /// Waits until so many bytes may be held in memory.
-async fn room(budget: &Semaphore, bytes: u64) -> Result<tokio::sync::SemaphorePermit<'_>> {
+pub(super) async fn room(budget: &Semaphore, bytes: u64) -> Result<tokio::sync::SemaphorePermit<'_>> {
     let mib = u32::try_from(bytes.div_ceil(1 << 20)).map_or(COPIED_MIB_MAX, |mib| mib.clamp(1, COPIED_MIB_MAX));
     budget
         .acquire_many(mib)

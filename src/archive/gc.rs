@@ -127,7 +127,11 @@ async fn run(archive: &Archive, scale: Scale, settings: CompactSettings) -> Resu
     settings.check()?;
     // First, since it needs no room: what a merge can't write on a full disk must not keep what somebody wrote.
     archive.erase_reports().await?;
-    let base = base(archive).await?;
+    let mut base = base(archive).await?;
+    let mended = mended(archive, &base.manifest).await?;
+    if !mended.is_empty() {
+        base = commit(archive, &base, &mut Mended(mended)).await?;
+    }
     let mut state = commit(archive, &base, &mut Merge::new(scale, settings.graphs.clone())).await?;
     if settings.graphs.is_some() {
         let mut lost = settings.lost_graphs.clone();
@@ -138,6 +142,34 @@ async fn run(archive: &Archive, scale: Scale, settings: CompactSettings) -> Resu
         state = commit(archive, &state, &mut rebuild).await?;
     }
     collect(archive, &state, &settings).await
+}
+
+/// Packs that a merge found damaged and left, and that are whole again.
+async fn mended(archive: &Archive, manifest: &Manifest) -> Result<BTreeSet<String>> {
+    let mut mended = BTreeSet::new();
+    for pack in manifest.packs.iter().filter(|pack| pack.damaged) {
+        match archive.store().get_object(&pack.object).await {
+            Ok(_) => drop(mended.insert(pack.object.clone())),
+            Err(error) if error.kind() == ErrorKind::Damaged || archive.store().is_missing(&pack.object).await => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(mended)
+}
+
+/// They are merged, and rid of what is dead in them, as any other.
+struct Mended(BTreeSet<String>);
+
+impl Propose for Mended {
+    async fn propose(&mut self, _: &Archive, base: &Arc<State>, _: &str) -> Result<Option<Proposed>> {
+        let mut manifest = base.manifest.as_ref().clone();
+        let mended = manifest
+            .packs
+            .iter_mut()
+            .filter(|pack| pack.damaged && self.0.contains(&pack.object));
+        let mended = mended.map(|pack| pack.damaged = false).count();
+        Ok((mended > 0).then_some(Proposed { manifest, rows: vec![] }))
+    }
 }
 
 /// The next version with nothing changed. Whoever fell asleep with a version to name that was begun before finds its number taken.

@@ -7,7 +7,7 @@
 //! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects, or other shards; `switch` another
 //!   metric; `reembed` another model; `links` which images are copies; `gc` deletes what nothing names.
 //! - `feedback` what people say of labels, beside the versions.
-//! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything; `remains` looks for what was deleted; `copy` backup and restore.
+//! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything; `remains` looks for what was deleted; `copy` backup and restore; `heal` single objects back from a backup.
 
 mod bulk;
 mod calibration;
@@ -20,6 +20,7 @@ mod feedback;
 mod frame;
 mod gc;
 mod graphs;
+mod heal;
 mod identity;
 mod interchange;
 mod links;
@@ -62,6 +63,7 @@ pub use export::{Exported, export};
 pub use feedback::{FeedbackId, NewReport, REASON_CHARACTERS_MAX, Report, Reports};
 pub use gc::{Collected, CompactSettings, OBJECT_AGE, compact, maintain};
 pub use graphs::{GraphBuilder, NewGraph};
+pub use heal::{Healed, heal};
 pub use identity::{Identity, IdentityMode};
 pub use interchange::{CLASS_FORMAT, ClassData, ClassFile, Described, VectorProvenance, load_folder, open_age};
 pub use manifest::{

@@ -1,4 +1,4 @@
-//! `medsearch backup` and `medsearch restore`.
+//! `medsearch backup`, `medsearch restore` and `medsearch heal`.
 
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::archive::{Copied, CopyStep, backup, restore};
+use super::EXIT_PARTIAL;
+use crate::archive::{Copied, CopyStep, backup, heal, restore};
 use crate::error::Result;
 use crate::ingest::progress::Progress;
 
@@ -69,22 +70,52 @@ impl Restore {
     }
 }
 
-/// Runs a copy with its progress on stderr, and prints what it did.
-fn shown(copy: impl AsyncFnOnce(&(dyn Fn(CopyStep) + Sync)) -> Result<Copied>) -> Result<ExitCode> {
-    let progress: Mutex<Option<Progress>> = Mutex::default();
-    let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
-    let step = |step| match step {
-        CopyStep::Planned { objects } => *locked() = Some(Progress::of("objects", objects, PROGRESS_EVERY)),
-        CopyStep::Done => {
-            if let Some(progress) = locked().as_mut() {
-                progress.done(1);
-            }
+const HEAL_NOTES: &str = "\
+Every object of the archive's newest version is read and held against its digest. Nothing that is whole is touched, so servers may have the archive open, and those that wait for a version go on as soon as it is whole. The backup may be older: what the archive has written since can't come from it.
+
+Not healed by this: graphs, which a server that writes builds again within the hour, and `compact` at once; a newest manifest that can't be read, which the next write of a server that runs replaces; and reports about labels.
+
+The exit code is 0 when the version is whole now, 3 when something still is damaged.";
+
+/// Put what is damaged or missing in an archive back from its backup, in place.
+#[derive(Args)]
+#[command(after_long_help = HEAL_NOTES)]
+pub struct Heal {
+    /// The archive: a folder, or a URL with `file://`, `s3://`, `gs://` or `az://`. Credentials and endpoint of buckets come from the environment, the same for both.
+    #[arg(long, value_name = "URL", env = "MEDSEARCH_ARCHIVE")]
+    archive: String,
+    /// Its backup.
+    #[arg(long, value_name = "URL")]
+    from: String,
+}
+
+impl Heal {
+    /// Prints what was healed, and what still is damaged.
+    pub fn run(self) -> Result<ExitCode> {
+        let healed = with_progress(async |step| heal(&self.archive, &self.from, step).await)?;
+        for name in &healed.healed {
+            println!("healed: `{name}`");
         }
-    };
-    let copied = super::block_on(copy(&step))?;
-    if let Some(progress) = locked().as_ref() {
-        progress.finish();
+        for why in &healed.damaged {
+            println!("damaged: {why}");
+        }
+        println!(
+            "version {}: {} objects read, {} healed, {} damaged",
+            healed.version,
+            healed.objects,
+            healed.healed.len(),
+            healed.damaged.len()
+        );
+        match healed.damaged.is_empty() {
+            true => Ok(ExitCode::SUCCESS),
+            false => Ok(ExitCode::from(EXIT_PARTIAL)),
+        }
     }
+}
+
+/// Runs a copy, and prints what it did.
+fn shown(copy: impl AsyncFnOnce(&(dyn Fn(CopyStep) + Sync)) -> Result<Copied>) -> Result<ExitCode> {
+    let copied = with_progress(copy)?;
     println!(
         "version {}: {} objects ({} bytes) copied, {} there already, {} ({} bytes) removed",
         copied.version,
@@ -95,4 +126,23 @@ fn shown(copy: impl AsyncFnOnce(&(dyn Fn(CopyStep) + Sync)) -> Result<Copied>) -
         copied.bytes_removed
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs what goes object by object with its progress on stderr.
+fn with_progress<T>(work: impl AsyncFnOnce(&(dyn Fn(CopyStep) + Sync)) -> Result<T>) -> Result<T> {
+    let progress: Mutex<Option<Progress>> = Mutex::default();
+    let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
+    let step = |step| match step {
+        CopyStep::Planned { objects } => *locked() = Some(Progress::of("objects", objects, PROGRESS_EVERY)),
+        CopyStep::Done => {
+            if let Some(progress) = locked().as_mut() {
+                progress.done(1);
+            }
+        }
+    };
+    let done = super::block_on(work(&step))?;
+    if let Some(progress) = locked().as_ref() {
+        progress.finish();
+    }
+    Ok(done)
 }

@@ -93,6 +93,8 @@ enum Command {
     Backup(backup::Backup),
     /// Make an archive from its backup
     Restore(backup::Restore),
+    /// Put what an archive has lost back from its backup
+    Heal(backup::Heal),
     /// Measure embedding and searching, stage by stage
     Bench(bench::Bench),
     /// Print the description of the HTTP API
@@ -150,6 +152,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Erased(command) => command.run(),
         Command::Backup(command) => command.run(),
         Command::Restore(command) => command.run(),
+        Command::Heal(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Openapi => openapi::run(),
         Command::DecodeWorker => return ExitCode::SUCCESS,

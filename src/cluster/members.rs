@@ -202,7 +202,8 @@ impl Cluster {
         let others = || peers.iter().filter(|peer| !self.is_self(peer, now));
         let alive = others().filter(|peer| peer.routed(now).is_some()).count();
         let ejected = others().filter(|peer| peer.is_ejected(now)).count();
-        self.0.metrics.peers(others().count(), alive, ejected);
+        let slow = others().filter(|peer| peer.is_slow(now)).count();
+        self.0.metrics.peers(others().count(), alive, ejected, slow);
     }
 
     /// The members, this replica among them, once they have been the same for a moment.

@@ -62,7 +62,7 @@ PRODUCT = {
     "medsearch_ejections_total": metric("counter"),
     "medsearch_coverage_missing_total": metric("counter"),
     "medsearch_shards": metric("gauge", state="assigned held missing"),
-    "medsearch_peers": metric("gauge", state="known alive ejected"),
+    "medsearch_peers": metric("gauge", state="known alive ejected slow"),
     "medsearch_index_bytes": metric("gauge"),
     "medsearch_index_bytes_max": metric("gauge"),
     "medsearch_cache_bytes": metric("gauge"),

@@ -291,11 +291,11 @@ CASES = {
     "MedsearchPeersLost": Case(
         {
             f'medsearch_peers{{pod="a",state="{state}"}}': f"{count}x30"
-            for state, count in (("known", 3), ("alive", 2), ("ejected", 0))
+            for state, count in (("known", 3), ("alive", 2), ("slow", 0))
         },
         {
             f'medsearch_peers{{pod="a",state="{state}"}}': f"{count}x30"
-            for state, count in (("known", 3), ("alive", 3), ("ejected", 0))
+            for state, count in (("known", 3), ("alive", 3), ("slow", 0))
         },
         "20m",
         POD,
@@ -406,7 +406,7 @@ ALSO_FIRES = [
         "MedsearchPeersLost",
         {
             f'medsearch_peers{{pod="a",state="{state}"}}': f"{count}x30"
-            for state, count in (("known", 3), ("alive", 3), ("ejected", 1))
+            for state, count in (("known", 3), ("alive", 3), ("slow", 1))
         },
         "20m",
         POD,
@@ -437,7 +437,7 @@ HEALTHY = {
     'medsearch_coverage_missing_total{pod="a"}': "0x200",
     'medsearch_peers{pod="a",state="known"}': "2x200",
     'medsearch_peers{pod="a",state="alive"}': "2x200",
-    'medsearch_peers{pod="a",state="ejected"}': "0x200",
+    'medsearch_peers{pod="a",state="slow"}': "0x200",
     SHARD % "answered": "0+100x200",
     HEDGE: "0+1x200",
     'medsearch_queue_depth{pod="a"}': "1x200",

@@ -228,6 +228,31 @@ def test_what_nothing_else_heals_comes_back_from_the_backup(archive, tmp_path):
         server.stop()
 
 
+def test_what_a_bucket_lost_is_healed_from_its_backup_beside_a_server(bucket, synthetic, tmp_path):
+    """The server goes on with what it has loaded; afterwards one without a cache starts, and answers the same."""
+    place = in_bucket(bucket, synthetic, tmp_path)
+    bucket.run("backup", "--archive", place.archive, "--to", tmp_path / "backup")
+    server = place.serve()
+    before = answers(server)
+    names = [name for name in bucket.objects("hospital/x-rays").rglob("*") if name.is_file()]
+    spoilt = [path for path in names if path.parent.name in ("rows", "thumbnails", "pixels")]
+    assert len(spoilt) >= 3
+    for path in spoilt:
+        flip(path)
+    assert answers(server) == before
+    refused = place.run("serve", "--listen", "127.0.0.1:0", "--model", "thumbnail", check=False)
+    assert refused.returncode == 1 and any(path.name in refused.stderr for path in spoilt)
+    healed = bucket.run("heal", "--archive", place.archive, "--from", tmp_path / "backup").stdout
+    assert all(f"healed: `{path.parent.name}/{path.name}`" in healed for path in spoilt), healed
+    assert f"{len(spoilt)} healed, 0 damaged" in healed
+    assert "0 damaged" in place.run("verify").stdout
+    assert answers(server) == before
+    server.stop()
+    server = place.serve()
+    assert answers(server) == before
+    server.stop()
+
+
 def test_a_bucket_is_deleted_and_restored_with_the_same_answers(bucket, synthetic, tmp_path):
     """Nothing of it is needed but its backup and the secret."""
     place = in_bucket(bucket, synthetic, tmp_path)

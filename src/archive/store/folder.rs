@@ -1,5 +1,7 @@
 //! What only a local folder needs: made and synced so that a power cut undoes nothing, swept of what interrupted writes left.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -26,6 +28,18 @@ pub(super) fn create(folder: &Path) -> std::io::Result<()> {
 /// Makes durable which files a folder has.
 pub(super) fn sync(folder: &Path) -> std::io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
+}
+
+/// Writes a file again in place. False when there is none.
+pub(super) fn mend(path: &Path, bytes: &[u8]) -> std::io::Result<bool> {
+    let mut file = match OpenOptions::new().write(true).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        file => file?,
+    };
+    file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_all()?;
+    Ok(true)
 }
 
 /// Deletes what interrupted writes left behind (`name#1`) and is older than `before`. Returns how many.

@@ -152,6 +152,11 @@ impl Store {
         Ok(self)
     }
 
+    /// Whether it is a folder, whose disk may fail at one file and not at the next.
+    pub fn is_folder(&self) -> bool {
+        matches!(self.backing, Backing::Folder(_))
+    }
+
     /// Whether both are certainly one place. An alias, such as a second endpoint of one bucket, is not known.
     pub fn is_same_place(&self, other: &Self) -> bool {
         match (&self.backing, &other.backing) {
@@ -242,6 +247,22 @@ impl Store {
                 put.map_err(|error| failed_there(name, error))
             }
         }
+    }
+
+    /// Writes an object again that is damaged or gone. In a folder the file stays the same one, so that whoever has it open reads it whole from then on; each byte that
+    /// is written is right, so that an interruption leaves it no worse. A bucket replaces it at once. Read it again: some servers take a failed upload for a done one.
+    ///
+    /// # Errors
+    /// As [`Store::put_if_absent`].
+    pub async fn mend_object(&self, name: &str, bytes: Bytes) -> Result<()> {
+        if let Backing::Folder(root) = &self.backing {
+            let (path, content) = (root.join(name), bytes.clone());
+            let mended = blocking(move || folder::mend(&path, &content)).await?;
+            if mended.map_err(|error| failed_io(&format!("`{name}` can't be written again"), error))? {
+                return Ok(());
+            }
+        }
+        self.put_object(name, bytes).await
     }
 
     /// Makes sure that a name which is taken stays taken. Servers that speak S3 and ignore `If-None-Match` would let a writer replace another's version.

@@ -5,6 +5,7 @@ use hyper::Method;
 use super::s3::{Fault, LIMITS, Server, URL};
 use super::*;
 use crate::archive::copy::{Copy, Purpose};
+use crate::archive::heal::{Heal, Healed};
 use crate::archive::manifest::MODELS;
 use crate::archive::store::Store;
 use crate::archive::testing::{faulty, faulty_at};
@@ -329,6 +330,196 @@ async fn damage_is_named_and_makes_no_version() {
     }
 }
 
+async fn heal(archive: Store, backup: Store) -> Result<Healed> {
+    let step = &|_| {};
+    Heal { archive, backup, step }.run().await
+}
+
+/// Removes a file, cuts it off, or flips a bit of it.
+fn spoil(folder: &std::path::Path, name: &str, how: usize) {
+    let path = folder.join(name);
+    let mut bytes = std::fs::read(&path).unwrap();
+    match how % 3 {
+        0 => std::fs::remove_file(&path).unwrap(),
+        1 => std::fs::write(&path, &bytes[1..]).unwrap(),
+        _ => {
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_lost_is_healed_in_place() {
+    let copies = Copies::new().await;
+    copies.backup("backup").await.unwrap();
+    copies.backup("whole").await.unwrap();
+    let manifest = copies.place.archive.latest().await.unwrap();
+    let names: Vec<String> = manifest.names().into_iter().collect();
+    let whole = Healed {
+        version: manifest.version,
+        objects: names.len(),
+        ..Healed::default()
+    };
+    assert_eq!(heal(copies.source(), copies.folder("backup")).await.unwrap(), whole);
+
+    for turn in 0..3 {
+        for (number, name) in names.iter().enumerate() {
+            spoil(&copies.place.path(), name, number + turn);
+        }
+        let healed = heal(copies.source(), copies.folder("backup")).await.unwrap();
+        assert_eq!((healed.healed, healed.damaged), (names.clone(), vec![]));
+        assert_eq!(heal(copies.source(), copies.folder("backup")).await.unwrap(), whole);
+        assert_same(&copies.opened("whole").await, &copies.place.again().await).await;
+    }
+
+    // What the backup has lost too, and what was written since, is named and left.
+    copies.write(8).await;
+    let newer = copies.place.archive.latest().await.unwrap();
+    let since = newer.names().into_iter().find(|name| !names.contains(name)).unwrap();
+    for (folder, name) in [
+        ("archive", &since),
+        ("archive", &names[0]),
+        ("archive", &names[1]),
+        ("backup", &names[1]),
+    ] {
+        spoil(&copies.path(folder), name, 2);
+    }
+    let healed = heal(copies.source(), copies.folder("backup")).await.unwrap();
+    assert_eq!(healed.healed, names[..1]);
+    assert_eq!(healed.damaged.len(), 2, "{:?}", healed.damaged);
+    for name in [&since, &names[1]] {
+        assert!(
+            healed.damaged.iter().any(|why| why.contains(name)),
+            "{:?}",
+            healed.damaged
+        );
+    }
+
+    let other = Copies::new().await;
+    for (archive, kind) in [
+        (other.source(), ErrorKind::Conflict),
+        (copies.folder("backup"), ErrorKind::InvalidRequest),
+    ] {
+        let refused = heal(archive, copies.folder("backup")).await;
+        assert_eq!(refused.unwrap_err().kind(), kind);
+    }
+    let nothing = heal(copies.source(), copies.folder("nothing")).await;
+    assert_eq!(nothing.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// Nobody else is there.
+fn offline() -> CompactSettings {
+    CompactSettings {
+        manifest_age_min: Duration::ZERO,
+        object_age_min: Duration::ZERO,
+        offline: true,
+        ..CompactSettings::default()
+    }
+}
+
+#[tokio::test]
+async fn what_is_erased_meanwhile_is_not_healed() {
+    let copies = Copies::new().await;
+    copies.backup("backup").await.unwrap();
+    let place = &copies.place;
+    let last = id(&place.archive, 5);
+    let pack = contents(&place.archive).await[&last]
+        .thumbnail
+        .as_ref()
+        .unwrap()
+        .object
+        .clone();
+    std::fs::remove_file(place.path().join(&pack)).unwrap();
+
+    // Its image is deleted, and all of it collected, between what heal read and what it writes.
+    let faults = Arc::new(Faults::default());
+    let other = place.again().await;
+    *faults.meanwhile.lock().unwrap() = Some(Box::pin(async move {
+        writer(&other).await.write(Change::Delete { id: last }).await.unwrap();
+        compact(&other, offline()).await.unwrap();
+    }));
+    let archive = faulty_at(&copies.source(), &faults, "thumbnails/");
+    let healed = heal(archive, copies.folder("backup")).await.unwrap();
+    assert!(faults.meanwhile.lock().unwrap().is_none(), "it happened");
+    let newest = place.again().await.latest().await.unwrap();
+    assert!(!newest.names().contains(&pack));
+    assert_eq!(
+        (healed.version, healed.healed, healed.damaged),
+        (newest.version, vec![], vec![])
+    );
+    assert!(!place.path().join(&pack).exists());
+    let found = remains(&place.again().await, &[last]).await.unwrap();
+    assert!(found.is_clean(), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_pack_that_a_merge_left_for_damaged_is_merged_once_it_is_healed() {
+    let copies = Copies::new().await;
+    copies.backup("backup").await.unwrap();
+    let place = &copies.place;
+    for name in place.archive.latest().await.unwrap().names() {
+        if !name.starts_with("rows/") {
+            spoil(&place.path(), &name, 2);
+        }
+    }
+    let marked = async || {
+        let manifest = place.again().await.latest().await.unwrap();
+        manifest.packs.iter().filter(|pack| pack.damaged).count()
+    };
+    compact(&place.again().await, offline()).await.unwrap();
+    assert!(marked().await > 0);
+    heal(copies.source(), copies.folder("backup")).await.unwrap();
+    let archive = place.again().await;
+    writer(&archive)
+        .await
+        .write(Change::Delete { id: id(&archive, 2) })
+        .await
+        .unwrap();
+    compact(&place.again().await, offline()).await.unwrap();
+    assert_eq!(marked().await, 0);
+    let found = remains(&place.again().await, &[]).await.unwrap();
+    assert!(found.is_clean(), "{found:?}");
+    assert_eq!(
+        verify(&place.again().await).await.unwrap().damaged,
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test]
+async fn a_bucket_is_healed_too() {
+    let copies = Copies::new().await;
+    copies.backup("backup").await.unwrap();
+    let server = Server::start().await;
+    copy(copies.source(), server.store(), Purpose::Restore, false)
+        .await
+        .unwrap();
+    let names: Vec<String> = copies
+        .place
+        .archive
+        .latest()
+        .await
+        .unwrap()
+        .names()
+        .into_iter()
+        .collect();
+    for (number, name) in names.iter().enumerate() {
+        match number % 3 {
+            0 => server.store().delete(name).await.unwrap(),
+            1 => server.store().put_object(name, Bytes::from_static(b"")).await.unwrap(),
+            _ => server
+                .store()
+                .put_object(name, Bytes::from_static(b"something else"))
+                .await
+                .unwrap(),
+        }
+    }
+    let healed = heal(server.store(), copies.folder("backup")).await.unwrap();
+    assert_eq!((healed.healed, healed.damaged), (names, vec![]));
+    let found = Archive::open_in(server.store(), URL, secret(), Tuning::default()).await;
+    assert_same(&copies.place.archive, &found.unwrap()).await;
+}
+
 #[tokio::test]
 async fn models_come_along_verified() {
     let dir = tempfile::tempdir().unwrap();
@@ -352,6 +543,10 @@ async fn models_come_along_verified() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
     assert!(error.message().contains(MODELS), "{error}");
+    let stores = ["archive", "backup"].map(|name| Store::open(&url(name)).unwrap());
+    let [there, kept] = stores;
+    assert_eq!(heal(there, kept).await.unwrap().healed, [model.object().unwrap()]);
+    assert_eq!(archive.read_model(&model).await.unwrap(), b"torchscript".as_slice());
 
     let none = backup(&url("nowhere"), &url("never"), false, &|_| {}).await;
     assert_eq!(none.unwrap_err().kind(), ErrorKind::NotFound);

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use medsearch::domain::{Ask, ClassLabel, Hit, PathTaken, Query, Ranking};
-use medsearch::index::{GraphInput, GraphParameters, IndexSettings, Segment, SegmentInput, Snapshot, SnapshotInput};
+use medsearch::index::{
+    GivenGraph, GraphInput, GraphParameters, IndexSettings, Segment, SegmentInput, Snapshot, SnapshotInput,
+};
 use medsearch::search::local::search;
 use serde_json::json;
 use support::{Arguments, Mixture, percentile_ms, write_json};
@@ -125,7 +127,7 @@ impl Built {
             segment: self.rows.name.clone(),
             class: class.clone(),
             parameters: settings.graph,
-            bytes: Some(bytes.clone()),
+            given: Some(GivenGraph::Stored(bytes.clone())),
         });
         SnapshotInput {
             version: 1,

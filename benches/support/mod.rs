@@ -177,7 +177,7 @@ impl Mixture {
             shard: None,
             searched: true,
             records,
-            vectors,
+            vectors: vectors.into(),
         }
     }
 

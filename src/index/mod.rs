@@ -17,11 +17,11 @@ pub mod top;
 pub use bitmap::Bitmap;
 pub use copies::{Joined, Pictures};
 pub use exact::{Sieve, scan, similarities};
-pub use hnsw::{GraphParameters, build_graph};
+pub use hnsw::{Graph, GraphParameters, build_graph};
 pub use matrix::Matrix;
 pub use scope::{Leg, Scope, Step};
-pub use segment::{Segment, SegmentInput, compared_row};
-pub use snapshot::{GraphInput, Snapshot, SnapshotInput};
+pub use segment::{RawVectors, Segment, SegmentInput, VectorSource, compared_row};
+pub use snapshot::{GivenGraph, GraphInput, Snapshot, SnapshotInput, load_graph};
 
 use crate::error::{Error, ErrorKind};
 

@@ -1,6 +1,7 @@
 //! The rows of one rows object, ready to be searched: unit vectors and who is where. Immutable and shared between snapshots.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -9,8 +10,66 @@ use super::{IndexSettings, Matrix, build_graph};
 use crate::domain::{ClassLabel, Embedding, ImageId, Key, Metric, PatientKeys, Record};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Rows that are normalised and mapped side by side: few enough that their copies don't count.
-const MAPPED_TOGETHER: usize = 1024;
+/// Rows that are read, normalised and mapped side by side: few enough that their copies don't count.
+const MAPPED_TOGETHER: usize = 4096;
+/// Those of one thread at a time.
+const READ_TOGETHER: usize = 256;
+
+/// Whoever has the raw model vectors of a rows object, and hands them out as a segment takes them in: they are never in memory twice.
+pub trait VectorSource: fmt::Debug + Send + Sync {
+    /// How many there are.
+    fn rows(&self) -> usize;
+
+    /// Shows `take` the vectors of `rows` in turn. Several threads ask at a time.
+    ///
+    /// # Errors
+    /// `Damaged`, `Unavailable` when they can't be read; the first of `take`.
+    fn each(&self, rows: &[u32], take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()>;
+}
+
+/// Raw model vectors.
+#[derive(Debug, Clone)]
+pub enum RawVectors {
+    /// All of them, row-major.
+    Table(Vec<f32>),
+    /// Whoever has them.
+    Source(Arc<dyn VectorSource>),
+}
+
+impl From<Vec<f32>> for RawVectors {
+    fn from(table: Vec<f32>) -> Self {
+        Self::Table(table)
+    }
+}
+
+impl RawVectors {
+    /// Whether there are so many.
+    fn are(&self, rows: usize, dimension: usize) -> bool {
+        match self {
+            Self::Table(table) => table.len() == rows * dimension,
+            Self::Source(source) => source.rows() == rows,
+        }
+    }
+
+    fn each(&self, rows: &[u32], dimension: usize, take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Table(table) => rows.iter().try_for_each(|&row| {
+                let start = row as usize * dimension;
+                take(&table[start..start + dimension])
+            }),
+            Self::Source(source) => source.each(rows, take),
+        }
+    }
+
+    /// The table, for tests, which have no other.
+    #[cfg(test)]
+    pub(crate) fn table(&self) -> &[f32] {
+        match self {
+            Self::Table(table) => table,
+            Self::Source(_) => panic!("the vectors are elsewhere"),
+        }
+    }
+}
 
 /// What a segment is built from.
 #[derive(Debug)]
@@ -25,8 +84,8 @@ pub struct SegmentInput {
     pub searched: bool,
     /// Row i describes vector i.
     pub records: Vec<Arc<Record>>,
-    /// Raw model vectors, row-major; of no use where they are not searched.
-    pub vectors: Vec<f32>,
+    /// Raw model vectors; of no use where they are not searched.
+    pub vectors: RawVectors,
 }
 
 /// The rows of one class (or of none), ascending.
@@ -288,29 +347,30 @@ impl Roster {
     }
 
     /// The vectors as they are compared, those of each list one after the other.
-    fn matrix(&self, vectors: &[f32], metric: Option<&Metric>) -> Result<Matrix> {
+    fn matrix(&self, vectors: &RawVectors, metric: Option<&Metric>) -> Result<Matrix> {
         if let Some(metric) = metric.filter(|metric| metric.dimension() != self.dimension) {
             return Err(super::wrong_dimension(self.dimension, metric.dimension()));
         }
         let rows = self.records.len();
-        if vectors.len() != rows * self.dimension {
-            let what = format!(
-                "`{rows}` records of dimension `{}` with `{}` components",
-                self.dimension,
-                vectors.len()
-            );
+        if !vectors.are(rows, self.dimension) {
+            let what = format!("not the vectors of `{rows}` records of dimension `{}`", self.dimension);
             return Err(damaged(&self.name, &what));
         }
-        let unit = |row: u32| {
-            let start = row as usize * self.dimension;
-            let raw = &vectors[start..start + self.dimension];
-            compared_row(raw, self.dimension, metric)
-                .map_err(|error| damaged(&self.name, &format!("row `{row}`: {error}")))
+        let units = |rows: &[u32]| {
+            let mut units = Vec::with_capacity(rows.len());
+            vectors.each(rows, self.dimension, &mut |raw| {
+                let row = rows.get(units.len()).copied().unwrap_or_default();
+                let unit = compared_row(raw, self.dimension, metric)
+                    .map_err(|error| damaged(&self.name, &format!("row `{row}`: {error}")))?;
+                units.push(unit);
+                Ok(())
+            })?;
+            Ok(units)
         };
         let mut matrix = Matrix::with_capacity(rows, metric.map_or(self.dimension, Metric::components));
         for rows in self.row_at.chunks(MAPPED_TOGETHER) {
-            let units = rows.par_iter().map(|&row| unit(row)).collect::<Result<Vec<_>>>()?;
-            units.iter().for_each(|unit| matrix.push(unit));
+            let together = rows.par_chunks(READ_TOGETHER).map(units).collect::<Result<Vec<_>>>()?;
+            together.iter().flatten().for_each(|unit| matrix.push(unit));
         }
         Ok(matrix)
     }
@@ -395,7 +455,7 @@ pub(crate) mod tests {
             shard: None,
             searched: true,
             records,
-            vectors,
+            vectors: vectors.into(),
         }
     }
 

@@ -46,8 +46,17 @@ pub struct GraphInput {
     pub class: ClassLabel,
     /// How it was built and is walked.
     pub parameters: GraphParameters,
-    /// Its bytes, checksum verified; `None`: the previous snapshot has it loaded (see [`Snapshot::has_graph`]), or they can't be read.
-    pub bytes: Option<Bytes>,
+    /// What there is of it; `None`: the previous snapshot has it loaded (see [`Snapshot::has_graph`]), or it can't be read.
+    pub given: Option<GivenGraph>,
+}
+
+/// A graph as it was stored, or ready to be walked.
+#[derive(Debug, Clone)]
+pub enum GivenGraph {
+    /// Its bytes, checksum verified.
+    Stored(Bytes),
+    /// Loaded: whoever did need not keep the bytes of all until the last is there.
+    Loaded(Arc<Graph>),
 }
 
 /// One version of the archive.
@@ -108,9 +117,12 @@ impl Snapshot {
         let (mut graphs, mut lost_graphs) = (HashMap::with_capacity(input.graphs.len()), BTreeSet::new());
         for graph in &input.graphs {
             let held = previous.and_then(|snapshot| snapshot.graphs.get(&graph.name));
-            let loaded = match (held, &graph.bytes) {
+            let loaded = match (held, &graph.given) {
                 (Some(held), _) => Ok(held.clone()),
-                (None, Some(bytes)) => load_graph(graph, bytes, dimension, settings).map(Arc::new),
+                (None, Some(GivenGraph::Loaded(graph))) => Ok(graph.clone()),
+                (None, Some(GivenGraph::Stored(bytes))) => {
+                    load_graph(&graph.name, bytes, dimension, &graph.parameters, settings).map(Arc::new)
+                }
                 (None, None) => {
                     lost_graphs.insert(graph.name.clone());
                     continue;
@@ -651,9 +663,19 @@ impl Found {
     }
 }
 
-fn load_graph(input: &GraphInput, bytes: &[u8], dimension: usize, settings: &IndexSettings) -> Result<Graph> {
-    let graph = Graph::load(bytes, dimension, &input.parameters, settings.search_threads)
-        .map_err(|error| error.context(format!("graph object `{}`", input.name)))?;
+/// Makes a stored graph, of vectors as they are compared, ready to be walked.
+///
+/// # Errors
+/// As [`Graph::load`].
+pub fn load_graph(
+    name: &str,
+    bytes: &[u8],
+    dimension: usize,
+    parameters: &GraphParameters,
+    settings: &IndexSettings,
+) -> Result<Graph> {
+    let graph = Graph::load(bytes, dimension, parameters, settings.search_threads)
+        .map_err(|error| error.context(format!("graph object `{name}`")))?;
     tracing::debug!(
         rows = graph.rows(),
         stragglers = graph.stragglers(),

@@ -8,7 +8,9 @@ use super::cases::Cases;
 use super::evaluation::{Available, IndexReport};
 use crate::domain::{Ask, Embedding, PatientKeys, Query, Ranking, VoteMethod};
 use crate::error::Result;
-use crate::index::{GraphInput, GraphParameters, IndexSettings, SegmentInput, Snapshot, SnapshotInput, build_graph};
+use crate::index::{
+    GivenGraph, GraphInput, GraphParameters, IndexSettings, SegmentInput, Snapshot, SnapshotInput, build_graph,
+};
 use crate::search::{local, vote::vote};
 
 /// Queries that are tried, evenly over all.
@@ -35,7 +37,7 @@ pub fn recall(cases: &Cases, method: VoteMethod) -> Result<Available<IndexReport
                 segment: SEGMENT.to_owned(),
                 class: cases.classes[class].clone(),
                 parameters,
-                bytes: Some(build_graph(&vectors, &keys, &parameters)?.into()),
+                given: Some(GivenGraph::Stored(build_graph(&vectors, &keys, &parameters)?.into())),
             })
         })
     };
@@ -52,7 +54,12 @@ pub fn recall(cases: &Cases, method: VoteMethod) -> Result<Available<IndexReport
             .iter()
             .map(|&item| Arc::clone(&cases.items[item].record))
             .collect(),
-        vectors: indexed.iter().flat_map(|&item| cases.vector(item)).copied().collect(),
+        vectors: indexed
+            .iter()
+            .flat_map(|&item| cases.vector(item))
+            .copied()
+            .collect::<Vec<_>>()
+            .into(),
     };
     let input = SnapshotInput {
         version: 1,

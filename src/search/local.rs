@@ -29,7 +29,9 @@ mod tests {
     };
     use crate::error::ErrorKind;
     use crate::index::segment::tests::{key, record};
-    use crate::index::{GraphInput, GraphParameters, IndexSettings, SegmentInput, SnapshotInput, Step, build_graph};
+    use crate::index::{
+        GivenGraph, GraphInput, GraphParameters, IndexSettings, SegmentInput, SnapshotInput, Step, build_graph,
+    };
 
     const DIMENSION: usize = 3;
 
@@ -111,7 +113,11 @@ mod tests {
                 shard: None,
                 searched: true,
                 records: records.collect(),
-                vectors: rows.iter().flat_map(|row| row.vector.map(f32::from)).collect(),
+                vectors: rows
+                    .iter()
+                    .flat_map(|row| row.vector.map(f32::from))
+                    .collect::<Vec<_>>()
+                    .into(),
             };
             let dead = (0..).zip(rows).filter(|(_, row)| row.dead).map(|(at, _)| at).collect();
             (Arc::new(segment), dead)
@@ -139,7 +145,11 @@ mod tests {
             for (class, keys) in rows {
                 let unit = |&row: &u32| {
                     let start = row as usize * segment.dimension;
-                    Embedding::from_raw(&segment.vectors[start..start + segment.dimension], segment.dimension).unwrap()
+                    Embedding::from_raw(
+                        &segment.vectors.table()[start..start + segment.dimension],
+                        segment.dimension,
+                    )
+                    .unwrap()
                 };
                 let units: Vec<Embedding> = keys.iter().map(unit).collect();
                 let vectors: Vec<&[f32]> = units.iter().map(Embedding::as_slice).collect();
@@ -149,7 +159,7 @@ mod tests {
                     segment: segment.name.clone(),
                     class,
                     parameters,
-                    bytes: Some(bytes.into()),
+                    given: Some(GivenGraph::Stored(bytes.into())),
                 });
             }
         }
@@ -232,7 +242,7 @@ mod tests {
                 let rows = segment
                     .records
                     .iter()
-                    .zip(segment.vectors.chunks(DIMENSION))
+                    .zip(segment.vectors.table().chunks(DIMENSION))
                     .zip(0u32..);
                 rows.filter(|(_, at)| !dead.contains(at))
                     .map(|((record, raw), _)| (record.clone(), Embedding::from_raw(raw, DIMENSION).unwrap()))
@@ -481,7 +491,7 @@ mod tests {
             shard: None,
             searched: true,
             records,
-            vectors,
+            vectors: vectors.into(),
         };
         SnapshotInput {
             version: 1,
@@ -496,7 +506,7 @@ mod tests {
     fn of_row(input: &SnapshotInput, row: usize) -> Query {
         let segment = &input.segments[0].0;
         let record = &segment.records[row];
-        let raw = &segment.vectors[row * segment.dimension..(row + 1) * segment.dimension];
+        let raw = &segment.vectors.table()[row * segment.dimension..(row + 1) * segment.dimension];
         Query {
             embedding: Embedding::from_raw(raw, segment.dimension).unwrap(),
             patients: PatientKeys::of(record).into_iter().collect(),
@@ -688,8 +698,8 @@ mod tests {
         let wrong: [&dyn Fn(&mut GraphInput); 4] = [
             &|graph| graph.segment = "rows/b".into(),
             &|graph| graph.class = ClassLabel::parse("Flu").unwrap(),
-            &|graph| graph.bytes = Some(b"no graph".as_slice().into()),
-            &|graph| graph.bytes = None,
+            &|graph| graph.given = Some(GivenGraph::Stored(b"no graph".as_slice().into())),
+            &|graph| graph.given = None,
         ];
         let sound = search(&snapshot, &query, &Ask::default()).unwrap();
         for change in wrong {
@@ -703,7 +713,7 @@ mod tests {
         }
         // What the previous version has loaded needs no bytes.
         let mut again = with_graphs(clustered(30, 8, 1), GraphParameters::default());
-        again.graphs.iter_mut().for_each(|graph| graph.bytes = None);
+        again.graphs.iter_mut().for_each(|graph| graph.given = None);
         assert!(again.graphs.iter().all(|graph| snapshot.has_graph(&graph.name)));
         assert!(Snapshot::build(&again, Some(&snapshot), &settings(0)).is_ok());
     }

@@ -3,26 +3,23 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::holding::Holding;
-use crate::archive::{GraphEntry, State};
+use crate::archive::{GraphEntry, RowsObject, State};
 use crate::domain::Metric;
 use crate::error::Result;
-use crate::index::{GraphInput, GraphParameters, SegmentInput, Snapshot, SnapshotInput};
+use crate::index::{
+    GivenGraph, Graph, GraphInput, GraphParameters, RawVectors, SegmentInput, Snapshot, SnapshotInput, VectorSource,
+};
 
-/// The input of a snapshot of `state` that searches what is held. Rows that `previous` has are only named, not copied; a graph without bytes is one
+/// The input of a snapshot of `state` that searches what is held. Rows that `previous` has are only named, not copied; a graph of which nothing is given is one
 /// that it has.
-///
-/// # Errors
-/// `Unavailable`, `Damaged` when vectors can't be read.
 pub fn snapshot_input(
     state: &State,
     holding: &Holding,
     metric: Option<Arc<Metric>>,
-    graphs: Vec<(GraphEntry, Option<Bytes>)>,
+    graphs: Vec<(GraphEntry, Option<Arc<Graph>>)>,
     previous: Option<&Snapshot>,
-) -> Result<SnapshotInput> {
+) -> SnapshotInput {
     let manifest = &state.manifest;
     // By another metric its rows are other rows.
     let previous = previous.filter(|snapshot| snapshot.is_by(metric.as_ref()));
@@ -37,39 +34,58 @@ pub fn snapshot_input(
             shard,
             searched,
             records: if known { vec![] } else { rows.records.clone() },
-            vectors: if given {
-                rows.vectors(0..rows.rows())?.into_owned()
-            } else {
-                vec![]
+            vectors: match given {
+                true => RawVectors::Source(Arc::new(Stored(Arc::clone(rows)))),
+                false => vec![].into(),
             },
         };
-        Ok((Arc::new(segment), state.tombstones(at).to_vec()))
+        (Arc::new(segment), state.tombstones(at).to_vec())
     });
     let named: HashSet<&str> = state.rows.iter().map(|rows| rows.name.as_str()).collect();
     let graphs = graphs
         .into_iter()
         .filter(|(entry, _)| named.contains(entry.rows_object.as_str()));
-    Ok(SnapshotInput {
+    SnapshotInput {
         version: manifest.version,
         dimension: manifest.space.dimension,
         metric,
         classes: manifest.classes.clone(),
-        segments: segments.collect::<Result<_>>()?,
-        graphs: graphs.filter_map(|(entry, bytes)| graph_input(entry, bytes)).collect(),
-    })
+        segments: segments.collect(),
+        graphs: graphs.filter_map(|(entry, graph)| graph_input(entry, graph)).collect(),
+    }
+}
+
+/// How the index builds and walks a graph of the archive.
+pub fn parameters_of(entry: &GraphEntry) -> GraphParameters {
+    GraphParameters {
+        connectivity: entry.parameters.connectivity,
+        expansion_add: entry.parameters.expansion_add,
+        expansion_search: entry.parameters.expansion_search,
+    }
+}
+
+/// The vectors of a rows object, read as they are asked for.
+#[derive(Debug)]
+struct Stored(Arc<RowsObject>);
+
+impl VectorSource for Stored {
+    fn rows(&self) -> usize {
+        self.0.rows() as usize
+    }
+
+    fn each(&self, rows: &[u32], take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        self.0.each_vector(rows.iter().copied(), take)
+    }
 }
 
 /// Rows without a class have no graph: they are few, and scanned.
-fn graph_input(entry: GraphEntry, bytes: Option<Bytes>) -> Option<GraphInput> {
+fn graph_input(entry: GraphEntry, graph: Option<Arc<Graph>>) -> Option<GraphInput> {
+    let parameters = parameters_of(&entry);
     Some(GraphInput {
         name: entry.object,
         segment: entry.rows_object,
         class: entry.class?,
-        parameters: GraphParameters {
-            connectivity: entry.parameters.connectivity,
-            expansion_add: entry.parameters.expansion_add,
-            expansion_search: entry.parameters.expansion_search,
-        },
-        bytes,
+        parameters,
+        given: graph.map(GivenGraph::Loaded),
     })
 }

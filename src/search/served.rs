@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::Overview;
 use super::calibrate::Known;
 use super::holding::Holding;
-use super::mapping::snapshot_input;
+use super::mapping::{parameters_of, snapshot_input};
 use super::model::{LoadModel, Model};
 use crate::archive::{Archive, GraphEntry, State};
 use crate::domain::{Calibration, ClassLabel, Embedding, ImageId, Key, Metric, Record, VoteMethod};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{IndexSettings, Snapshot};
+use crate::index::{Graph, IndexSettings, Snapshot, load_graph};
 use crate::telemetry::run_blocking;
 
 /// How often the archive is asked for versions that another process wrote.
@@ -31,6 +31,9 @@ const KEPT_FOR: Duration = Duration::from_secs(30);
 const ANSWERING_KEPT_FOR: Duration = Duration::from_secs(3600);
 /// Most versions that are kept, whatever their age.
 const KEPT_MAX: usize = 64;
+
+/// Graphs that are read and loaded at a time: meanwhile each is in memory twice.
+const GRAPHS_AT_ONCE: usize = 2;
 
 /// Rows whose vectors are read at a time.
 const READ_TOGETHER: usize = 4096;
@@ -386,14 +389,24 @@ async fn index(
         None => None,
     };
     let calibration = calibration(archive, &state, previous.as_deref()).await?;
-    let mut graphs = Vec::new();
-    for entry in state.manifest.graphs.iter().filter(|entry| holding.has(entry.shard)) {
-        let tried = previous.as_ref().is_some_and(|version| {
-            version.snapshot.has_graph(&entry.object) || version.snapshot.lost_graphs().contains(&entry.object)
-        });
-        let bytes = if tried { None } else { read_graph(archive, entry).await };
-        graphs.push((entry.clone(), bytes));
-    }
+    let dimension = match &metric {
+        Some(metric) => metric.components(),
+        None => state.manifest.space.dimension,
+    };
+    let held = state.manifest.graphs.iter().filter(|entry| holding.has(entry.shard));
+    let graphs: Vec<_> = held
+        .map(|entry| async {
+            let tried = previous.as_ref().is_some_and(|version| {
+                version.snapshot.has_graph(&entry.object) || version.snapshot.lost_graphs().contains(&entry.object)
+            });
+            let graph = match tried {
+                true => None,
+                false => graph(archive, entry, dimension, settings).await,
+            };
+            (entry.clone(), graph)
+        })
+        .collect();
+    let graphs: Vec<_> = stream::iter(graphs).buffered(GRAPHS_AT_ONCE).collect().await;
     let (holding, settings) = (holding.clone(), settings.clone());
     let version = build(state, metric, calibration, graphs, previous, holding, settings).await?;
     Ok(Version { model, ..version })
@@ -426,14 +439,14 @@ async fn build(
     state: Arc<State>,
     metric: Option<Arc<Metric>>,
     calibration: Calibrated,
-    graphs: Vec<(GraphEntry, Option<Bytes>)>,
+    graphs: Vec<(GraphEntry, Option<Arc<Graph>>)>,
     previous: Option<Arc<Version>>,
     holding: Holding,
     settings: IndexSettings,
 ) -> Result<Version> {
     run_blocking(move || {
         let previous = previous.as_ref().map(|version| &version.snapshot);
-        let input = snapshot_input(&state, &holding, metric, graphs, previous)?;
+        let input = snapshot_input(&state, &holding, metric, graphs, previous);
         let snapshot = Snapshot::build(&input, previous, &settings)?;
         let overview = overview(&state, &snapshot, &calibration);
         Ok(Version {
@@ -449,13 +462,25 @@ async fn build(
     .await
 }
 
-/// A graph is a cache: one that can't be read costs time, not the answer.
-async fn read_graph(archive: &Archive, entry: &GraphEntry) -> Option<Bytes> {
+/// A graph is a cache: one that can't be read or loaded costs time, not the answer.
+async fn graph(
+    archive: &Archive,
+    entry: &GraphEntry,
+    dimension: usize,
+    settings: &IndexSettings,
+) -> Option<Arc<Graph>> {
     let read = archive.read_graph(entry).await;
-    read.inspect_err(|error| {
-        tracing::error!(error = %error, "a graph can't be read, its class is scanned until the archive is compacted");
-    })
-    .ok()
+    let bytes = read
+        .inspect_err(|error| {
+            tracing::error!(error = %error, "a graph can't be read, its class is scanned until the archive is compacted");
+        })
+        .ok()?;
+    let (name, parameters, settings) = (entry.object.clone(), parameters_of(entry), settings.clone());
+    let loaded = run_blocking(move || load_graph(&name, &bytes, dimension, &parameters, &settings)).await;
+    let loaded = loaded.inspect_err(|error| {
+        tracing::error!(error = %error, "a graph is left out, its class is scanned until the archive is compacted");
+    });
+    loaded.ok().map(Arc::new)
 }
 
 /// Sample queries that a demo archive offers.

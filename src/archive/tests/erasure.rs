@@ -73,6 +73,44 @@ async fn what_was_deleted_is_found_until_it_is_collected_and_never_after() {
     assert!(left(13).iter().all(|&files| files > 0));
 }
 
+/// As beside a server: every hour, and never before its time.
+#[tokio::test]
+async fn upkeep_leaves_nothing_within_a_day() {
+    let place = Place::new(IdentityMode::Anonymous).await;
+    let archive = &place.archive;
+    // Too little of it for its own sake.
+    let images = (10..40).map(|number| image(archive, number, Some("COVID"))).collect();
+    archive.append(images, None).await.unwrap();
+    let deleted = id(archive, 12);
+    let left = |number| {
+        let traces = traces(archive, number);
+        traces
+            .iter()
+            .filter(|trace| !files_with(place.dir.path(), trace).is_empty())
+            .count()
+    };
+    writer(archive)
+        .await
+        .write(Change::Delete { id: deleted })
+        .await
+        .unwrap();
+    let mut gone_after = None;
+    for hour in 1..=24 {
+        let later = place.at(SignedDuration::from_hours(hour)).await;
+        maintain(&later, CompactSettings::default()).await.unwrap();
+        if left(12) == 0 {
+            gone_after = gone_after.or(Some(hour));
+        }
+    }
+    let gone_after = gone_after.expect("it is gone within a day");
+    assert!(
+        gone_after > 2,
+        "nothing is written for one image before it is due: {gone_after}"
+    );
+    assert_eq!((left(12), left(13)), (0, 4));
+    assert!(remains(&place.again().await, &[deleted]).await.unwrap().is_clean());
+}
+
 #[tokio::test]
 async fn what_can_t_be_read_is_no_proof() {
     let place = Place::new(IdentityMode::Anonymous).await;

@@ -4,6 +4,7 @@
     scripts/cluster 3                  starts three: http://127.0.0.1:8000 is the proxy in front of them
     scripts/cluster kill 2             kill -9; then `scripts/cluster start 2`
     scripts/cluster slow 1 500         what others send it comes 500 ms later (needs --relays); then `heal 1`
+    scripts/cluster 3 --image TAG      the replicas are containers, in this machine's network
 
 The proxy is haproxy, where it is installed: it asks ready replicas in turn, and another one once where a connection
 fails; a search, which changes nothing, also where it breaks before its answer. Prometheus, where it is installed, has
@@ -28,7 +29,8 @@ from medsearch_py.replicas import (
     REPLICAS_MAX,
     Description,
     Ports,
-    Processes,
+    Replicas,
+    engine,
     is_ready,
     name_of,
     url_of,
@@ -109,7 +111,6 @@ class Run:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.place = args, args.place
         self.ports = Ports(args.port)
-        self.replicas = Processes(args.place)
         self.beside: dict[str, subprocess.Popen[bytes]] = {}
 
     def prepare(self) -> None:
@@ -117,7 +118,8 @@ class Run:
         args = self.args
         with contextlib.suppress(FileNotFoundError):
             before = Description.read(self.place)
-            if any(self.replicas.lives(number) for number in range(len(before.arguments))):
+            running = before.replicas(self.place)
+            if any(running.lives(number) for number in range(len(before.arguments))):
                 raise RefusedError(
                     f"a cluster runs in {self.place} already: end it, or name another folder with --place"
                 )
@@ -128,20 +130,30 @@ class Run:
         key.unlink(missing_ok=True)
         with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(32) + "\n")
-        for number in range(args.replicas):
-            self.replicas.log(number).unlink(missing_ok=True)
-            weather_file(self.place, number).unlink(missing_ok=True)
         self.haproxy = found("haproxy")
         self.prometheus = found("prometheus")
         self.description = Description(
             first_port=args.port,
-            program=str(args.program),
+            program=args.image or str(args.program),
+            engine=args.engine,
+            mounts=self.mounts(key) if args.image else [],
             relays=args.relays,
             proxy=self.haproxy is not None,
             prometheus=self.prometheus is not None,
             arguments=[self.arguments(number, key) for number in range(args.replicas)],
         )
         self.description.write(self.place)
+        self.replicas: Replicas = self.description.replicas(self.place)
+        for number in range(args.replicas):
+            self.replicas.log(number).unlink(missing_ok=True)
+            weather_file(self.place, number).unlink(missing_ok=True)
+
+    def mounts(self, key: Path) -> list[str]:
+        """What a container sees of this machine: the archive, its secret, a model, the replicas' key."""
+        args = self.args
+        secret = args.secret_file or f"{args.archive}.secret"
+        seen = {args.archive, secret, args.model or args.archive, key}
+        return sorted(str(path) for path in map(Path, seen) if path.exists())
 
     def arguments(self, number: int, key: Path) -> list[str]:
         """The command line of a replica."""
@@ -298,9 +310,19 @@ def found(program: str) -> str | None:
 
 def start(args: argparse.Namespace) -> None:
     """Runs a cluster until it is told to stop."""
-    if not os.access(args.program, os.X_OK):
+    args.engine = engine() if args.image else None
+    if args.image and not args.engine:
+        raise RefusedError("neither podman nor docker answers here: without --image replicas are processes")
+    if not args.image and not os.access(args.program, os.X_OK):
         raise RefusedError("the program is not built yet: run scripts/setup")
     args.archive = args.archive or demo_archive()
+    if args.image:
+        if "://" in args.archive:
+            raise RefusedError("with --image the archive is a folder")
+        # What a container sees has the same name there.
+        args.archive, args.place = str(Path(args.archive).resolve()), args.place.resolve()
+        args.secret_file = args.secret_file and args.secret_file.resolve()
+        args.model = args.model and (str(Path(args.model).resolve()) if Path(args.model).exists() else args.model)
     run = Run(args)
     run.prepare()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -338,7 +360,7 @@ def act(args: argparse.Namespace) -> None:
             raise RefusedError(f"{args.action} needs relays: start the cluster with --relays")
         weather(place, number, args.action, args.milliseconds)
         return
-    replicas = Processes(place)
+    replicas = cluster.replicas(place)
     if args.action == "start":
         if replicas.lives(number):
             raise RefusedError(f"replica {number} runs already")
@@ -386,7 +408,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
         parser.add_argument("action", choices=ACTIONS)
         parser.add_argument("replica", type=whole(0, REPLICAS_MAX - 1))
         parser.add_argument("milliseconds", type=whole(0, 60_000), nargs="?", default=500)
-        parser.add_argument("--program", help="start: another medsearch than the others'")
+        parser.add_argument("--program", help="start: another medsearch than the others', or image")
         return parser.parse_args(words)
     actions = "\n".join(f"  {name:7} {what}" for name, what in ACTIONS.items())
     parser.epilog = f"scripts/cluster ACTION REPLICA [--place PLACE]; replicas count from 0:\n{actions}"
@@ -395,6 +417,9 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--secret-file", type=Path)
     parser.add_argument("--model")
     parser.add_argument("--program", type=Path, default=PROGRAM, help="the medsearch to run")
+    parser.add_argument(
+        "--image", metavar="TAG", help="replicas are containers of it (podman or docker), made by scripts/image"
+    )
     port_help = (
         "the proxy; replicas at the next ones, Prometheus at PORT+90, replicas among each other at PORT+101… (8000)"
     )

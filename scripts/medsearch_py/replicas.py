@@ -1,9 +1,12 @@
 """The replicas that `scripts/cluster` runs: their ports, how each is started, and how it is found again later."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -11,11 +14,15 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 REPLICAS_MAX = 16
 HOST = "127.0.0.1"
 READY_MAX_S = 120.0
 STOPPED_MAX_S = 60.0
+CREATED_MAX_S = 60.0
+PROCESSES_MAX = 4096
+"""Of a container: a server has threads for each processor, and for requests that wait for a disk."""
 EVERY_S = 0.05
 
 
@@ -62,8 +69,24 @@ def url_of(port: int) -> str:
     return f"http://{HOST}:{port}"
 
 
+class Replicas(Protocol):
+    """A way to run replicas. What runs lives on when this program ends: another one finds it by the same folder."""
+
+    def start(self, number: int, program: str, arguments: Sequence[str]) -> None:
+        """Starts one, with the words of its command line."""
+
+    def signal(self, number: int, which: signal.Signals) -> bool:
+        """Sends it a signal. False: it is gone."""
+
+    def lives(self, number: int) -> bool:
+        """Whether it is there, if only frozen."""
+
+    def log(self, number: int) -> Path:
+        """What it wrote."""
+
+
 class Processes:
-    """Replicas as processes of this machine. Another way to run them (containers) is a class with these methods."""
+    """Replicas as processes of this machine."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -111,12 +134,88 @@ class Processes:
         return None
 
 
+class Containers:
+    """Replicas as containers of an image, in this machine's network: they listen where processes would."""
+
+    def __init__(self, place: Path, engine: Sequence[str], mounts: Sequence[str] = ()) -> None:
+        self.place, self.engine, self.mounts = place, engine, mounts
+        # One name for each place, so that two clusters are not in each other's way.
+        self.prefix = "medsearch-" + hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:12]
+
+    def start(self, number: int, program: str, arguments: Sequence[str]) -> None:
+        """Starts one of the image `program`, as whoever starts it, with rights to nothing but what it was given."""
+        self.run("rm", "--force", self.name(number))
+        options = ["--rm", "--name", self.name(number), "--network", "host", "--user", f"{os.getuid()}:{os.getgid()}"]
+        options += ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]  # noqa: S108 (the container's own)
+        options += ["--security-opt", "no-new-privileges"]
+        if self.is_podman:
+            files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            options += ["--ulimit", f"nofile={files}:{files}", "--ulimit", f"nproc={PROCESSES_MAX}:{PROCESSES_MAX}"]
+            options += ["--userns", "keep-id"] if os.getuid() else []
+        for mount in self.mounts:
+            options += ["--volume", f"{mount}:{mount}"]
+        with self.log(number).open("ab") as log:
+            # It says what the container says, for as long as that runs.
+            teller = subprocess.Popen(
+                [*self.engine, "run", *options, program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until = time.monotonic() + CREATED_MAX_S
+        while not self.lives(number) and teller.poll() is None and time.monotonic() < until:
+            time.sleep(EVERY_S)
+
+    def signal(self, number: int, which: signal.Signals) -> bool:
+        """Sends it a signal. False: it is gone."""
+        return self.run("kill", "--signal", which.name, self.name(number)).returncode == 0
+
+    def lives(self, number: int) -> bool:
+        """Whether it is there, if only frozen."""
+        return self.state(number) in ("running", "paused", "stopping")
+
+    def log(self, number: int) -> Path:
+        """What it wrote."""
+        return self.place / f"replica-{number}.log"
+
+    def name(self, number: int) -> str:
+        """Of the container."""
+        return f"{self.prefix}-{number}"
+
+    def state(self, number: int) -> str:
+        """As the engine calls it; empty where there is none."""
+        return self.run("container", "inspect", "--format", "{{.State.Status}}", self.name(number)).stdout.strip()
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command of the engine."""
+        return subprocess.run([*self.engine, *words], capture_output=True, text=True, check=False)
+
+    @property
+    def is_podman(self) -> bool:
+        """By itself it asks for more open files and processes than some machines allow."""
+        return Path(self.engine[0]).name == "podman"
+
+
+def engine() -> list[str] | None:
+    """podman or docker, whichever answers first."""
+    for name in ("podman", "docker"):
+        if not (found := shutil.which(name)):
+            continue
+        # crun, which podman takes first, does not run on every machine that mixes both versions of cgroups; runc does.
+        runc = shutil.which("runc") if name == "podman" else None
+        words = [found, *(["--runtime", runc] if runc else [])]
+        if subprocess.run([*words, "info"], capture_output=True, check=False).returncode == 0:
+            return words
+    return None
+
+
 def name_of(number: int) -> str:
     """A replica's name in placement."""
     return f"replica-{number}"
 
 
-def wait_ready(replicas: Processes, number: int, port: int, seconds: float = READY_MAX_S) -> float:
+def wait_ready(replicas: Replicas, number: int, port: int, seconds: float = READY_MAX_S) -> float:
     """Waits until a replica that was just started is ready; the seconds that took. A RuntimeError where it ends."""
     began = time.monotonic()
     while time.monotonic() < began + seconds:
@@ -129,7 +228,7 @@ def wait_ready(replicas: Processes, number: int, port: int, seconds: float = REA
     raise RuntimeError(f"replica {number} did not start: {' / '.join(said)}")
 
 
-def wait_gone(replicas: Processes, number: int, seconds: float = STOPPED_MAX_S) -> bool:
+def wait_gone(replicas: Replicas, number: int, seconds: float = STOPPED_MAX_S) -> bool:
     """Waits until a replica is gone. False: it is still there."""
     until = time.monotonic() + seconds
     while replicas.lives(number):
@@ -154,6 +253,11 @@ class Description:
 
     first_port: int
     program: str
+    """A file, or an image."""
+    engine: list[str] | None
+    """What runs containers of it; absent: it is a process."""
+    mounts: list[str]
+    """What these see of this machine."""
     relays: bool
     proxy: bool
     prometheus: bool
@@ -164,6 +268,10 @@ class Description:
     def ports(self) -> Ports:
         """Where everything listens."""
         return Ports(self.first_port)
+
+    def replicas(self, place: Path) -> Replicas:
+        """How they are run."""
+        return Containers(place, self.engine, self.mounts) if self.engine else Processes(place)
 
     def write(self, place: Path) -> None:
         """Writes it down beside the logs."""

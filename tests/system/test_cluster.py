@@ -1,6 +1,7 @@
 """`scripts/cluster` with little time for each fault; `scripts/soak cluster` gives it minutes, and measures."""
 
 import json
+import os
 import time
 
 import pytest
@@ -21,6 +22,7 @@ from medsearch_py.faults import (
     two_gone,
 )
 from medsearch_py.load import OpenLoop, percentile
+from medsearch_py.replicas import engine
 
 ROWS, SHARDS, SHARDS_AFTER = 2000, 8, 12
 # Half a shard more than six: shards are not all of one size.
@@ -149,3 +151,20 @@ def test_no_search_fails_when_the_archive_is_cut_into_other_shards(trial, archiv
     trial.cluster.wait_whole()
     outcome = trial.run("resharded", SECONDS_RESHARDED, resharded)
     check(trial, outcome)
+
+
+def test_replicas_may_be_containers(archive, tmp_path):
+    """`--image`: they find each other, one is killed, goes missing, and is started again."""
+    image = os.environ.get("MEDSEARCH_IMAGE") or pytest.skip("MEDSEARCH_IMAGE names no image that scripts/image built")
+    if not engine():
+        pytest.skip("neither podman nor docker answers here")
+    with Cluster(3, archive, tmp_path / "run", "--image", image, "--index-bytes-max", ROOM) as cluster:
+        cluster.wait_whole()
+        before = cluster.counters_of_all()
+        trial = Trial(cluster, RATE)
+        figures = trial.run("killed", SECONDS_KILLED, killed).figures()
+        assert figures["searches_through_the_proxy"]["failed"] == 0, figures
+        cluster.wait_whole()
+        assert increase(before, cluster.counters_of_all(), "medsearch_shard_requests_total") > 0
+    left = [number for number in range(3) if cluster.description.replicas(cluster.place).lives(number)]
+    assert left == [], "nothing runs on when the cluster has ended"

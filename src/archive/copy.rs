@@ -13,12 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::sync::Semaphore;
 
 use super::commit::{Placed, place};
 use super::feedback::{FEEDBACK, FeedbackId};
 use super::gc::{FOLDERS, OBJECT_AGE, before};
 use super::manifest::{MANIFESTS, MODELS};
+use super::room::Room;
 use super::store::{Listed, Put, Store, is_object_name};
 use super::{Manifest, Tuning, newest, read_manifest, read_model};
 use crate::error::{Error, ErrorKind, Result};
@@ -28,7 +28,7 @@ const CLAIM: &str = "copy";
 /// Objects on their way at a time.
 pub(super) const COPIES_MAX: usize = 8;
 /// Their bytes at a time, in MiB; a larger object goes alone.
-const COPIED_MIB_MAX: u32 = 256;
+pub(super) const COPIED_MIB_MAX: u32 = 256;
 /// Times that a copy is begun because what it relied on went away.
 pub(super) const STARTS_MAX: usize = 5;
 
@@ -339,11 +339,11 @@ impl Copy<'_> {
 
     /// Those of `present` that the target does not have as they should be.
     async fn damaged(&self, manifest: &Manifest, present: &[Object]) -> Result<Vec<Object>> {
-        let budget = budget();
+        let room = Room::of_mib(COPIED_MIB_MAX);
         let looks: Vec<_> = present
             .iter()
             .map(|object| async {
-                let _room = room(&budget, object.bytes).await?;
+                let _held = room.take(object.bytes).await?;
                 let read = match object.check {
                     // It can't be told from another: it is small, and copied.
                     Check::Report => return Ok(Some(object.clone())),
@@ -376,11 +376,11 @@ impl Copy<'_> {
         there: &BTreeMap<String, Listed>,
         copied: &mut Copied,
     ) -> Result<Attempt> {
-        let budget = budget();
+        let room = Room::of_mib(COPIED_MIB_MAX);
         let writes: Vec<_> = objects
             .iter()
             .map(|object| async {
-                let _room = room(&budget, object.bytes).await?;
+                let _held = room.take(object.bytes).await?;
                 let bytes = match read(&self.from, manifest, object).await {
                     Ok(bytes) => bytes,
                     // Resolved since it was listed.
@@ -535,17 +535,4 @@ fn is_report(name: &str) -> bool {
 /// The folder of a name, and the name.
 fn folder_of(name: &str) -> Option<(&str, &str)> {
     Some((name.rsplit_once('/')?.0, name))
-}
-
-pub(super) fn budget() -> Semaphore {
-    Semaphore::new(COPIED_MIB_MAX as usize)
-}
-
-/// Waits until so many bytes may be held in memory.
-pub(super) async fn room(budget: &Semaphore, bytes: u64) -> Result<tokio::sync::SemaphorePermit<'_>> {
-    let mib = u32::try_from(bytes.div_ceil(1 << 20)).map_or(COPIED_MIB_MAX, |mib| mib.clamp(1, COPIED_MIB_MAX));
-    budget
-        .acquire_many(mib)
-        .await
-        .map_err(|error| Error::with_source(ErrorKind::Internal, "a copy was given up", error))
 }

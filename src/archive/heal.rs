@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::copy::{COPIES_MAX, Check, CopyStep, Object, STARTS_MAX, budget, no_archive, read, room};
+use super::copy::{COPIED_MIB_MAX, COPIES_MAX, Check, CopyStep, Object, STARTS_MAX, no_archive, read};
+use super::room::Room;
 use super::store::Store;
 use super::{Manifest, ModelRef, newest, read_model};
 use crate::error::{Error, ErrorKind, Result};
@@ -112,11 +113,11 @@ impl Heal<'_> {
     ) -> Result<Vec<String>> {
         let objects: Vec<&Object> = objects.iter().filter(|object| !whole.contains(&object.name)).collect();
         (self.step)(CopyStep::Planned { objects: objects.len() });
-        let budget = budget();
+        let room = Room::of_mib(COPIED_MIB_MAX);
         let looks: Vec<_> = objects
             .iter()
             .map(|object| async {
-                let _room = room(&budget, object.bytes).await?;
+                let _held = room.take(object.bytes).await?;
                 let found = self.heal_object(manifest, object).await?;
                 (self.step)(CopyStep::Done);
                 Ok::<_, Error>((object.name.clone(), found))

@@ -31,6 +31,7 @@ mod npy;
 mod pack;
 mod reembed;
 mod remains;
+mod room;
 mod rows;
 mod secret;
 mod state;

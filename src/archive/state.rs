@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::room::Room;
 use super::{Archive, Manifest, RowsObject};
 use crate::domain::{ImageId, Key, PatientKeys, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows objects read at a time.
 const READS_MAX: usize = 4;
+/// Their bytes at a time, in MiB: they are read and hashed whole.
+const READ_MIB_MAX: u32 = 2048;
 
 /// A version with all its rows objects. Lookups walk the objects (at most some hundred), each of which knows its own keys, so that the
 /// next version costs what it adds and not what there is.
@@ -67,12 +70,16 @@ impl State {
     async fn build(archive: &Archive, manifest: Arc<Manifest>, held: &[Arc<RowsObject>]) -> Result<Self> {
         let held: HashMap<&str, &Arc<RowsObject>> = held.iter().map(|object| (object.name.as_str(), object)).collect();
         let (space, dimension) = (manifest.space.id(), manifest.space.dimension);
+        let room = &Room::of_mib(READ_MIB_MAX);
         let reads = manifest.rows.iter().map(|entry| {
             let held = held.get(entry.object.as_str()).map(|object| Arc::clone(object));
             async move {
                 let object = match held {
                     Some(object) => object,
-                    None => archive.read_rows(entry).await?,
+                    None => {
+                        let _held = room.take(entry.bytes).await?;
+                        archive.read_rows(entry).await?
+                    }
                 };
                 if object.header.space != space || object.header.dimension != dimension {
                     return Err(Error::new(

@@ -184,8 +184,8 @@ mod tests {
     }
 
     fn matrix(rows: &[Vec<f32>]) -> Matrix {
-        let mut matrix = Matrix::with_capacity(rows.len(), rows[0].len());
-        rows.iter().for_each(|row| matrix.push(row));
+        let mut matrix = Matrix::zeroed(rows.len(), rows[0].len());
+        (0..).zip(rows).for_each(|(at, row)| matrix.put(at, row));
         matrix
     }
 

@@ -224,6 +224,11 @@ impl Graph {
         })
     }
 
+    /// Components of its vectors.
+    pub fn dimension(&self) -> usize {
+        self.dimension
+    }
+
     /// Rows in the graph.
     pub fn rows(&self) -> usize {
         self.rows

@@ -22,28 +22,29 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// An empty one with room for so many rows of `dimension` components.
-    pub fn with_capacity(rows: usize, dimension: usize) -> Self {
+    /// So many rows of `dimension` components, to be put.
+    pub fn zeroed(rows: usize, dimension: usize) -> Self {
         Self {
             dimension,
-            upper: Vec::with_capacity(rows * dimension),
-            lower: Vec::with_capacity(rows * dimension),
+            upper: vec![0; rows * dimension],
+            lower: vec![0; rows * dimension],
             rounding: 0.0,
         }
     }
 
-    /// Adds a row.
+    /// Puts a row in its place.
     ///
     /// # Panics
-    /// When it is of another dimension.
-    pub fn push(&mut self, unit: &[f32]) {
+    /// When it is of another dimension, or there is no such place.
+    pub fn put(&mut self, row: u32, unit: &[f32]) {
         assert_eq!(unit.len(), self.dimension, "a row of the matrix's dimension");
+        let at = self.range(row);
+        let (uppers, lowers) = (&mut self.upper[at.clone()], &mut self.lower[at]);
         let mut square = 0f64;
-        for &value in unit {
+        for ((&value, to_upper), to_lower) in unit.iter().zip(uppers).zip(lowers) {
             let (upper, lower) = split(value);
             square += (f64::from(value) - f64::from(rounded(upper))).powi(2);
-            self.upper.push(upper);
-            self.lower.push(lower);
+            (*to_upper, *to_lower) = (upper, lower);
         }
         // Rounded up: a bound has to hold.
         self.rounding = self.rounding.max((square.sqrt() as f32).next_up());
@@ -155,8 +156,8 @@ mod tests {
         #[test]
         fn keeps_every_bit_and_bounds_every_similarity(units in units()) {
             let (query, rows) = units.split_first().unwrap();
-            let mut matrix = Matrix::with_capacity(rows.len(), query.len());
-            rows.iter().for_each(|row| matrix.push(row));
+            let mut matrix = Matrix::zeroed(rows.len(), query.len());
+            (0..).zip(rows).for_each(|(at, row)| matrix.put(at, row));
             prop_assert_eq!(matrix.rows(), rows.len());
             let mut whole = Vec::new();
             for (at, row) in (0u32..).zip(rows) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -15,7 +16,7 @@ const MAPPED_TOGETHER: usize = 4096;
 /// Those of one thread at a time.
 const READ_TOGETHER: usize = 256;
 
-/// Whoever has the raw model vectors of a rows object, and hands them out as a segment takes them in: they are never in memory twice.
+/// Whoever has the raw model vectors of a rows object, and hands them out as a segment takes them in: nobody has to bring all of them in memory.
 pub trait VectorSource: fmt::Debug + Send + Sync {
     /// How many there are.
     fn rows(&self) -> usize;
@@ -24,7 +25,7 @@ pub trait VectorSource: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// `Damaged`, `Unavailable` when they can't be read; the first of `take`.
-    fn each(&self, rows: &[u32], take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()>;
+    fn each(&self, rows: Range<u32>, take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()>;
 }
 
 /// Raw model vectors.
@@ -51,12 +52,11 @@ impl RawVectors {
         }
     }
 
-    fn each(&self, rows: &[u32], dimension: usize, take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+    fn each(&self, rows: Range<u32>, dimension: usize, take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
         match self {
-            Self::Table(table) => rows.iter().try_for_each(|&row| {
-                let start = row as usize * dimension;
-                take(&table[start..start + dimension])
-            }),
+            Self::Table(table) => table[rows.start as usize * dimension..rows.end as usize * dimension]
+                .chunks_exact(dimension)
+                .try_for_each(take),
             Self::Source(source) => source.each(rows, take),
         }
     }
@@ -356,21 +356,32 @@ impl Roster {
             let what = format!("not the vectors of `{rows}` records of dimension `{}`", self.dimension);
             return Err(damaged(&self.name, &what));
         }
-        let units = |rows: &[u32]| {
+        // In the order of the file, which is read the fastest so.
+        let units = |rows: Range<u32>| {
             let mut units = Vec::with_capacity(rows.len());
-            vectors.each(rows, self.dimension, &mut |raw| {
-                let row = rows.get(units.len()).copied().unwrap_or_default();
+            vectors.each(rows.clone(), self.dimension, &mut |raw| {
+                let row = rows.clone().nth(units.len());
+                let row = row.ok_or_else(|| damaged(&self.name, "more vectors than rows"))?;
                 let unit = compared_row(raw, self.dimension, metric)
                     .map_err(|error| damaged(&self.name, &format!("row `{row}`: {error}")))?;
-                units.push(unit);
+                units.push((self.slot_of[row as usize], unit));
                 Ok(())
             })?;
-            Ok(units)
+            match units.len() == rows.len() {
+                true => Ok(units),
+                false => Err(damaged(&self.name, "fewer vectors than rows")),
+            }
         };
-        let mut matrix = Matrix::with_capacity(rows, metric.map_or(self.dimension, Metric::components));
-        for rows in self.row_at.chunks(MAPPED_TOGETHER) {
-            let together = rows.par_chunks(READ_TOGETHER).map(units).collect::<Result<Vec<_>>>()?;
-            together.iter().flatten().for_each(|unit| matrix.push(unit));
+        let mut matrix = Matrix::zeroed(rows, metric.map_or(self.dimension, Metric::components));
+        let rows = rows as u32;
+        let parts = |rows: Range<u32>, of: usize| {
+            let starts = rows.clone().step_by(of);
+            starts.map(move |start| start..rows.end.min(start.saturating_add(of as u32)))
+        };
+        for together in parts(0..rows, MAPPED_TOGETHER) {
+            let parts: Vec<Range<u32>> = parts(together, READ_TOGETHER).collect();
+            let units = parts.into_par_iter().map(units).collect::<Result<Vec<_>>>()?;
+            units.iter().flatten().for_each(|(slot, unit)| matrix.put(*slot, unit));
         }
         Ok(matrix)
     }
@@ -473,6 +484,45 @@ pub(crate) mod tests {
         assert!(segment.patients().rows(key(1_000_001)).eq([0, 2]));
         assert!(segment.pixels().rows(key(3_000_003)).eq([3]));
         assert_eq!(segment.patients().rows(key(5)).count(), 0);
+    }
+
+    /// Hands out as many as it likes.
+    #[derive(Debug)]
+    struct Handing(Vec<[f32; 2]>);
+
+    impl VectorSource for Handing {
+        fn rows(&self) -> usize {
+            4
+        }
+
+        fn each(&self, rows: Range<u32>, take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+            assert_eq!(rows, 0..4);
+            self.0.iter().try_for_each(|vector| take(vector))
+        }
+    }
+
+    #[test]
+    fn takes_vectors_from_whoever_has_them() {
+        let table = [[3.0, 4.0], [1.0, 0.0], [0.0, 2.0], [1.0, 1.0]];
+        let from = |vectors: &[[f32; 2]]| {
+            let source = SegmentInput {
+                vectors: RawVectors::Source(Arc::new(Handing(vectors.to_vec()))),
+                ..input(vec![])
+            };
+            Segment::new(&source, None)
+        };
+        let (handed, known) = (
+            from(&table).unwrap(),
+            Segment::new(&input(table.concat()), None).unwrap(),
+        );
+        for row in 0..4 {
+            let unit = |segment: &Segment| segment.matrix().unwrap().row(segment.slot_of(row));
+            assert_eq!(unit(&handed), unit(&known));
+        }
+        // One too few would move all that follow to other images.
+        for wrong in [&table[..3], &[table.as_slice(), &table[..1]].concat(), &[[0.0; 2]; 4]] {
+            assert_eq!(from(wrong).unwrap_err().kind(), ErrorKind::Damaged);
+        }
     }
 
     #[test]

@@ -119,7 +119,8 @@ impl Snapshot {
             let held = previous.and_then(|snapshot| snapshot.graphs.get(&graph.name));
             let loaded = match (held, &graph.given) {
                 (Some(held), _) => Ok(held.clone()),
-                (None, Some(GivenGraph::Loaded(graph))) => Ok(graph.clone()),
+                (None, Some(GivenGraph::Loaded(loaded))) if loaded.dimension() == dimension => Ok(loaded.clone()),
+                (None, Some(GivenGraph::Loaded(loaded))) => Err(wrong_dimension(loaded.dimension(), dimension)),
                 (None, Some(GivenGraph::Stored(bytes))) => {
                     load_graph(&graph.name, bytes, dimension, &graph.parameters, settings).map(Arc::new)
                 }

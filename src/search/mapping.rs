@@ -1,6 +1,7 @@
 //! From what the archive holds to what the index takes.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::holding::Holding;
@@ -73,8 +74,8 @@ impl VectorSource for Stored {
         self.0.rows() as usize
     }
 
-    fn each(&self, rows: &[u32], take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
-        self.0.each_vector(rows.iter().copied(), take)
+    fn each(&self, rows: Range<u32>, take: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        self.0.each_vector(rows, take)
     }
 }
 

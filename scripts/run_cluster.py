@@ -116,8 +116,11 @@ class Run:
     def prepare(self) -> None:
         """Writes down what is to be run."""
         args = self.args
-        with contextlib.suppress(FileNotFoundError):
+        before = None
+        # Of an earlier program it may be in another form.
+        with contextlib.suppress(FileNotFoundError, TypeError, ValueError):
             before = Description.read(self.place)
+        if before:
             running = before.replicas(self.place)
             if any(running.lives(number) for number in range(len(before.arguments))):
                 raise RefusedError(
@@ -151,9 +154,8 @@ class Run:
     def mounts(self, key: Path) -> list[str]:
         """What a container sees of this machine: the archive, its secret, a model, the replicas' key."""
         args = self.args
-        secret = args.secret_file or f"{args.archive}.secret"
-        seen = {args.archive, secret, args.model or args.archive, key}
-        return sorted(str(path) for path in map(Path, seen) if path.exists())
+        read = {str(path) for path in (args.secret_file, args.model, key) if path and Path(path).exists()}
+        return [args.archive, *sorted(read)]
 
     def arguments(self, number: int, key: Path) -> list[str]:
         """The command line of a replica."""
@@ -291,8 +293,8 @@ class Run:
             self.replicas.signal(number, signal.SIGCONT)
             self.replicas.signal(number, signal.SIGINT)
         for number in numbers:
-            if not wait_gone(self.replicas, number):
-                self.replicas.signal(number, signal.SIGKILL)
+            wait_gone(self.replicas, number)
+            self.replicas.forget(number)
         for process in self.beside.values():
             try:
                 process.wait(ENDED_MAX_S)
@@ -320,8 +322,9 @@ def start(args: argparse.Namespace) -> None:
         if "://" in args.archive:
             raise RefusedError("with --image the archive is a folder")
         # What a container sees has the same name there.
+        secret = args.secret_file or Path(f"{args.archive}.secret")
+        args.secret_file = secret.resolve() if secret.exists() else None
         args.archive, args.place = str(Path(args.archive).resolve()), args.place.resolve()
-        args.secret_file = args.secret_file and args.secret_file.resolve()
         args.model = args.model and (str(Path(args.model).resolve()) if Path(args.model).exists() else args.model)
     run = Run(args)
     run.prepare()

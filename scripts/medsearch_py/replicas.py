@@ -12,7 +12,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -84,6 +84,9 @@ class Replicas(Protocol):
     def log(self, number: int) -> Path:
         """What it wrote."""
 
+    def forget(self, number: int) -> None:
+        """Makes sure that nothing of it is left."""
+
 
 class Processes:
     """Replicas as processes of this machine."""
@@ -118,6 +121,10 @@ class Processes:
         """What it wrote."""
         return self.place / f"replica-{number}.log"
 
+    def forget(self, number: int) -> None:
+        """Makes sure that nothing of it is left."""
+        self.signal(number, signal.SIGKILL)
+
     def pid_file(self, number: int) -> Path:
         """Where its process id is written down."""
         return self.place / f"replica-{number}.pid"
@@ -138,25 +145,33 @@ class Containers:
     """Replicas as containers of an image, in this machine's network: they listen where processes would."""
 
     def __init__(self, place: Path, engine: Sequence[str], mounts: Sequence[str] = ()) -> None:
+        """The first of `mounts` may be written to."""
         self.place, self.engine, self.mounts = place, engine, mounts
+        self.tellers: dict[int, subprocess.Popen[bytes]] = {}
         # One name for each place, so that two clusters are not in each other's way.
         self.prefix = "medsearch-" + hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:12]
 
     def start(self, number: int, program: str, arguments: Sequence[str]) -> None:
         """Starts one of the image `program`, as whoever starts it, with rights to nothing but what it was given."""
-        self.run("rm", "--force", self.name(number))
-        options = ["--rm", "--name", self.name(number), "--network", "host", "--user", f"{os.getuid()}:{os.getgid()}"]
-        options += ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]  # noqa: S108 (the container's own)
+        if not self.has(program):
+            raise RuntimeError(f"there is no image {program} here: scripts/image builds one")
+        self.forget(number)
+        options = ["--rm", "--pull", "never", "--name", self.name(number), "--network", "host"]
+        options += ["--user", f"{os.getuid()}:{os.getgid()}", "--cap-drop", "ALL"]
         options += ["--security-opt", "no-new-privileges"]
+        options += ["--read-only", "--tmpfs", "/tmp:size=64m"]  # noqa: S108 (the container's own)
         if self.is_podman:
             files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             options += ["--ulimit", f"nofile={files}:{files}", "--ulimit", f"nproc={PROCESSES_MAX}:{PROCESSES_MAX}"]
             options += ["--userns", "keep-id"] if os.getuid() else []
-        for mount in self.mounts:
-            options += ["--volume", f"{mount}:{mount}"]
+        for at, mount in enumerate(self.mounts):
+            options += ["--mount", f"type=bind,src={mount},dst={mount}{',readonly' if at else ''}"]
+        # As a process has them.
+        for name in sorted(os.environ):
+            options += ["--env", name] if name.startswith("MEDSEARCH_") else []
         with self.log(number).open("ab") as log:
             # It says what the container says, for as long as that runs.
-            teller = subprocess.Popen(
+            teller = self.tellers[number] = subprocess.Popen(
                 [*self.engine, "run", *options, program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -178,6 +193,21 @@ class Containers:
     def log(self, number: int) -> Path:
         """What it wrote."""
         return self.place / f"replica-{number}.log"
+
+    def forget(self, number: int) -> None:
+        """Makes sure that nothing of it is left, nor of one that is about to be."""
+        if teller := self.tellers.pop(number, None):
+            teller.terminate()
+            teller.wait()
+        until = time.monotonic() + CREATED_MAX_S
+        while self.state(number):
+            self.run("rm", "--force", self.name(number))
+            if time.monotonic() > until:
+                raise RuntimeError(f"the container {self.name(number)} does not go")
+
+    def has(self, image: str) -> bool:
+        """Whether the image is on this machine."""
+        return self.run("image", "inspect", image).returncode == 0
 
     def name(self, number: int) -> str:
         """Of the container."""
@@ -254,15 +284,15 @@ class Description:
     first_port: int
     program: str
     """A file, or an image."""
-    engine: list[str] | None
-    """What runs containers of it; absent: it is a process."""
-    mounts: list[str]
-    """What these see of this machine."""
     relays: bool
     proxy: bool
     prometheus: bool
     arguments: list[list[str]]
     """Of each replica."""
+    engine: list[str] | None = None
+    """What runs containers of the image; absent: it is a file, and replicas are processes."""
+    mounts: list[str] = field(default_factory=list)
+    """What containers see of this machine: the archive, and what they only read."""
 
     @property
     def ports(self) -> Ports:

@@ -156,15 +156,22 @@ def test_no_search_fails_when_the_archive_is_cut_into_other_shards(trial, archiv
 def test_replicas_may_be_containers(archive, tmp_path):
     """`--image`: they find each other, one is killed, goes missing, and is started again."""
     image = os.environ.get("MEDSEARCH_IMAGE") or pytest.skip("MEDSEARCH_IMAGE names no image that scripts/image built")
-    if not engine():
-        pytest.skip("neither podman nor docker answers here")
+    run = engine() or pytest.skip("neither podman nor docker answers here")
     with Cluster(3, archive, tmp_path / "run", "--image", image, "--index-bytes-max", ROOM) as cluster:
+        assert cluster.description.engine == run
+        replicas = cluster.description.replicas(cluster.place)
+        assert all(replicas.state(number) == "running" for number in range(3))
         cluster.wait_whole()
         before = cluster.counters_of_all()
         trial = Trial(cluster, RATE)
-        figures = trial.run("killed", SECONDS_KILLED, killed).figures()
-        assert figures["searches_through_the_proxy"]["failed"] == 0, figures
-        cluster.wait_whole()
+        check(trial, trial.run("killed", SECONDS_KILLED, killed))
         assert increase(before, cluster.counters_of_all(), "medsearch_shard_requests_total") > 0
-    left = [number for number in range(3) if cluster.description.replicas(cluster.place).lives(number)]
-    assert left == [], "nothing runs on when the cluster has ended"
+        cluster.do("freeze", 2)
+        assert not cluster.is_ready(2)
+        cluster.do("thaw", 2)
+        cluster.wait_whole()
+        cluster.do("stop", 2)
+        with pytest.raises(RuntimeError, match="there is no image"):
+            cluster.do("start", 2, "--program", "localhost/medsearch-there-is-none")
+        cluster.do("start", 2, "--program", image)
+    assert [replicas.state(number) for number in range(3)] == [""] * 3, "nothing is left when the cluster has ended"

@@ -335,13 +335,14 @@ async fn heal(archive: Store, backup: Store) -> Result<Healed> {
     Heal { archive, backup, step }.run().await
 }
 
-/// Removes a file, cuts it off, or flips a bit of it.
+/// Removes a file, cuts it off, adds to it, or flips a bit of it.
 fn spoil(folder: &std::path::Path, name: &str, how: usize) {
     let path = folder.join(name);
     let mut bytes = std::fs::read(&path).unwrap();
-    match how % 3 {
+    match how % 4 {
         0 => std::fs::remove_file(&path).unwrap(),
         1 => std::fs::write(&path, &bytes[1..]).unwrap(),
+        3 => std::fs::write(&path, [bytes.as_slice(), b"more"].concat()).unwrap(),
         _ => {
             *bytes.last_mut().unwrap() ^= 1;
             std::fs::write(&path, bytes).unwrap();
@@ -363,7 +364,7 @@ async fn what_is_lost_is_healed_in_place() {
     };
     assert_eq!(heal(copies.source(), copies.folder("backup")).await.unwrap(), whole);
 
-    for turn in 0..3 {
+    for turn in 0..4 {
         for (number, name) in names.iter().enumerate() {
             spoil(&copies.place.path(), name, number + turn);
         }

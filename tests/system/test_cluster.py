@@ -30,6 +30,8 @@ ROOM = room_for(6.5, SHARDS, ROWS)
 RATE = Rate(proxied=20.0, direct=4.0, ingests=1.0)
 SECONDS_KILLED, SECONDS_CUT_OFF, SECONDS_SLOW, SECONDS_ROLLED, SECONDS_FROZEN, SECONDS_GONE = 10, 10, 10, 12, 4, 6
 SECONDS_RESHARDED, RESHARDED_MAX_S = 6, 60
+# Two late statuses in a row tell, on a busy machine too.
+NOTICED_MAX_S = 10.0
 # Of four replicas any two can hold all of it.
 HEALING_SHARDS_FIT = 5.5
 
@@ -98,23 +100,32 @@ def test_no_search_fails_while_replicas_are_rolled(trial):
 def test_a_frozen_replica_is_asked_no_more(trial):
     """It takes connections and says nothing; its own searches wait, those of the others need not."""
     cluster = trial.cluster
-    before = cluster.counters_of_all()
     load = OpenLoop(trial.searches, cluster.direct[:2], RATE.proxied)
-    cluster.do("freeze", 2)
+    load.start()
     try:
-        load.start()
+        cluster.do("freeze", 2)
+        began = time.monotonic()
+        while not all(knows_a_slow_one(cluster.counters(number)) for number in (0, 1)):
+            assert time.monotonic() < began + NOTICED_MAX_S, "the others do not notice"
+            time.sleep(0.1)
+        noticed = time.monotonic()
         time.sleep(SECONDS_FROZEN)
-        done = load.stop()
     finally:
+        done = load.stop()
         cluster.do("thaw", 2)
     assert [each.problem for each in done if each.problem] == []
-    # Those under way when it freezes may wait until a call is overdue; without hedges and another choice many do.
+    # Those under way when it freezes may wait until a call is overdue; of all of them, a twentieth.
     assert percentile([each.latency_ms for each in done], 0.95) < 1500
-    after = {number: cluster.counters(number) for number in (0, 1)}
-    help_came = [increase(before, after, f"medsearch_{name}_total") for name in ("hedges", "retries")]
-    assert sum(help_came) > 0
+    took = [each.latency_ms for each in done if each.due >= noticed]
+    assert len(took) > 50
+    assert percentile(took, 0.95) < SLOW_BY_MS
     assert cluster.is_ready(0) and cluster.is_ready(1)
     cluster.wait_whole()
+
+
+def knows_a_slow_one(counters: dict[str, float]) -> bool:
+    """Whether a replica asks another one last."""
+    return counters['medsearch_peers{state="slow"}'] > 0
 
 
 def test_two_of_three_gone_are_said_to_be_missing(trial):

@@ -174,7 +174,7 @@ async fn look(engine: &Engine, new: &NewImage, png: &[u8], until: Instant) -> Re
         allow_partial: true,
         ..Ask::default()
     };
-    let (nearest, _) = engine.rank(&version, query, &ask, until).await?;
+    let (version, nearest, _) = engine.rank(version, &query, &ask, until).await?;
     let spots: Vec<(usize, u32)> = (nearest.hits.iter())
         .filter_map(|hit| version.state.find(hit.id()))
         .collect();

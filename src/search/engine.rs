@@ -325,7 +325,7 @@ impl Engine {
     ) -> Result<Answer> {
         let started = Instant::now();
         let query = refined(&version, query, &ask)?;
-        let (ranking, coverage) = self.rank(&version, query.clone(), &ask, deadline).await?;
+        let (version, ranking, coverage) = self.rank(version, &query, &ask, deadline).await?;
         self.sample(&version, &query, &ask, &ranking, about.unit.as_ref());
         let (verdict, warnings) = tracing::debug_span!(target: SPANS, "vote").in_scope(|| {
             let verdict = vote::vote(&ranking, ask.vote, ask.k);

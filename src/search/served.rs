@@ -29,6 +29,8 @@ const POLL_MAX: Duration = Duration::from_secs(30);
 const KEPT_FOR: Duration = Duration::from_secs(30);
 /// How long the version in which searches are answered is kept, while no newer one is held whole by all replicas together: other shards, another metric or another model take long to load.
 const ANSWERING_KEPT_FOR: Duration = Duration::from_secs(3600);
+/// How long a version is kept once the same version with other shards has taken its place: others believe for five seconds what they heard of it, and ask then.
+const REPLACED_KEPT_FOR: Duration = Duration::from_secs(6);
 /// Most versions that are kept, whatever their age.
 const KEPT_MAX: usize = 64;
 
@@ -137,6 +139,15 @@ impl Version {
     }
 }
 
+/// What was current until lately.
+struct Kept {
+    version: Arc<Version>,
+    /// When it ceased to be.
+    ceased: Instant,
+    /// By the same version with other shards: it answers those who ask for what it has, and is not spoken of.
+    is_replaced: bool,
+}
+
 /// The current [`Version`], replaced whole: a search sees one version from beginning to end.
 pub struct Served {
     archive: Archive,
@@ -145,8 +156,8 @@ pub struct Served {
     load_model: Option<LoadModel>,
     current: ArcSwap<Version>,
     version: watch::Sender<u64>,
-    /// What was current until lately, the oldest first, with when it ceased to be.
-    kept: Mutex<VecDeque<(Instant, Arc<Version>)>>,
+    /// What was current until lately, the oldest first.
+    kept: Mutex<VecDeque<Kept>>,
     /// The number of the version in which searches are answered.
     answering: AtomicU64,
     /// What is held. Locked while a newer version is loaded, so that one load does not undo another's.
@@ -196,8 +207,20 @@ impl Served {
     /// The current version and those before it that are kept, the newest first.
     pub fn versions(&self) -> Vec<Arc<Version>> {
         let kept = self.kept();
-        let earlier = kept.iter().rev().map(|(_, version)| Arc::clone(version));
+        let earlier = kept.iter().rev().filter(|kept| !kept.is_replaced);
+        let earlier = earlier.map(|kept| Arc::clone(&kept.version));
         std::iter::once(self.current()).chain(earlier).collect()
+    }
+
+    /// A version with the most of these shards, of those that it held until lately too; none where there is no such version, or none of the shards.
+    pub fn that_holds(&self, version: u64, commit: &str, shards: &BTreeSet<u32>) -> Option<Arc<Version>> {
+        let mut known = vec![self.current()];
+        known.extend(self.kept().iter().rev().map(|kept| Arc::clone(&kept.version)));
+        known.retain(|known| known.number() == version && known.state.manifest.commit == commit);
+        let held = |version: &Arc<Version>| version.held.intersection(shards).count();
+        // Of equals the first: what is current.
+        let best = known.into_iter().rev().max_by_key(held)?;
+        (held(&best) > 0).then_some(best)
     }
 
     /// Time since the archive last said which version is the newest.
@@ -321,10 +344,11 @@ impl Served {
     fn replace(&self, next: Arc<Version>) {
         let version = next.state.manifest.version;
         let before = self.current.swap(next);
-        // The same version with other shards takes the place of itself.
-        if before.state.manifest.version != version {
-            self.kept().push_back((Instant::now(), before));
-        }
+        self.kept().push_back(Kept {
+            is_replaced: before.state.manifest.version == version,
+            ceased: Instant::now(),
+            version: before,
+        });
         self.forget_old();
         self.version.send_replace(version);
     }
@@ -333,19 +357,20 @@ impl Served {
         let mut kept = self.kept();
         let answering = self.answering.load(Ordering::Relaxed);
         let mut surplus = kept.len().saturating_sub(KEPT_MAX);
-        kept.retain(|(ceased, version)| {
-            let kept_for = match version.number() == answering {
+        kept.retain(|kept| {
+            let kept_for = match kept.version.number() == answering {
+                _ if kept.is_replaced => REPLACED_KEPT_FOR,
                 true => ANSWERING_KEPT_FOR,
                 false if surplus > 0 => Duration::ZERO,
                 false => KEPT_FOR,
             };
-            let stays = ceased.elapsed() <= kept_for;
+            let stays = kept.ceased.elapsed() <= kept_for;
             surplus -= usize::from(!stays && surplus > 0);
             stays
         });
     }
 
-    fn kept(&self) -> MutexGuard<'_, VecDeque<(Instant, Arc<Version>)>> {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,6 +11,7 @@ use super::engine::{Engine, turn};
 use super::plan::plan;
 use super::served::Version;
 use super::{local, merge};
+use crate::archive::Manifest;
 use crate::cluster::wire::{Found, ShardAnswer, ShardQuery, ShardRanking, Status};
 use crate::cluster::{Cluster, Held, Other, Shards, pin};
 use crate::domain::{Ask, Coverage, Hit, Query, Ranking};
@@ -91,11 +92,55 @@ impl Engine {
         self.pinned(None, true, deadline).await
     }
 
-    /// The best of all shards, and which of these answered.
+    /// The best of all shards, and which of these answered, in this version, or, where who alone had a shard of it is gone, in another that others hold whole.
     ///
     /// # Errors
-    /// `ShardsMissing` when one did not and the ask does not allow that; `Deadline`; those of [`local::search`].
+    /// `ShardsMissing` when a shard did not answer and the ask does not allow that; `Deadline`; those of [`local::search`].
     pub(crate) async fn rank(
+        &self,
+        mut version: Arc<Version>,
+        query: &Query,
+        ask: &Ask,
+        deadline: Instant,
+    ) -> Result<(Arc<Version>, Ranking, Coverage)> {
+        let (mut ranking, mut coverage) = self.rank_in(&version, query.clone(), ask, deadline).await?;
+        if !coverage.missing.is_empty()
+            && let Some(other) = self.instead_of(&version, &coverage.missing, ask)
+        {
+            let (again, covered) = self.rank_in(&other, query.clone(), ask, deadline).await?;
+            if covered.missing.len() < coverage.missing.len() {
+                (version, ranking, coverage) = (other, again, covered);
+            }
+        }
+        if let Some(cluster) = self.parts().cluster.as_ref().filter(|_| !coverage.missing.is_empty()) {
+            cluster.metrics().coverage_missing();
+            if !ask.allow_partial {
+                return Err(shards_missing(&coverage.missing, coverage.shards));
+            }
+        }
+        Ok((version, ranking, coverage))
+    }
+
+    /// Another version that is held whole by who did not fail, and that a query of `version` can be asked in. A replica that takes over the newest version
+    /// once a second may never have had the one between, so that a single one has a shard of it.
+    fn instead_of(&self, version: &Version, missing: &[u32], ask: &Ask) -> Option<Arc<Version>> {
+        let cluster = self.parts().cluster.as_ref()?;
+        let mut known = self.parts().served.versions();
+        known.retain(|other| {
+            other.number() != version.number()
+                && ask.min_version.is_none_or(|least| other.number() >= least)
+                && other.is_of_generation(version)
+        });
+        let has_failed = |status: &Status| {
+            let mut of_version = status.held.iter();
+            let of_version = of_version.find(|held| held.is(version.number(), &version.state.manifest.commit));
+            of_version.is_some_and(|held| missing.iter().any(|shard| held.shards.contains(shard)))
+        };
+        let (at, lacks) = whole_but(cluster, &known, has_failed)?;
+        lacks.is_empty().then(|| known.swap_remove(at))
+    }
+
+    async fn rank_in(
         &self,
         version: &Arc<Version>,
         query: Query,
@@ -128,12 +173,6 @@ impl Engine {
                     );
                     missing.insert(shard);
                 }
-            }
-        }
-        if !missing.is_empty() {
-            cluster.metrics().coverage_missing();
-            if !ask.allow_partial {
-                return Err(shards_missing(&missing, shards.len()));
             }
         }
         let mut ranking = merged(rankings, ask.k);
@@ -183,7 +222,7 @@ impl Engine {
     /// Answers another replica: what its shards have, one ranking each. Asks nobody.
     ///
     /// # Errors
-    /// `VersionAhead` when the version or one of the shards is not held here; `InvalidRequest`; `Deadline`.
+    /// `VersionAhead` when the version is not held here, or none of the shards; `InvalidRequest`; `Deadline`.
     pub async fn search_shards(&self, question: ShardQuery) -> Result<ShardAnswer> {
         let (query, ask) = question.read()?;
         let other = |what| Error::new(ErrorKind::VersionAhead, what);
@@ -192,19 +231,14 @@ impl Engine {
         if question.archive != cluster.archive() {
             return Err(Error::new(ErrorKind::InvalidRequest, "another archive is served here"));
         }
-        let is_asked = |version: &Arc<Version>| {
-            let manifest = &version.state.manifest;
-            manifest.version == question.version && manifest.commit == question.commit
-        };
-        let versions = self.parts().served.versions();
-        let version = versions.into_iter().find(is_asked);
-        let version = version.ok_or_else(|| other("this version is not held here"))?;
-        if !question.shards.is_subset(&version.held) {
-            return Err(other("one of these shards is not held here"));
-        }
+        let served = &self.parts().served;
+        let version = served.that_holds(question.version, &question.commit, &question.shards);
+        let version = version.ok_or_else(|| other("this version, or each of these shards of it, is not held here"))?;
+        // What it has given up since it said that it holds it is left out: for that alone another is asked.
+        let shards: BTreeSet<u32> = question.shards.intersection(&version.held).copied().collect();
         let deadline = Instant::now() + Duration::from_millis(question.deadline_ms).min(ASKED_FOR_MAX);
-        let span = tracing::debug_span!(target: SPANS, "search", medsearch.shards = %Shards(&question.shards));
-        self.rank_asked(version, question.shards, query, ask, deadline)
+        let span = tracing::debug_span!(target: SPANS, "search", medsearch.shards = %Shards(&shards));
+        self.rank_asked(version, shards, query, ask, deadline)
             .instrument(span)
             .await
     }
@@ -261,6 +295,15 @@ impl Engine {
 
 /// The version to answer in, which is held whole, or the best there is, with what it lacks.
 fn whole(cluster: &Cluster, versions: &[Arc<Version>]) -> Option<(usize, BTreeSet<u32>)> {
+    whole_but(cluster, versions, |_| false)
+}
+
+/// The same without those replicas that are `unwanted`.
+fn whole_but(
+    cluster: &Cluster,
+    versions: &[Arc<Version>],
+    unwanted: impl Fn(&Status) -> bool,
+) -> Option<(usize, BTreeSet<u32>)> {
     let own: Vec<Held> = versions.iter().map(|version| version.as_held()).collect();
     let peers = cluster.peers();
     let all = |at: usize| {
@@ -274,6 +317,7 @@ fn whole(cluster: &Cluster, versions: &[Arc<Version>]) -> Option<(usize, BTreeSe
     };
     let now = Instant::now();
     let others: Vec<Other<'_>> = (peers.iter())
+        .filter(|(_, status)| !unwanted(status))
         .map(|(peer, status)| Other {
             held: &status.held,
             is_slow: peer.is_slow(now),
@@ -295,7 +339,7 @@ fn coverage(shards: &BTreeSet<u32>, missing: &BTreeSet<u32>) -> Coverage {
     }
 }
 
-fn shards_missing(missing: &BTreeSet<u32>, shards: usize) -> Error {
+fn shards_missing(missing: &[u32], shards: usize) -> Error {
     let names: Vec<String> = missing.iter().map(u32::to_string).collect();
     let message = format!(
         "no replica answered for {} of {shards} shards: {}; `allow_partial=true` gives an answer without them",
@@ -309,6 +353,13 @@ impl Version {
     /// Its number.
     pub fn number(&self) -> u64 {
         self.state.manifest.version
+    }
+
+    /// Whether vectors mean the same in both: a query of one can be asked in the other.
+    fn is_of_generation(&self, other: &Self) -> bool {
+        let (one, other) = (&self.state.manifest, &other.state.manifest);
+        let metric = |manifest: &Manifest| manifest.metric.as_ref().map(|metric| metric.id().to_owned());
+        one.space == other.space && metric(one) == metric(other)
     }
 
     /// What of it is held here, as other replicas are told.

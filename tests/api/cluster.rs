@@ -2,16 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
+use actix_web::web::{Data, Json, JsonConfig, get};
+use actix_web::{HttpResponse, HttpServer};
 use medsearch::app::{App, Replica, Settings};
 use medsearch::archive::{Archive, IdentityMode, NewArchive, NewImage, NewModel, Retention, RowsProvenance};
-use medsearch::cluster::{ClusterSettings, Discovery};
-use medsearch::domain::{ClassLabel, ImageId, Record};
+use medsearch::cluster::wire::{
+    SEARCH_PATH, STATUS_PATH, ShardAnswer, ShardQuery, ShardRanking, Status, WIRE, WIRE_OLDEST,
+};
+use medsearch::cluster::{ClusterSettings, Discovery, Held};
+use medsearch::domain::{ClassLabel, ImageId, Ranking, Record};
 use medsearch::embed::{ModelCard, load_backend};
 use medsearch::index::IndexSettings;
 use medsearch::ingest::build::graph_builder;
+use medsearch::search::{Holding, Served};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -395,6 +402,151 @@ async fn replicas_together_answer_as_one_machine_does_and_say_what_they_lack() {
 }
 
 #[actix_web::test]
+async fn what_a_replica_has_just_given_up_it_still_answers_for_while_others_may_not_know() {
+    let (folder, _) = make().await;
+    let url = folder.path().join("archive").display().to_string();
+    let archive = Archive::open(&url, secret()).await.unwrap();
+    let holding = |shards: &[u32]| Holding::Shards(shards.iter().copied().collect());
+    let served = Served::open(archive, IndexSettings::default(), holding(&[0, 1]), None)
+        .await
+        .unwrap();
+    let (number, commit) = {
+        let version = served.current();
+        (version.number(), version.state.manifest.commit.clone())
+    };
+    let answers_for = |shards: &[u32]| {
+        let asked: BTreeSet<u32> = shards.iter().copied().collect();
+        let version = served.that_holds(number, &commit, &asked);
+        version.map(|version| version.held.intersection(&asked).copied().collect::<Vec<_>>())
+    };
+    served.hold(holding(&[1, 2])).await.unwrap();
+    // That is what others hear, and believe some seconds later.
+    let said: Vec<_> = (served.versions().iter())
+        .map(|version| version.held.iter().copied().collect::<Vec<_>>())
+        .collect();
+    assert_eq!(said, [vec![1, 2]]);
+    assert_eq!(answers_for(&[0]), Some(vec![0]));
+    assert_eq!(answers_for(&[0, 1]), Some(vec![0, 1]));
+    assert_eq!(answers_for(&[2, 3]), Some(vec![2]));
+    assert_eq!(answers_for(&[3]), None);
+    assert!(
+        served
+            .that_holds(number, "another commit", &BTreeSet::from([1]))
+            .is_none()
+    );
+    // And no longer than that: its memory is wanted back.
+    eventually("it is let go", async || {
+        served.refresh().await.unwrap();
+        answers_for(&[0]).is_none()
+    })
+    .await;
+    assert_eq!(answers_for(&[0, 1]), Some(vec![1]));
+}
+
+/// A replica that says what it is told to say, and answers nothing or with nothing.
+struct Fake {
+    name: &'static str,
+    archive: String,
+    held: Mutex<Vec<Held>>,
+    answers: bool,
+}
+
+async fn fake_status(fake: Data<Fake>) -> Json<Status> {
+    Json(Status {
+        wire: WIRE,
+        wire_oldest: WIRE_OLDEST,
+        instance: fake.name.into(),
+        replica: fake.name.into(),
+        archive: fake.archive.clone(),
+        draining: false,
+        bytes_max: Some(1 << 40),
+        held: fake.held.lock().unwrap().clone(),
+    })
+}
+
+async fn fake_search(fake: Data<Fake>, question: Json<ShardQuery>) -> HttpResponse {
+    if !fake.answers {
+        return HttpResponse::InternalServerError().finish();
+    }
+    let nothing = |&shard: &u32| ShardRanking::new(shard, &Ranking::default());
+    HttpResponse::Ok().json(ShardAnswer {
+        rankings: question.shards.iter().map(nothing).collect(),
+    })
+}
+
+#[actix_web::test]
+async fn where_the_only_holder_of_a_version_fails_another_version_answers() {
+    let (folder, ids) = make().await;
+    let url = folder.path().join("archive").display().to_string();
+    let archive = Archive::open(&url, secret()).await.unwrap();
+    let first = archive.latest().await.unwrap();
+    let fakes = [("breaks", false), ("answers", true)].map(|(name, answers)| {
+        Data::new(Fake {
+            name,
+            archive: first.archive.id.clone(),
+            held: Mutex::default(),
+            answers,
+        })
+    });
+    let mut peers = vec![];
+    for fake in fakes.clone() {
+        let app = move || {
+            actix_web::App::new()
+                .app_data(fake.clone())
+                .app_data(JsonConfig::default().content_type_required(false))
+                .route(STATUS_PATH, get().to(fake_status))
+                .route(SEARCH_PATH, actix_web::web::post().to(fake_search))
+        };
+        let server = HttpServer::new(app).workers(1).bind("127.0.0.1:0").unwrap();
+        peers.push(format!("http://{}", server.addrs()[0]));
+        actix_web::rt::spawn(server.run());
+    }
+    let says = |fake: usize, version: u64, commit: &str| {
+        *fakes[fake].held.lock().unwrap() = vec![Held {
+            version,
+            commit: commit.to_owned(),
+            shards: (0..SHARDS).collect(),
+        }];
+    };
+    (0..2).for_each(|fake| says(fake, first.version, &first.commit));
+    let inner = free_port();
+    peers.push(format!("http://127.0.0.1:{inner}"));
+    let settings = ClusterSettings {
+        discovery: peers.join(",").parse::<Discovery>().unwrap(),
+        replica: "this".into(),
+        key: INNER_KEY.into(),
+        replication_factor: 2,
+        bytes_max: Some(index_bytes(&folder).await / 2),
+    };
+    let inner_listen = ([127, 0, 0, 1], inner).into();
+    let node = Node::start(&folder, Some(Replica { inner_listen, settings })).await;
+
+    // One more version, which only the one that breaks has: the other went from the one before to the one after.
+    let mut one = images(&archive, first.space.dimension).remove(0);
+    one.record.patient = None;
+    one.record.file_key = archive.identity().file_key(&[9; 32]);
+    one.record.pixel_key = None;
+    one.record.id = archive.identity().image_id(None, &[9; 32]);
+    let second = archive.append(vec![one], None).await.unwrap().version;
+    let commit = archive.latest().await.unwrap().commit.clone();
+    says(0, second, &commit);
+    eventually("it is here, and no longer fresh", async || {
+        let served = node.client.get(format!("http://127.0.0.1:{}/v1/archive", node.port));
+        let served: Value = served.send().await.unwrap().json().await.unwrap();
+        served["version"] == second
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let answer = node.search(&json!({"ids": [ids[0]], "k": 5})).await;
+    assert_eq!(answer["archive"]["version"], first.version);
+    assert_eq!(answer["coverage"]["missing"], json!([]));
+    // Unless that is older than what is asked for.
+    let asked = json!({"ids": [ids[0]], "k": 5, "min_version": second});
+    let refused = node.post("/v1/search/by-id", &asked).await;
+    assert_eq!(problem(refused).await.1, "shards-missing");
+}
+
+#[actix_web::test]
 async fn the_inner_port_answers_replicas_of_the_cluster_alone() {
     let cluster = Cluster::start().await;
     let client = Client::builder().no_proxy().build().unwrap();
@@ -439,6 +591,16 @@ async fn the_inner_port_answers_replicas_of_the_cluster_alone() {
     assert_eq!(post(question.clone(), "a-key-of-somebody-else").await, 401);
     assert_eq!(post(changed("version", json!(99)), INNER_KEY).await, 412);
     assert_eq!(post(changed("shards", json!([99])), INNER_KEY).await, 412);
+    // Of several shards those that are here are answered: who asks goes on with the others elsewhere.
+    let some = changed("shards", json!([held["shards"][0], 99]));
+    let answer = client
+        .post(format!("{base}/inner/v1/search"))
+        .bearer_auth(INNER_KEY)
+        .json(&some);
+    let answer: Value = answer.send().await.unwrap().json().await.unwrap();
+    let rankings = answer["rankings"].as_array().unwrap();
+    assert_eq!(rankings.len(), 1);
+    assert_eq!(rankings[0]["shard"], held["shards"][0]);
     assert_eq!(post(changed("archive", json!("another")), INNER_KEY).await, 400);
     assert_eq!(post(changed("wire", json!(99)), INNER_KEY).await, 400);
     assert_eq!(post(changed("embedding", json!("AACAPw==")), INNER_KEY).await, 400);

@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Time between two rounds of asking.
 const EVERY: Duration = Duration::from_millis(500);
 /// Longest time for a replica to say how it is.
-const STATUS_MAX: Duration = Duration::from_secs(1);
+pub const STATUS_MAX: Duration = Duration::from_secs(1);
 /// A round does not wait longer for one that is slow to say: the others are asked again meanwhile.
 const ROUND_MAX: Duration = Duration::from_millis(100);
 /// Longest time to connect: replicas are near each other.

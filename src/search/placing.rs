@@ -123,10 +123,20 @@ impl Placing {
             }
             Next::Stay => {
                 self.waiting = None;
+                served.forget_old();
                 return false;
             }
         };
         let new: Vec<u32> = next.difference(&place.held).copied().collect();
+        // What was given up a moment ago is still in memory: no more than twice the bound is, or it goes first.
+        let given_up = served.given_up();
+        let in_memory: BTreeSet<u32> = given_up.union(&place.held).chain(&new).copied().collect();
+        let is_too_much = settings
+            .bytes_max
+            .is_some_and(|most| place.size(&in_memory) > most.saturating_mul(2));
+        if is_too_much && !given_up.is_empty() && !new.is_empty() {
+            return false;
+        }
         tracing::info!(
             shards = next.len(),
             before = place.held.len(),
@@ -174,11 +184,15 @@ enum Next {
 }
 
 impl Here<'_> {
+    /// Memory that shards take together.
+    fn size(&self, shards: &BTreeSet<u32>) -> u64 {
+        shards.iter().filter_map(|shard| self.bytes.get(shard)).sum()
+    }
+
     /// What to hold next. `others` says how many others hold a shard, all of them or those that it is assigned to. The shard with the fewest holders is loaded
     /// first. What is not assigned here any more goes when enough of those hold it who should, or when its place is needed and somebody holds it.
     fn next(&self, others: &dyn Fn(u32, bool) -> usize) -> Next {
-        let size = |shards: &BTreeSet<u32>| shards.iter().filter_map(|shard| self.bytes.get(shard)).sum::<u64>();
-        let is_too_much = |shards: &BTreeSet<u32>| self.bytes_max.is_some_and(|most| size(shards) > most);
+        let is_too_much = |shards: &BTreeSet<u32>| self.bytes_max.is_some_and(|most| self.size(shards) > most);
         let mut next = self.held.clone();
         let mut surplus: Vec<u32> = self.surplus.iter().copied().collect();
         surplus.sort_by_key(|&shard| (Reverse(others(shard, true)), Reverse(others(shard, false))));

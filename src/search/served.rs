@@ -16,6 +16,8 @@ use super::holding::Holding;
 use super::mapping::{parameters_of, snapshot_input};
 use super::model::{LoadModel, Model};
 use crate::archive::{Archive, GraphEntry, State};
+use crate::cluster::members::STATUS_MAX;
+use crate::cluster::peer::ROUTED_FOR;
 use crate::domain::{Calibration, ClassLabel, Embedding, ImageId, Key, Metric, Record, VoteMethod};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Graph, IndexSettings, Snapshot, load_graph};
@@ -29,9 +31,12 @@ const POLL_MAX: Duration = Duration::from_secs(30);
 const KEPT_FOR: Duration = Duration::from_secs(30);
 /// How long the version in which searches are answered is kept, while no newer one is held whole by all replicas together: other shards, another metric or another model take long to load.
 const ANSWERING_KEPT_FOR: Duration = Duration::from_secs(3600);
-/// How long a version is kept once the same version with other shards has taken its place: others believe for five seconds what they heard of it, and ask then.
-const REPLACED_KEPT_FOR: Duration = Duration::from_secs(6);
-/// Most versions that are kept, whatever their age.
+/// How long a version is kept once the same version with other shards has taken its place: others ask for what they heard of it for as long as they believe
+/// that, and hear it late.
+const REPLACED_KEPT_FOR: Duration = ROUTED_FOR
+    .saturating_add(STATUS_MAX)
+    .saturating_add(Duration::from_secs(1));
+/// Most versions that are kept, whatever their age, and most that were replaced.
 const KEPT_MAX: usize = 64;
 
 /// Graphs that are read and loaded at a time: meanwhile each is in memory twice.
@@ -214,8 +219,11 @@ impl Served {
 
     /// A version with the most of these shards, of those that it held until lately too; none where there is no such version, or none of the shards.
     pub fn that_holds(&self, version: u64, commit: &str, shards: &BTreeSet<u32>) -> Option<Arc<Version>> {
-        let mut known = vec![self.current()];
-        known.extend(self.kept().iter().rev().map(|kept| Arc::clone(&kept.version)));
+        let mut known: Vec<Arc<Version>> = {
+            let kept = self.kept();
+            let kept = kept.iter().rev().map(|kept| Arc::clone(&kept.version));
+            std::iter::once(self.current()).chain(kept).collect()
+        };
         known.retain(|known| known.number() == version && known.state.manifest.commit == commit);
         let held = |version: &Arc<Version>| version.held.intersection(shards).count();
         // Of equals the first: what is current.
@@ -343,31 +351,58 @@ impl Served {
 
     fn replace(&self, next: Arc<Version>) {
         let version = next.state.manifest.version;
-        let before = self.current.swap(next);
-        self.kept().push_back(Kept {
-            is_replaced: before.state.manifest.version == version,
-            ceased: Instant::now(),
-            version: before,
-        });
+        {
+            // Whoever looks sees it either here or there.
+            let mut kept = self.kept();
+            let before = self.current.swap(next);
+            kept.push_back(Kept {
+                is_replaced: before.state.manifest.version == version,
+                ceased: Instant::now(),
+                version: before,
+            });
+        }
         self.forget_old();
         self.version.send_replace(version);
     }
 
-    fn forget_old(&self) {
-        let mut kept = self.kept();
+    /// Shards that are not held any more, and are in memory for those who may not have heard of that.
+    pub fn given_up(&self) -> BTreeSet<u32> {
+        self.forget_old();
+        let (kept, current) = (self.kept(), self.current());
+        let cut = &current.state.manifest.shards;
+        let replaced = kept.iter().filter(|kept| kept.is_replaced).map(|kept| &kept.version);
+        let replaced = replaced.filter(|version| version.state.manifest.shards == *cut);
+        let shards = replaced.flat_map(|version| version.held.difference(&current.held));
+        shards.copied().collect()
+    }
+
+    /// Lets go what is kept no longer.
+    pub fn forget_old(&self) {
         let answering = self.answering.load(Ordering::Relaxed);
-        let mut surplus = kept.len().saturating_sub(KEPT_MAX);
-        kept.retain(|kept| {
-            let kept_for = match kept.version.number() == answering {
-                _ if kept.is_replaced => REPLACED_KEPT_FOR,
-                true => ANSWERING_KEPT_FOR,
-                false if surplus > 0 => Duration::ZERO,
-                false => KEPT_FOR,
+        let forgotten = {
+            let mut kept = self.kept();
+            let mut surplus = [false, true].map(|is_replaced| {
+                let of_kind = kept.iter().filter(|kept| kept.is_replaced == is_replaced);
+                of_kind.count().saturating_sub(KEPT_MAX)
+            });
+            let stays = |old: &Kept| {
+                let surplus = &mut surplus[usize::from(old.is_replaced)];
+                let kept_for = match old.is_replaced {
+                    false if old.version.number() == answering => ANSWERING_KEPT_FOR,
+                    _ if *surplus > 0 => Duration::ZERO,
+                    true => REPLACED_KEPT_FOR,
+                    false => KEPT_FOR,
+                };
+                let stays = old.ceased.elapsed() <= kept_for;
+                *surplus -= usize::from(!stays && *surplus > 0);
+                stays
             };
-            let stays = kept.ceased.elapsed() <= kept_for;
-            surplus -= usize::from(!stays && surplus > 0);
-            stays
-        });
+            let (stay, forgotten): (VecDeque<Kept>, VecDeque<Kept>) = kept.drain(..).partition(stays);
+            *kept = stay;
+            forgotten
+        };
+        // To give gigabytes back takes long: outside of the lock, which every search takes.
+        drop(forgotten);
     }
 
     fn kept(&self) -> MutexGuard<'_, VecDeque<Kept>> {

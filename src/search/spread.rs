@@ -30,6 +30,8 @@ const SIMILARITY_MAX: f32 = 1.001;
 const HOLDER_WAIT_MAX: Duration = Duration::from_millis(1500);
 /// Longest wait for a version that is not served yet by replicas that hold all of it together: each has every version within two seconds.
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long the versions may be here that are passed over for one that is held whole, as long as [`pin`] does for who is slow: a write is soon in every answer.
+const PASSED_OVER_MAX: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// The version that answers: in a cluster the newest of which all shards are held by somebody, at least `min_version`.
@@ -103,12 +105,26 @@ impl Engine {
         ask: &Ask,
         deadline: Instant,
     ) -> Result<(Arc<Version>, Ranking, Coverage)> {
+        let began = Instant::now();
         let (mut ranking, mut coverage) = self.rank_in(&version, query.clone(), ask, deadline).await?;
+        let (took, left) = (began.elapsed(), deadline.saturating_duration_since(Instant::now()));
+        // A second time takes as long as the first.
         if !coverage.missing.is_empty()
-            && let Some(other) = self.instead_of(&version, &coverage.missing, ask)
+            && took <= left
+            && let Some(other) = self.instead_of(&version, &coverage.missing, query, ask, began)
         {
-            let (again, covered) = self.rank_in(&other, query.clone(), ask, deadline).await?;
-            if covered.missing.len() < coverage.missing.len() {
+            let until = Instant::now() + left.mul_f64(REMOTE_PART);
+            let again = self.rank_in(&other, query.clone(), ask, until);
+            // Where that fails too, what there is already stands.
+            if let Ok(Ok((again, covered))) = tokio::time::timeout_at(until.into(), again).await
+                && covered.missing.is_empty()
+            {
+                tracing::warn!(
+                    shards = ?coverage.missing,
+                    version = version.number(),
+                    instead = other.number(),
+                    "no replica answered for a shard; answered in another version"
+                );
                 (version, ranking, coverage) = (other, again, covered);
             }
         }
@@ -121,15 +137,33 @@ impl Engine {
         Ok((version, ranking, coverage))
     }
 
-    /// Another version that is held whole by who did not fail, and that a query of `version` can be asked in. A replica that takes over the newest version
-    /// once a second may never have had the one between, so that a single one has a shard of it.
-    fn instead_of(&self, version: &Version, missing: &[u32], ask: &Ask) -> Option<Arc<Version>> {
+    /// Another version that is held whole by who did not fail, and that means the same by this query. A replica that takes over the newest version once a
+    /// second may never have had the one between, so that a single one has a shard of it. Of the versions that are passed over none was here for long when the
+    /// search `began`.
+    fn instead_of(
+        &self,
+        version: &Version,
+        missing: &[u32],
+        query: &Query,
+        ask: &Ask,
+        began: Instant,
+    ) -> Option<Arc<Version>> {
         let cluster = self.parts().cluster.as_ref()?;
         let mut known = self.parts().served.versions();
+        let here: Vec<(u64, Instant)> = (known.iter())
+            .map(|version| (version.number(), version.loaded.into_std()))
+            .collect();
+        let is_recent = |other: u64| {
+            let mut newer = here.iter().filter(|(number, _)| *number > other);
+            newer.all(|(_, loaded)| began.saturating_duration_since(*loaded) <= PASSED_OVER_MAX)
+        };
         known.retain(|other| {
-            other.number() != version.number()
+            let is_known = |source: &String| other.overview.sources.contains(source);
+            is_recent(other.number())
                 && ask.min_version.is_none_or(|least| other.number() >= least)
-                && other.is_of_generation(version)
+                && ask.sources.iter().flatten().all(is_known)
+                && other.judges_alike(version)
+                && other.snapshot.check(query, ask).is_ok()
         });
         let has_failed = |status: &Status| {
             let mut of_version = status.held.iter();
@@ -151,7 +185,7 @@ impl Engine {
         let elsewhere: BTreeSet<u32> = shards.difference(&version.held).copied().collect();
         let Some(cluster) = self.parts().cluster.as_ref().filter(|_| !elsewhere.is_empty()) else {
             let ranking = self.rank_here(version, query, ask, deadline).await?;
-            let ranking = merged(vec![ranking], ask.k);
+            let ranking = self.without_deleted(version, merged(vec![ranking], ask.k));
             return Ok((ranking, coverage(&shards, &elsewhere)));
         };
         // What can't be asked is refused before others are.
@@ -175,15 +209,19 @@ impl Engine {
                 }
             }
         }
-        let mut ranking = merged(rankings, ask.k);
-        // Deleted since the version that all have: not shown, though others still know it.
+        let ranking = self.without_deleted(version, merged(rankings, ask.k));
+        Ok((ranking, coverage(&shards, &missing)))
+    }
+
+    /// Without what was deleted since the version that all have: the others may still know it.
+    fn without_deleted(&self, version: &Version, mut ranking: Ranking) -> Ranking {
         let current = self.parts().served.current();
         if current.number() > version.number() {
             let is_there = |hit: &Hit| current.state.record(hit.id()).is_some();
             ranking.hits.retain(is_there);
             ranking.nearest_per_class.retain(is_there);
         }
-        Ok((ranking, coverage(&shards, &missing)))
+        ranking
     }
 
     async fn rank_here(&self, version: &Arc<Version>, query: Query, ask: &Ask, deadline: Instant) -> Result<Ranking> {
@@ -355,11 +393,11 @@ impl Version {
         self.state.manifest.version
     }
 
-    /// Whether vectors mean the same in both: a query of one can be asked in the other.
-    fn is_of_generation(&self, other: &Self) -> bool {
+    /// Whether vectors and votes mean the same in both: a query of one can be asked in the other.
+    fn judges_alike(&self, other: &Self) -> bool {
         let (one, other) = (&self.state.manifest, &other.state.manifest);
         let metric = |manifest: &Manifest| manifest.metric.as_ref().map(|metric| metric.id().to_owned());
-        one.space == other.space && metric(one) == metric(other)
+        one.space == other.space && metric(one) == metric(other) && one.calibration == other.calibration
     }
 
     /// What of it is held here, as other replicas are told.

@@ -6,10 +6,11 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
-use actix_web::web::{Data, Json, JsonConfig, get};
+use actix_web::web::{Data, Json, JsonConfig, get, post};
 use actix_web::{HttpResponse, HttpServer};
 use medsearch::app::{App, Replica, Settings};
 use medsearch::archive::{Archive, IdentityMode, NewArchive, NewImage, NewModel, Retention, RowsProvenance};
+use medsearch::cluster::peer::ROUTED_FOR;
 use medsearch::cluster::wire::{
     SEARCH_PATH, STATUS_PATH, ShardAnswer, ShardQuery, ShardRanking, Status, WIRE, WIRE_OLDEST,
 };
@@ -434,12 +435,16 @@ async fn what_a_replica_has_just_given_up_it_still_answers_for_while_others_may_
             .that_holds(number, "another commit", &BTreeSet::from([1]))
             .is_none()
     );
-    // And no longer than that: its memory is wanted back.
+    assert_eq!(served.given_up(), BTreeSet::from([0]));
+    // And not for long, whether the archive can be asked or not: its memory is wanted back.
+    let began = Instant::now();
     eventually("it is let go", async || {
-        served.refresh().await.unwrap();
+        served.forget_old();
         answers_for(&[0]).is_none()
     })
     .await;
+    assert!(began.elapsed() > ROUTED_FOR, "sooner than others may have heard of it");
+    assert!(served.given_up().is_empty());
     assert_eq!(answers_for(&[0, 1]), Some(vec![1]));
 }
 
@@ -447,8 +452,44 @@ async fn what_a_replica_has_just_given_up_it_still_answers_for_while_others_may_
 struct Fake {
     name: &'static str,
     archive: String,
+    bytes_max: u64,
     held: Mutex<Vec<Held>>,
     answers: bool,
+    /// Versions that it was asked for.
+    asked: Mutex<Vec<u64>>,
+}
+
+impl Fake {
+    fn start(name: &'static str, archive: &str, bytes_max: u64, answers: bool) -> (String, Data<Self>) {
+        let fake = Data::new(Self {
+            name,
+            archive: archive.to_owned(),
+            bytes_max,
+            held: Mutex::default(),
+            answers,
+            asked: Mutex::default(),
+        });
+        let shared = fake.clone();
+        let app = move || {
+            actix_web::App::new()
+                .app_data(shared.clone())
+                .app_data(JsonConfig::default().content_type_required(false))
+                .route(STATUS_PATH, get().to(fake_status))
+                .route(SEARCH_PATH, post().to(fake_search))
+        };
+        let server = HttpServer::new(app).workers(1).bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", server.addrs()[0]);
+        actix_web::rt::spawn(server.run());
+        (url, fake)
+    }
+
+    fn says(&self, version: u64, commit: &str) {
+        *self.held.lock().unwrap() = vec![Held {
+            version,
+            commit: commit.to_owned(),
+            shards: (0..SHARDS).collect(),
+        }];
+    }
 }
 
 async fn fake_status(fake: Data<Fake>) -> Json<Status> {
@@ -459,12 +500,13 @@ async fn fake_status(fake: Data<Fake>) -> Json<Status> {
         replica: fake.name.into(),
         archive: fake.archive.clone(),
         draining: false,
-        bytes_max: Some(1 << 40),
+        bytes_max: Some(fake.bytes_max),
         held: fake.held.lock().unwrap().clone(),
     })
 }
 
 async fn fake_search(fake: Data<Fake>, question: Json<ShardQuery>) -> HttpResponse {
+    fake.asked.lock().unwrap().push(question.version);
     if !fake.answers {
         return HttpResponse::InternalServerError().finish();
     }
@@ -474,41 +516,8 @@ async fn fake_search(fake: Data<Fake>, question: Json<ShardQuery>) -> HttpRespon
     })
 }
 
-#[actix_web::test]
-async fn where_the_only_holder_of_a_version_fails_another_version_answers() {
-    let (folder, ids) = make().await;
-    let url = folder.path().join("archive").display().to_string();
-    let archive = Archive::open(&url, secret()).await.unwrap();
-    let first = archive.latest().await.unwrap();
-    let fakes = [("breaks", false), ("answers", true)].map(|(name, answers)| {
-        Data::new(Fake {
-            name,
-            archive: first.archive.id.clone(),
-            held: Mutex::default(),
-            answers,
-        })
-    });
-    let mut peers = vec![];
-    for fake in fakes.clone() {
-        let app = move || {
-            actix_web::App::new()
-                .app_data(fake.clone())
-                .app_data(JsonConfig::default().content_type_required(false))
-                .route(STATUS_PATH, get().to(fake_status))
-                .route(SEARCH_PATH, actix_web::web::post().to(fake_search))
-        };
-        let server = HttpServer::new(app).workers(1).bind("127.0.0.1:0").unwrap();
-        peers.push(format!("http://{}", server.addrs()[0]));
-        actix_web::rt::spawn(server.run());
-    }
-    let says = |fake: usize, version: u64, commit: &str| {
-        *fakes[fake].held.lock().unwrap() = vec![Held {
-            version,
-            commit: commit.to_owned(),
-            shards: (0..SHARDS).collect(),
-        }];
-    };
-    (0..2).for_each(|fake| says(fake, first.version, &first.commit));
+/// A replica among `peers`, with room for so much.
+async fn node_among(folder: &TempDir, mut peers: Vec<String>, bytes_max: u64) -> Node {
     let inner = free_port();
     peers.push(format!("http://127.0.0.1:{inner}"));
     let settings = ClusterSettings {
@@ -516,34 +525,96 @@ async fn where_the_only_holder_of_a_version_fails_another_version_answers() {
         replica: "this".into(),
         key: INNER_KEY.into(),
         replication_factor: 2,
-        bytes_max: Some(index_bytes(&folder).await / 2),
+        bytes_max: Some(bytes_max),
     };
     let inner_listen = ([127, 0, 0, 1], inner).into();
-    let node = Node::start(&folder, Some(Replica { inner_listen, settings })).await;
+    Node::start(folder, Some(Replica { inner_listen, settings })).await
+}
 
-    // One more version, which only the one that breaks has: the other went from the one before to the one after.
-    let mut one = images(&archive, first.space.dimension).remove(0);
-    one.record.patient = None;
-    one.record.file_key = archive.identity().file_key(&[9; 32]);
-    one.record.pixel_key = None;
-    one.record.id = archive.identity().image_id(None, &[9; 32]);
-    let second = archive.append(vec![one], None).await.unwrap().version;
-    let commit = archive.latest().await.unwrap().commit.clone();
-    says(0, second, &commit);
-    eventually("it is here, and no longer fresh", async || {
-        let served = node.client.get(format!("http://127.0.0.1:{}/v1/archive", node.port));
-        let served: Value = served.send().await.unwrap().json().await.unwrap();
-        served["version"] == second
-    })
-    .await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let answer = node.search(&json!({"ids": [ids[0]], "k": 5})).await;
-    assert_eq!(answer["archive"]["version"], first.version);
-    assert_eq!(answer["coverage"]["missing"], json!([]));
+/// Images that the archive does not have, of nobody, each with its own pixels.
+fn others(archive: &Archive, dimension: usize, count: usize) -> Vec<NewImage> {
+    let identity = archive.identity();
+    let mut images = images(archive, dimension);
+    images.truncate(count);
+    for (number, image) in images.iter_mut().enumerate() {
+        let mut digest = [9; 32];
+        digest[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        image.record.patient = None;
+        image.record.pixel_key = None;
+        image.record.file_key = identity.file_key(&digest);
+        image.record.id = identity.image_id(None, &digest);
+    }
+    images
+}
+
+#[actix_web::test]
+async fn where_the_only_holder_of_a_version_fails_another_version_answers() {
+    let (folder, ids) = make().await;
+    let url = folder.path().join("archive").display().to_string();
+    let archive = Archive::open(&url, secret()).await.unwrap();
+    let first = archive.latest().await.unwrap();
+    let (broken, breaks) = Fake::start("breaks", &first.archive.id, 1 << 40, false);
+    let (sound, answers) = Fake::start("answers", &first.archive.id, 1 << 40, true);
+    breaks.says(first.version, &first.commit);
+    answers.says(first.version, &first.commit);
+    let node = node_among(&folder, vec![broken, sound], index_bytes(&folder).await / 2).await;
+
+    // One more version, which only the one that breaks has: the other goes from the one before to the one after.
+    let new = others(&archive, first.space.dimension, 1);
+    let second = archive.append(new, None).await.unwrap().version;
+    breaks.says(second, &archive.latest().await.unwrap().commit);
+    let was_asked = || breaks.asked.lock().unwrap().contains(&second);
+    let began = Instant::now();
+    while !was_asked() {
+        assert!(began.elapsed() < PATIENCE, "nobody asked for the second version");
+        let answer = node.search(&json!({"ids": [ids[0]], "k": 5})).await;
+        assert_eq!(answer["archive"]["version"], first.version);
+        assert_eq!(answer["coverage"]["missing"], json!([]));
+        actix_web::rt::time::sleep(Duration::from_millis(50)).await;
+    }
     // Unless that is older than what is asked for.
     let asked = json!({"ids": [ids[0]], "k": 5, "min_version": second});
     let refused = node.post("/v1/search/by-id", &asked).await;
     assert_eq!(problem(refused).await.1, "shards-missing");
+}
+
+#[actix_web::test]
+async fn what_is_deleted_is_in_no_answer_of_an_older_version_either() {
+    let (folder, ids) = make().await;
+    let url = folder.path().join("archive").display().to_string();
+    let archive = Archive::open(&url, secret()).await.unwrap();
+    let first = archive.latest().await.unwrap();
+    // Nobody has room for what the archive grows by, so that once it is cut into other shards no version of these is whole.
+    let (nobody, _) = Fake::start("without room", &first.archive.id, 0, true);
+    let node = node_among(&folder, vec![nobody], index_bytes(&folder).await).await;
+    let more = others(&archive, first.space.dimension, ROWS as usize);
+    let grown = archive.append(more, None).await.unwrap().version;
+    let ask = json!({"ids": [ids[0]], "k": 20, "exact": true});
+    eventually("it has grown", async || {
+        node.search(&ask).await["archive"]["version"] == grown
+    })
+    .await;
+    archive.reshard(2 * SHARDS, None).await.unwrap();
+
+    let before = node.search(&ask).await;
+    let image = before["neighbors"][3]["id"].as_str().unwrap().to_owned();
+    let shows_it = |answer: &Value| {
+        let neighbors = answer["neighbors"].as_array().unwrap();
+        neighbors.iter().any(|neighbor| neighbor["id"] == image)
+    };
+    assert!(shows_it(&before));
+    let path = format!("http://127.0.0.1:{}/v1/images/{image}", node.port);
+    let deleted = node.client.delete(path).send().await.unwrap();
+    assert_eq!(deleted.status(), 200);
+    eventually("it is not shown any more", async || {
+        let answer = node.search(&ask).await;
+        assert_eq!(
+            answer["archive"]["version"], grown,
+            "of the old shards, all of which are here"
+        );
+        !shows_it(&answer)
+    })
+    .await;
 }
 
 #[actix_web::test]

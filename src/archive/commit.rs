@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::manifest::{FORMAT, MANIFESTS};
+use super::manifest::FORMAT;
+use super::newest::{newest_version, read_manifest};
 use super::store::{Put, Store};
-use super::{Archive, BASE_AGE_MAX, Manifest, RowsObject, State, read_manifest};
+use super::{Archive, BASE_AGE_MAX, Manifest, RowsObject, State};
 use crate::domain::ClassLabel;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -219,12 +220,7 @@ pub(super) async fn place(store: &Store, manifest: &Manifest, patience: Duration
 
 /// A process that was frozen between reading its base and writing may have taken a number that was superseded and collected long ago.
 async fn still_in_line(store: &Store, manifest: &Manifest) -> Result<()> {
-    let newest = store
-        .list(MANIFESTS)
-        .await?
-        .iter()
-        .filter_map(|listed| Manifest::version_of(&listed.name))
-        .max();
+    let newest = newest_version(store).await?;
     if newest == Some(manifest.version) {
         return Ok(());
     }

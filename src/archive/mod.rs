@@ -3,7 +3,7 @@
 //! # Layout
 //! - `store` the place, a folder or a bucket (put-if-absent, verified reads, a cache), `manifest`, `rows`, `pack`, `graphs`, `metric`, `calibration`, `evaluation` the formats, `frame` how some of them begin.
 //! - `secret`, `identity` pseudonyms in place of ids.
-//! - `vectors` those of a rows object, in memory or in a file; `state` one version; `draft` what a change does to it (pure); `commit` how it becomes the next version.
+//! - `vectors` those of a rows object, in memory or in a file; `state` one version; `draft` what a change does to it (pure); `commit` how it becomes the next version; `newest` which one that is.
 //! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects, or other shards; `switch` another
 //!   metric; `reembed` another model; `links` which images are copies; `gc` deletes what nothing names.
 //! - `feedback` what people say of labels, beside the versions.
@@ -27,6 +27,7 @@ mod links;
 mod manifest;
 mod merge;
 mod metric;
+mod newest;
 mod npy;
 mod pack;
 mod reembed;
@@ -84,7 +85,8 @@ pub use writer::{Committed, Writer, WriterSettings};
 
 use crate::domain::{Metric, PackRef, Space, Unknown};
 use crate::error::{Error, ErrorKind, Result};
-use manifest::{FORMAT, MANIFESTS};
+use manifest::FORMAT;
+use newest::{newest, newest_after, newest_version, read_manifest};
 pub use store::{Bucket, CacheSettings, Place, StorageFigures};
 use store::{Store, blocking};
 use vectors::MEMORY_BYTES_MAX;
@@ -92,8 +94,6 @@ use vectors::MEMORY_BYTES_MAX;
 /// What is known of the archive is trusted for this long: manifests that are superseded for an hour may be gone, and with them the proof
 /// that a number was taken.
 const BASE_AGE_MAX: Duration = Duration::from_secs(60);
-/// Versions that are fetched one by one before they are listed instead.
-const STEPS_MAX: usize = 8;
 
 /// What tests choose and others take as it is.
 #[derive(Clone)]
@@ -449,26 +449,17 @@ impl Archive {
         }
     }
 
-    /// Asks whether there is a newer manifest. Step by step from what is known; by listing when that is too old, or too far.
+    /// Asks whether there is a newer manifest: from what is known on, or from nothing when that is too old.
     async fn refresh(&self) -> Result<()> {
         let at = self.moment();
-        let Known {
-            manifest: mut newest_known,
-            at: known_at,
-        } = lock(&self.0.known).clone();
-        if known_at.age(at) <= BASE_AGE_MAX {
-            for _ in 0..STEPS_MAX {
-                match read_manifest(&self.0.store, newest_known.version + 1).await? {
-                    Some(next) => newest_known = Arc::new(next),
-                    None => {
-                        self.learn(newest_known, at);
-                        return Ok(());
-                    }
-                }
-            }
+        let known = lock(&self.0.known).clone();
+        if known.at.age(at) <= BASE_AGE_MAX {
+            let newer = newest_after(&self.0.store, known.manifest.version).await?;
+            self.learn(newer.map_or(known.manifest, Arc::new), at);
+            return Ok(());
         }
         match newest(&self.0.store).await? {
-            Some(manifest) if manifest.archive.id == newest_known.archive.id => {
+            Some(manifest) if manifest.archive.id == known.manifest.archive.id => {
                 self.learn(Arc::new(manifest), at);
                 Ok(())
             }
@@ -497,48 +488,6 @@ fn short(object: &str) -> &str {
 /// A value behind a lock is whole at every moment, so a panic elsewhere does not spoil it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn newest_version(store: &Store) -> Result<Option<u64>> {
-    Ok(store
-        .list(MANIFESTS)
-        .await?
-        .iter()
-        .filter_map(|listed| Manifest::version_of(&listed.name))
-        .max())
-}
-
-/// The newest manifest of all, found by listing.
-async fn newest(store: &Store) -> Result<Option<Manifest>> {
-    let Some(mut version) = newest_version(store).await? else {
-        return Ok(None);
-    };
-    // What was the newest may be superseded and deleted before it is read, if this process was asleep in between.
-    for _ in 0..STEPS_MAX {
-        if let Some(manifest) = read_manifest(store, version).await? {
-            return Ok(Some(manifest));
-        }
-        version = newest_version(store).await?.unwrap_or(version);
-    }
-    Err(Error::new(ErrorKind::Unavailable, "the newest manifest can't be read"))
-}
-
-async fn read_manifest(store: &Store, version: u64) -> Result<Option<Manifest>> {
-    let name = Manifest::name(version);
-    match store.get(&name).await {
-        Ok(bytes) => {
-            let manifest = Manifest::decode(&name, &bytes).map_err(|error| store.damaged(error))?;
-            if manifest.version != version {
-                return Err(store.damaged(Error::new(
-                    ErrorKind::Damaged,
-                    format!("`{name}` is another version's manifest"),
-                )));
-            }
-            Ok(Some(manifest))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 async fn read_model(store: &Store, model: &ModelRef) -> Result<Bytes> {

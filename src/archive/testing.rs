@@ -14,6 +14,7 @@ use object_store::{
     PutOptions, PutPayload, PutResult, Result,
 };
 
+use super::manifest::MANIFESTS;
 use super::store::Store;
 use super::*;
 use crate::domain::{ClassLabel, ImageId, Key, LabelSource, Record};

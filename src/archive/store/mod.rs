@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -403,11 +403,22 @@ impl Store {
             .figures(self.cache.as_ref().map_or(0, |cache| cache.bytes()))
     }
 
+    /// Whether there is an object.
+    ///
+    /// # Errors
+    /// `Unavailable`: nobody knows.
+    pub async fn exists(&self, name: &str) -> Result<bool> {
+        let path = Path::from(name);
+        match self.counted(Operation::Head, self.objects.head(&path)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(failed(name, error)),
+        }
+    }
+
     /// Whether an object is certainly not there.
     pub async fn is_missing(&self, name: &str) -> bool {
-        let path = Path::from(name);
-        let found = self.counted(Operation::Head, self.objects.head(&path)).await;
-        matches!(found, Err(object_store::Error::NotFound { .. }))
+        matches!(self.exists(name).await, Ok(false))
     }
 
     /// Reads a part of an object, shorter where the object ends.
@@ -441,6 +452,20 @@ impl Store {
         }
         listed.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(listed)
+    }
+
+    /// Names below a prefix, and whether these are all: of a bucket the first `count`; a folder, which is read in one go and in no order, gives all.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn list_first(&self, prefix: &str, count: usize) -> Result<(Vec<String>, bool)> {
+        let count = if self.is_folder() { usize::MAX } else { count };
+        let listing = self.objects.list(Some(&Path::from(prefix)));
+        let names = listing.take(count).map_ok(|meta| meta.location.to_string());
+        let names: object_store::Result<Vec<_>> = self.counted(Operation::List, names.try_collect()).await;
+        let names = names.map_err(|error| failed_there(prefix, error))?;
+        let all = names.len() < count;
+        Ok((names, all))
     }
 
     /// Deletes an object. One that is gone already is fine.

@@ -481,6 +481,64 @@ async fn looking_for_a_newer_version_is_one_small_request() {
     assert_eq!(server.requests(), [asked]);
 }
 
+/// An hour of writes is thousands of versions, of which a bucket lists a thousand at a time.
+#[tokio::test]
+async fn however_many_versions_there_are_the_newest_is_found_with_few_requests() {
+    const VERSIONS: u64 = 2500;
+    const STEPS_MAX: usize = 2 * VERSIONS.ilog2() as usize;
+    let server = Server::start().await;
+    let follower = create(&server).await;
+    let time = Arc::new(Mutex::new(Timestamp::now()));
+    let clock = Arc::clone(&time);
+    let tuning = Tuning {
+        clock: Arc::new(move || *lock(&clock)),
+        ..Tuning::default()
+    };
+    let sleeper = Archive::open_in(server.store(), URL, secret(), tuning).await.unwrap();
+    let mut manifest = Manifest::clone(&*follower.latest().await.unwrap());
+    for version in 2..=VERSIONS {
+        manifest.parent = Some(std::mem::replace(&mut manifest.commit, format!("commit {version}")));
+        manifest.version = version;
+        std::fs::write(server.path().join(Manifest::name(version)), manifest.encode().unwrap()).unwrap();
+    }
+    let asked = || {
+        let requests = server.requests();
+        let lists = requests.iter().filter(|request| request.contains("list-type"));
+        (lists.count(), requests.len())
+    };
+
+    asked();
+    assert_eq!(follower.latest().await.unwrap().version, VERSIONS);
+    let (lists, requests) = asked();
+    assert!(
+        lists == 0 && requests <= 3 + STEPS_MAX,
+        "{requests} requests, {lists} lists"
+    );
+
+    // The oldest are collected; one of them is left, or was written again by somebody who slept: it stands alone.
+    for version in (1..100).filter(|&version| version != 50) {
+        std::fs::remove_file(server.path().join(Manifest::name(version))).unwrap();
+    }
+    *lock(&time) += SignedDuration::from_hours(2);
+    assert_eq!(sleeper.latest().await.unwrap().version, VERSIONS);
+    let (lists, requests) = asked();
+    assert!(
+        lists == 1 && requests <= 3 + STEPS_MAX,
+        "{requests} requests, {lists} lists"
+    );
+    assert_eq!(again(&server).await.latest().await.unwrap().version, VERSIONS);
+    let (lists, requests) = asked();
+    assert!(
+        lists == 1 && requests <= 4 + STEPS_MAX,
+        "{requests} requests, {lists} lists"
+    );
+
+    // Nor is what is known for long taken for the newest when the archive is gone.
+    std::fs::remove_dir_all(server.path().join("manifest")).unwrap();
+    *lock(&time) += SignedDuration::from_hours(2);
+    assert_eq!(sleeper.latest().await.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
 #[tokio::test]
 async fn no_secret_is_shown() {
     let server = Server::start().await;

@@ -5,10 +5,12 @@ import logging
 import re
 import warnings
 
+import imagecodecs
 import numpy as np
 import pydicom
 from pydicom import uid
-from pydicom.pixels import apply_color_lut, pixel_array
+from pydicom.encaps import get_frame
+from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
 from .problems import BROKEN, UNSUPPORTED, ImageProblem
 from .raster import Raster, check_dimensions
@@ -28,8 +30,13 @@ TRANSFER_SYNTAXES = {
     uid.ExplicitVRBigEndian: None,
     uid.RLELossless: None,
     uid.JPEGBaseline8Bit: "pillow",
+    uid.JPEGExtended12Bit: "pillow",
     uid.JPEGLossless: "gdcm",
     uid.JPEGLosslessSV1: "gdcm",
+    uid.JPEGLSLossless: "gdcm",
+    uid.JPEGLSNearLossless: "gdcm",
+    uid.JPEG2000Lossless: "gdcm",
+    uid.JPEG2000: "gdcm",
 }
 # Record field -> DICOM keyword (PS3.6).
 FACTS = {
@@ -49,7 +56,7 @@ IN_A_YEAR = {"Y": 1, "M": 12, "W": 52, "D": 365}
 
 
 def decode(data: bytes) -> Raster:
-    """DICOM bytes -> Raster. Modality LUT Sequence and VOI windows are not applied."""
+    """DICOM bytes -> Raster. VOI windows are not applied."""
     try:
         dataset = pydicom.dcmread(io.BytesIO(data))
         return _raster(dataset)
@@ -92,11 +99,15 @@ def _raster(dataset: pydicom.Dataset) -> Raster:
     if "PixelData" not in dataset:
         raise ImageProblem(BROKEN, "the DICOM file has no pixel data")
     check_dimensions(int(dataset.Columns), int(dataset.Rows))
-    if dataset.BitsAllocated not in (8, 16) or dataset.SamplesPerPixel not in (1, 3):
+    kinds = {1: (1,), 8: (1, 3), 16: (1, 3)}
+    if dataset.SamplesPerPixel not in kinds.get(dataset.BitsAllocated, ()):
         raise ImageProblem(
             UNSUPPORTED, f"{dataset.SamplesPerPixel} samples of {dataset.BitsAllocated} bits are not read"
         )
-    values = pixel_array(dataset, index=0, decoding_plugin=TRANSFER_SYNTAXES[syntax] or "")
+    if syntax == uid.JPEGExtended12Bit and dataset.BitsAllocated == 16:
+        values = _twelve_bit(dataset)
+    else:
+        values = pixel_array(dataset, index=0, decoding_plugin=TRANSFER_SYNTAXES[syntax] or "")
     photometric = dataset.PhotometricInterpretation
     if photometric == "PALETTE COLOR":
         colours = apply_color_lut(values, dataset)[..., :3]
@@ -109,18 +120,44 @@ def _raster(dataset: pydicom.Dataset) -> Raster:
     return _grey(dataset, values)
 
 
+def _twelve_bit(dataset: pydicom.Dataset) -> np.ndarray:
+    """JPEG of 12 bits, which neither Pillow nor GDCM reads."""
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
+    values = imagecodecs.jpeg_decode(frame)
+    if values.shape != (dataset.Rows, dataset.Columns):
+        raise ImageProblem(BROKEN, "the JPEG inside has another size than the data set says")
+    return values.astype(np.uint16)
+
+
 def _grey(dataset: pydicom.Dataset, values: np.ndarray) -> Raster:
     signed = dataset.PixelRepresentation == 1
     stored = _stored_bits(values, int(dataset.BitsStored), int(dataset.HighBit), signed)
+    if dataset.get("ModalityLUTSequence"):
+        return _by_table(dataset, stored, signed)
     slope = float(dataset.get("RescaleSlope") or 1)
     intercept = float(dataset.get("RescaleIntercept") or 0)
     return Raster(
         stored,
         "dicom",
-        # Signed 8-bit values don't fit 0..255 as they are, so they get a window too.
-        windowed=dataset.BitsStored > 8 or (slope, intercept) != (1, 0) or signed,
+        # Bits are black and white, and signed 8-bit values don't fit 0..255 as they are.
+        windowed=not 2 <= dataset.BitsStored <= 8 or (slope, intercept) != (1, 0) or signed,
         inverted=(dataset.PhotometricInterpretation == "MONOCHROME1") != (slope < 0),
         padding=_padding(dataset, signed),
+        facts=facts(dataset),
+    )
+
+
+def _by_table(dataset: pydicom.Dataset, stored: np.ndarray, signed: bool) -> Raster:
+    """A table stands in place of slope and intercept (PS3.3, C.11.1); what comes out of it is unsigned."""
+    padding = _padding(dataset, signed)
+    if padding is not None:
+        padding = int(apply_modality_lut(np.array([padding]), dataset)[0])
+    return Raster(
+        np.ascontiguousarray(apply_modality_lut(stored, dataset), np.uint16),
+        "dicom",
+        windowed=True,
+        inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
+        padding=padding,
         facts=facts(dataset),
     )
 

@@ -10,6 +10,7 @@ pub mod dicom;
 pub mod eight_bit;
 mod fingerprint;
 pub mod jpeg;
+mod jpeg_ls;
 pub mod limits;
 pub mod png;
 pub mod preprocess;

@@ -91,8 +91,8 @@ def test_truncated_image(page, image_bytes):
     "detail, words",
     [
         (
-            "the transfer syntax `1.2.840.10008.1.2.4.90` (JPEG 2000 Image Compression) is not read",
-            ["compressed in a way", "1.2.840.10008.1.2.4.90 (JPEG 2000 Image Compression) is not read", "uncompressed"],
+            "the transfer syntax `1.2.840.10008.1.2.4.110` (JPEG XL Lossless) is not read",
+            ["compressed in a way", "1.2.840.10008.1.2.4.110 (JPEG XL Lossless) is not read", "uncompressed"],
         ),
         ("the photometric interpretation is unknown", ["DICOM", "The photometric interpretation is unknown."]),
     ],

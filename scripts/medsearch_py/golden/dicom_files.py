@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import gdcm
+import imagecodecs
 import numpy as np
 from PIL import Image
 from pydicom import dcmread, uid
@@ -43,6 +44,9 @@ def files() -> dict[str, bytes]:
         "rgb": _colour(colour(256), "RGB", 0),
         "rgb-planar": _colour(colour(256), "RGB", 1),
         "ybr-full": _colour(_ybr(colour(256)), "YBR_FULL", 0),
+        "bits": _bits(grey(256) > 127),
+        "mono2-12-lut": _by_table(mono12, 12),
+        "mono1-12-lut-padding": _by_table(mono12, 12, "MONOCHROME1", PixelPaddingValue=int(mono12[0, 0])),
         "palette-8": _palette(grey(256), 8),
         "palette-16": _palette(grey(256), 16),
     }
@@ -53,8 +57,12 @@ def files() -> dict[str, bytes]:
     for name in ("mono2-8", "mono2-12", "rgb"):
         written[f"{name}-rle.dcm"] = _rle(made[name])
     for name, syntax in (("57", uid.JPEGLossless), ("70", uid.JPEGLosslessSV1)):
-        written[f"mono2-16-jpeg-lossless-{name}.dcm"] = _lossless(written["mono2-16.dcm"], syntax)
-        written[f"mono1-12-jpeg-lossless-{name}.dcm"] = _lossless(written["mono1-12.dcm"], syntax)
+        written[f"mono2-16-jpeg-lossless-{name}.dcm"] = _recoded(written["mono2-16.dcm"], syntax)
+        written[f"mono1-12-jpeg-lossless-{name}.dcm"] = _recoded(written["mono1-12.dcm"], syntax)
+    for name, syntax in (("jpeg-ls", uid.JPEGLSLossless), ("jpeg-2000", uid.JPEG2000Lossless)):
+        for made_of in ("mono2-8", "mono1-12", "mono2-16", "mono2-12-signed", "rgb"):
+            written[f"{made_of}-{name}.dcm"] = _recoded(written[f"{made_of}.dcm"], syntax)
+    written["mono2-12-jpeg-12.dcm"] = _jpeg_12(made["mono2-12"])
     written["mono2-8-jpeg.dcm"] = _jpeg(made["mono2-8"], "MONOCHROME2")
     written["mono1-8-jpeg.dcm"] = _jpeg(made["mono2-8"], "MONOCHROME1")
     written["ybr-422-jpeg.dcm"] = _jpeg(made["rgb"], "YBR_FULL_422")
@@ -99,6 +107,26 @@ def _grey(
     kind = f"<{'i' if signed else 'u'}{allocated // 8}"
     dataset.PixelData = values.astype(kind).tobytes()
     dataset["PixelData"].VR = "OW" if allocated > 8 else "OB"
+    return dataset
+
+
+def _bits(values: np.ndarray) -> Dataset:
+    dataset = _grey(values, 8, 1)
+    dataset.BitsAllocated = 1
+    dataset.PixelData = np.packbits(values.astype(np.uint8).ravel(), bitorder="little").tobytes()
+    dataset["PixelData"].VR = "OB"
+    return dataset
+
+
+def _by_table(values: np.ndarray, stored: int, photometric: str = "MONOCHROME2", **elements) -> Dataset:
+    """With a modality LUT that is neither linear nor monotone nor as long as the values reach."""
+    dataset = _grey(values, 16, stored, photometric, **elements)
+    at = np.arange(3000)
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [len(at), 500, 16])
+    table.add_new("LUTData", "OW", (at * at // 150 + at * 37 % 41).astype("<u2").tobytes())
+    table.ModalityLUTType = "US"
+    dataset.ModalityLUTSequence = [table]
     return dataset
 
 
@@ -174,8 +202,18 @@ def _jpeg(dataset: Dataset, photometric: str) -> bytes:
     return _write(copied, uid.JPEGBaseline8Bit)
 
 
-def _lossless(data: bytes, syntax: str) -> bytes:
-    """JPEG lossless through GDCM, which alone can write it."""
+def _jpeg_12(dataset: Dataset) -> bytes:
+    copied = _copy(_write(dataset, uid.ExplicitVRLittleEndian))
+    samples = np.frombuffer(copied.PixelData, "<u2").reshape(HEIGHT, WIDTH)
+    copied.PixelData = encapsulate([imagecodecs.jpeg_encode(samples, level=95, bitspersample=12)])
+    copied["PixelData"].VR = "OB"
+    copied["PixelData"].is_undefined_length = True
+    copied.LossyImageCompression = "01"
+    return _write(copied, uid.JPEGExtended12Bit)
+
+
+def _recoded(data: bytes, syntax: str) -> bytes:
+    """Without loss, by GDCM."""
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.dcm", Path(folder) / "after.dcm"
         before.write_bytes(data)
@@ -187,7 +225,7 @@ def _lossless(data: bytes, syntax: str) -> bytes:
         change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(syntax))))
         change.SetInput(reader.GetImage())
         if not change.Change():
-            raise RuntimeError("gdcm can't write JPEG lossless")
+            raise RuntimeError(f"gdcm can't write {syntax}")
         writer = gdcm.ImageWriter()
         writer.SetFileName(str(after))
         writer.SetFile(reader.GetFile())

@@ -6,6 +6,7 @@ use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::{TransferSyntaxIndex, TransferSyntaxRegistry};
 
 use super::precheck::Layout;
+use super::syntax::Coding;
 use super::{invalid, unsupported};
 use crate::error::Result;
 use crate::imaging::decoder::Provenance;
@@ -92,6 +93,8 @@ pub fn read(layout: &Layout<'_>) -> Result<(Attributes, Provenance)> {
         Some("PALETTE COLOR") => Photometric::Palette,
         Some("RGB") => Photometric::Rgb,
         Some("YBR_FULL" | "YBR_FULL_422") => Photometric::YbrFull,
+        // What its decoder makes of the transformed components (PS3.5, 8.2.4).
+        Some("YBR_ICT" | "YBR_RCT") if layout.syntax.coding == Coding::Jpeg2000 => Photometric::Rgb,
         Some(
             known @ ("YBR_PARTIAL_422" | "YBR_PARTIAL_420" | "YBR_ICT" | "YBR_RCT" | "XYB" | "HSV" | "ARGB" | "CMYK"),
         ) => {

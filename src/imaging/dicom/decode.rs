@@ -2,6 +2,7 @@
 
 use super::attributes::{self, Attributes, Photometric};
 use super::frame::{self, Stored};
+use super::modality_lut::ModalityLut;
 use super::palette::Palette;
 use super::precheck::{self, File};
 use super::unsupported;
@@ -12,8 +13,8 @@ use crate::imaging::raster::{Levels, Raster, Samples};
 
 /// Decodes the first frame.
 ///
-/// Grey keeps its stored values, which [`Levels`] explain; palettes and YBR become RGB. VOI windows, LUT sequences and
-/// overlays are not applied.
+/// Grey keeps its stored values, which [`Levels`] explain, unless a modality LUT says what stands for them; palettes and
+/// YBR become RGB. VOI windows and overlays are not applied.
 ///
 /// # Errors
 /// `InvalidImage`, `UnsupportedMedia`, `TooLarge`, `TooManyPixels`.
@@ -36,7 +37,10 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Provenance)> {
     }
     let (stored, ybr) = frame::stored_values(&layout, &attributes)?;
     let (samples, levels) = match attributes.photometric {
-        Photometric::Monochrome1 | Photometric::Monochrome2 => gray(stored, &attributes),
+        Photometric::Monochrome1 | Photometric::Monochrome2 => match ModalityLut::read(&layout, attributes.signed)? {
+            Some(lut) => by_table(&lut, &stored, &attributes),
+            None => gray(stored, &attributes),
+        },
         Photometric::Palette => {
             let palette = Palette::read(&layout, attributes.signed)?;
             (apply_palette(&palette, &stored, attributes.signed), Levels::default())
@@ -62,8 +66,8 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Provenance)> {
 fn gray(stored: Stored, attributes: &Attributes) -> (Samples, Levels) {
     let levels = Levels {
         signed: attributes.signed,
-        // Signed 8-bit values don't fit 0..=255 as they are.
-        windowed: attributes.bits_stored > 8
+        // Bits are black and white, and signed 8-bit values don't fit 0..=255 as they are.
+        windowed: !(2..=8).contains(&attributes.bits_stored)
             || (attributes.slope, attributes.intercept) != (1.0, 0.0)
             || attributes.signed,
         // A window by percentile doesn't change under a rescale but for its direction.
@@ -75,6 +79,17 @@ fn gray(stored: Stored, attributes: &Attributes) -> (Samples, Levels) {
         Stored::Words(words) => Samples::Gray16(words),
     };
     (samples, levels)
+}
+
+/// A table stands in place of slope and intercept (PS3.3, C.11.1), and what comes out of it is unsigned.
+fn by_table(lut: &ModalityLut, stored: &Stored, attributes: &Attributes) -> (Samples, Levels) {
+    let levels = Levels {
+        signed: false,
+        windowed: true,
+        inverted: attributes.photometric == Photometric::Monochrome1,
+        padding: attributes.padding.map(|padding| lut.value(padding).into()),
+    };
+    (Samples::Gray16(lut.apply(stored, attributes.signed)), levels)
 }
 
 fn apply_palette(palette: &Palette, stored: &Stored, signed: bool) -> Samples {
@@ -113,10 +128,11 @@ mod tests {
     use crate::domain::Window;
     use crate::error::ErrorKind;
     use crate::imaging::dicom::testing::{
-        BIG_ENDIAN, DEFLATED, Dicom, EXPLICIT, IMPLICIT, JPEG_BASELINE, JPEG_LOSSLESS, RLE, rle_frame,
+        BIG_ENDIAN, DEFLATED, Dicom, EXPLICIT, IMPLICIT, JPEG_2000, JPEG_BASELINE, JPEG_EXTENDED, JPEG_LOSSLESS,
+        JPEG_LS, RCT_JPEG_2000, RLE, rle_frame,
     };
     use crate::imaging::testing::GRAY_JPEG;
-    use crate::imaging::to_eight_bit;
+    use crate::imaging::{jpeg_ls, to_eight_bit};
 
     fn decoded(dicom: &Dicom) -> Raster {
         decode(&dicom.file(), &Limits::default()).unwrap().0
@@ -166,6 +182,90 @@ mod tests {
     }
 
     #[test]
+    fn jpeg_ls_is_lossless_in_every_depth() {
+        let file = |bytes: &[u8], bits| {
+            let header = jpeg_ls::Header::read(bytes).unwrap();
+            let photometric = if header.components == 3 { "RGB" } else { "MONOCHROME2" };
+            let (columns, rows) = (header.width as u16, header.height as u16);
+            let dicom = Dicom::new(columns, rows, header.components.into(), bits, photometric);
+            dicom.syntax(JPEG_LS).fragments(&[bytes])
+        };
+        let gray12: &[u8] = include_bytes!("../fixtures/jpeg_ls/gray12.jls");
+        let expected = jpeg_ls::decode(gray12).unwrap().1;
+        assert!(expected.iter().any(|&sample| sample > 255));
+        assert_eq!(*decoded(&file(gray12, 16)).samples(), Samples::Gray16(expected));
+        assert_eq!(kind(&file(gray12, 8)), ErrorKind::InvalidImage);
+        let color: &[u8] = include_bytes!("../fixtures/jpeg_ls/rgb_by_sample.jls");
+        let expected: Vec<u8> = jpeg_ls::decode(color)
+            .unwrap()
+            .1
+            .iter()
+            .map(|&sample| sample as u8)
+            .collect();
+        assert_eq!(rgb(&file(color, 8)), expected);
+        assert_eq!(kind(&file(color, 8).number((0x28, 0x11), 5)), ErrorKind::InvalidImage);
+    }
+
+    #[test]
+    fn jpeg_extended_has_8_or_12_bits() {
+        let gray12: &[u8] = include_bytes!("../fixtures/extended12.jpg");
+        let levels = include_bytes!("../fixtures/extended12.bin").as_chunks::<2>().0;
+        let levels = levels.iter().map(|&pair| u16::from_le_bytes(pair)).collect();
+        let dicom = Dicom::new(37, 21, 1, 16, "MONOCHROME2").syntax(JPEG_EXTENDED);
+        let dicom = dicom.number((0x28, 0x101), 12).number((0x28, 0x102), 11);
+        assert_eq!(
+            *decoded(&dicom.clone().fragments(&[gray12])).samples(),
+            Samples::Gray16(levels)
+        );
+        assert_eq!(
+            kind(&dicom.syntax(JPEG_BASELINE).fragments(&[gray12])),
+            ErrorKind::UnsupportedMedia
+        );
+        let gray8 = Dicom::new(16, 8, 1, 8, "MONOCHROME2").fragments(&[GRAY_JPEG]);
+        let [extended, baseline] = [JPEG_EXTENDED, JPEG_BASELINE].map(|syntax| decoded(&gray8.clone().syntax(syntax)));
+        assert_eq!(extended.samples(), baseline.samples());
+    }
+
+    #[test]
+    fn jpeg_2000_is_rgb_where_it_was_transformed() {
+        let jpeg_2000 = |bits, photometric: &str| {
+            let dicom = Dicom::new(30, 20, 3, bits, photometric).syntax(JPEG_2000);
+            decoded(&dicom.fragments(&[RCT_JPEG_2000]))
+        };
+        let Samples::Rgb8(expected) = jpeg_2000(8, "RGB").samples().clone() else {
+            panic!("not RGB")
+        };
+        // The lowest bits of the fixture's formula.
+        assert_eq!(expected[..6], [0, 104, 208, 63, 167, 15]);
+        for photometric in ["YBR_RCT", "YBR_ICT", "YBR_FULL"] {
+            assert_eq!(*jpeg_2000(8, photometric).samples(), Samples::Rgb8(expected.clone()));
+        }
+        let wide = expected.into_iter().map(u16::from).collect();
+        assert_eq!(*jpeg_2000(16, "YBR_RCT").samples(), Samples::Rgb16(wide));
+        // Components that were left alone are what the header says.
+        let plain: &[u8] = include_bytes!("../fixtures/jpeg2000/plain.j2k");
+        let plain = Dicom::new(30, 20, 3, 8, "YBR_FULL")
+            .syntax(JPEG_2000)
+            .fragments(&[plain]);
+        assert_eq!(rgb(&plain)[..3], ybr_full_to_rgb([0, 104, 208]));
+    }
+
+    #[test]
+    fn jpeg_2000_keeps_values_beyond_its_stored_bits() {
+        let gray12: &[u8] = include_bytes!("../fixtures/jpeg2000/gray12.j2k");
+        let dicom = Dicom::new(36, 33, 1, 16, "MONOCHROME2")
+            .syntax(JPEG_2000)
+            .fragments(&[gray12]);
+        let whole = decoded(&dicom);
+        let short = dicom.number((0x28, 0x101), 10).number((0x28, 0x102), 9);
+        assert_eq!(decoded(&short).samples(), whole.samples());
+        let Samples::Gray16(signed) = decoded(&short.number((0x28, 0x103), 1)).samples().clone() else {
+            panic!("not grey")
+        };
+        assert!(signed.iter().all(|&word| (-2048..2048).contains(&(word as i16))));
+    }
+
+    #[test]
     fn only_stored_bits_count() {
         let dicom = Dicom::gray16(2, 1, &[0xf123, 0x0fff])
             .number((0x28, 0x101), 12)
@@ -200,6 +300,34 @@ mod tests {
     }
 
     #[test]
+    fn bits_are_black_and_white() {
+        let dicom = Dicom::new(3, 3, 1, 1, "MONOCHROME2").native(vec![0b1010_0110, 0b0000_0001]);
+        for syntax in [EXPLICIT, IMPLICIT, DEFLATED] {
+            let raster = decoded(&dicom.clone().syntax(syntax));
+            assert_eq!(
+                *raster.samples(),
+                Samples::Gray8(vec![0, 1, 1, 0, 0, 1, 0, 1, 1]),
+                "{syntax}"
+            );
+            let black_and_white = [0, 255, 255, 0, 0, 255, 0, 255, 255];
+            assert_eq!(to_eight_bit(&raster).unwrap().0.data, black_and_white);
+        }
+        // The second of three frames begins in the middle of a byte: 27 bits are four bytes.
+        let several = dicom.text((0x28, 0x08), b"IS", "3");
+        assert_eq!(kind(&several.clone().native(vec![0; 2])), ErrorKind::InvalidImage);
+        assert_eq!(decoded(&several.native(vec![1; 4])).width(), 3);
+        assert_eq!(
+            kind(&Dicom::new(1, 1, 3, 1, "RGB").native(vec![0; 2])),
+            ErrorKind::UnsupportedMedia
+        );
+        let coded = Dicom::new(8, 1, 1, 1, "MONOCHROME2").syntax(RLE);
+        assert_eq!(
+            kind(&coded.fragments(&[&rle_frame(&[vec![1]])])),
+            ErrorKind::UnsupportedMedia
+        );
+    }
+
+    #[test]
     fn rescaled_8_bit_gets_a_window() {
         let dicom = Dicom::gray8(2, 1, &[10, 20]);
         assert!(!decoded(&dicom).levels().windowed);
@@ -210,6 +338,51 @@ mod tests {
         );
         assert!(decoded(&dicom.clone().number((0x28, 0x103), 1)).levels().windowed);
         assert_eq!(kind(&dicom.text((0x28, 0x1053), b"DS", "x")), ErrorKind::InvalidImage);
+    }
+
+    #[test]
+    fn a_modality_lut_stands_for_stored_values() {
+        let sequence = |tag: [u8; 4], descriptor: [u8; 6], data: &[u8]| {
+            let element = |element: u8, value: &[u8]| {
+                let header = [0x28, 0, element, 0x30, b'O', b'W', 0, 0, value.len() as u8, 0, 0, 0];
+                [&header, value].concat()
+            };
+            let item = [element(0x02, &descriptor), element(0x06, data)].concat();
+            let undefined = [0xff; 4];
+            let mut bytes = [&tag[..], b"SQ\0\0", &undefined, b"\xfe\xff\0\xe0", &undefined].concat();
+            bytes.extend(item);
+            bytes.extend(b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0");
+            bytes
+        };
+        const MODALITY: [u8; 4] = [0x28, 0, 0, 0x30];
+        const VOI: [u8; 4] = [0x28, 0, 0x10, 0x30];
+        // Three entries from the stored value 10 on.
+        let wide = sequence(MODALITY, [3, 0, 10, 0, 16, 0], &[7, 1, 5, 0, 9, 0]);
+        let dicom = Dicom::gray16(5, 1, &[0, 10, 11, 12, 65_535]).number((0x28, 0x120), 11);
+        let raster = decoded(&dicom.clone().extra(wide.clone()));
+        assert_eq!(*raster.samples(), Samples::Gray16(vec![263, 263, 5, 9, 9]));
+        let levels = raster.levels();
+        assert_eq!(
+            (levels.signed, levels.windowed, levels.inverted, levels.padding),
+            (false, true, false, Some(5))
+        );
+        let mut signed = Dicom::gray16(2, 1, &[0xfff6, 0xfff7]).number((0x28, 0x103), 1);
+        signed = signed.extra(sequence(MODALITY, [2, 0, 0xf6, 0xff, 16, 0], &[1, 0, 2, 0]));
+        assert_eq!(*decoded(&signed).samples(), Samples::Gray16(vec![1, 2]));
+        // 8 bits, two in a word; a VOI LUT is none.
+        let narrow = sequence(MODALITY, [4, 0, 0, 0, 8, 0], &[4, 3, 2, 1]);
+        let bytes = Dicom::gray8(4, 1, &[0, 1, 2, 3]);
+        assert_eq!(
+            *decoded(&bytes.clone().extra(narrow)).samples(),
+            Samples::Gray16(vec![4, 3, 2, 1])
+        );
+        let voi = sequence(VOI, [4, 0, 0, 0, 8, 0], &[4, 3, 2, 1]);
+        assert_eq!(
+            *decoded(&bytes.clone().extra(voi)).samples(),
+            Samples::Gray8(vec![0, 1, 2, 3])
+        );
+        let short = sequence(MODALITY, [4, 0, 0, 0, 16, 0], &[4, 3, 2, 1]);
+        assert_eq!(kind(&bytes.extra(short)), ErrorKind::InvalidImage);
     }
 
     #[test]
@@ -348,7 +521,7 @@ mod tests {
         fn damage_never_panics(
             changes in prop::collection::vec((132_usize..2000, any::<u8>()), 1..8),
             cut in 0_usize..200,
-            which in 0..5,
+            which in 0..6,
         ) {
             let rle = rle_frame(&[vec![1; 12], vec![2; 12], vec![3; 12]]);
             let lossless = include_bytes!("../fixtures/lossless12.jpg");
@@ -357,6 +530,7 @@ mod tests {
                 1 => Dicom::gray16(3, 2, &[0; 6]).syntax(DEFLATED),
                 2 => Dicom::new(4, 3, 3, 8, "RGB").syntax(RLE).fragments(&[&rle]),
                 3 => Dicom::new(12, 5, 1, 16, "MONOCHROME2").syntax(JPEG_LOSSLESS).fragments(&[lossless]),
+                4 => Dicom::new(30, 20, 3, 8, "YBR_RCT").syntax(JPEG_2000).fragments(&[RCT_JPEG_2000]),
                 _ => Dicom::new(16, 8, 1, 8, "MONOCHROME2").syntax(JPEG_BASELINE).fragments(&[GRAY_JPEG]),
             };
             let mut file = dicom.file();

@@ -3,13 +3,13 @@
 use super::attributes::{Attributes, Photometric};
 use super::precheck::{Layout, Pixels};
 use super::syntax::Coding;
-use super::{invalid, rle};
+use super::{invalid, jpeg2000, rle};
 use crate::error::Result;
-use crate::imaging::jpeg;
+use crate::imaging::{jpeg, jpeg_ls};
 
 /// Samples as stored, channels interleaved, bits that don't count cleared, signs extended.
 pub enum Stored {
-    /// BitsAllocated 8.
+    /// BitsAllocated 8, or 1: then each is 0 or 1.
     Bytes(Vec<u8>),
     /// BitsAllocated 16.
     Words(Vec<u16>),
@@ -49,14 +49,24 @@ pub fn stored_values(layout: &Layout<'_>, attributes: &Attributes) -> Result<(St
             };
             if samples == 3 { interleave(stored) } else { stored }
         }
-        Coding::JpegBaseline => {
+        Coding::JpegBaseline | Coding::JpegExtended => {
             let header = jpeg::Header::read(&frame)?;
+            if header.precision == 12 {
+                let stored = narrowed(jpeg::decode_twelve_bit(&frame, &header)?, wide);
+                return Ok((keep_stored_bits(stored, attributes), ybr));
+            }
             // What is YCbCr in the codestream is RGB from here on, by the same arithmetic as in any other JPEG.
             let to_rgb = samples == 3 && jpeg_is_ybr(&header, ybr);
             ybr = false;
             fitting(jpeg::decode_components(&frame, &header, to_rgb)?, wide)
         }
         Coding::JpegLossless => lossless(&frame, shape.pixels() * samples, wide)?,
+        Coding::JpegLs => narrowed(jpeg_ls::decode(&frame)?.1, wide),
+        Coding::Jpeg2000 => {
+            // Values, not bits: lossy ones may go beyond BitsStored, and their sign is extended already.
+            let (header, samples) = jpeg2000::decode(&frame, attributes.signed)?;
+            return Ok((narrowed(samples, wide), ybr && !header.transformed));
+        }
     };
     Ok((keep_stored_bits(stored, attributes), ybr))
 }
@@ -86,6 +96,12 @@ fn native(frame: &[u8], layout: &Layout<'_>, wide: bool) -> Stored {
     // 8-bit samples that were written as big endian words (PS3.5, 8.1.1).
     if big_endian && matches!(layout.pixels, Pixels::Native { words: true, .. }) {
         bytes.as_chunks_mut::<2>().0.iter_mut().for_each(|pair| pair.reverse());
+    }
+    if layout.shape.bits_allocated == 1 {
+        bytes = bytes
+            .iter()
+            .flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1))
+            .collect();
     }
     bytes.truncate(layout.shape.pixels() * usize::from(layout.shape.samples));
     Stored::Bytes(bytes)
@@ -152,11 +168,15 @@ fn lossless(frame: &[u8], count: usize, wide: bool) -> Result<Stored> {
         return Err(invalid("the JPEG inside has another size than the data set says"));
     }
     let words = bytes.as_chunks::<2>().0.iter().map(|&pair| u16::from_ne_bytes(pair));
-    Ok(if wide {
-        Stored::Words(words.collect())
+    Ok(narrowed(words.collect(), wide))
+}
+
+fn narrowed(words: Vec<u16>, wide: bool) -> Stored {
+    if wide {
+        Stored::Words(words)
     } else {
-        Stored::Bytes(words.map(|word| word as u8).collect())
-    })
+        Stored::Bytes(words.into_iter().map(|word| word as u8).collect())
+    }
 }
 
 /// Clears what isn't part of the value: overlays used to sit in the other bits.

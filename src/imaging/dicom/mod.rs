@@ -11,6 +11,8 @@ pub mod attributes;
 pub mod decode;
 pub mod elements;
 mod frame;
+mod jpeg2000;
+mod modality_lut;
 mod palette;
 pub mod pool;
 pub mod precheck;

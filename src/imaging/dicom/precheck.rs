@@ -10,10 +10,10 @@ use dicom_dictionary_std::StandardDataDictionary;
 
 use super::elements::{Header, ITEM, ITEM_END, SEQUENCE_END, Tag, number};
 use super::syntax::{Coding, Syntax};
-use super::{invalid, unsupported};
+use super::{invalid, jpeg2000, unsupported};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::jpeg;
 use crate::imaging::limits::Limits;
+use crate::imaging::{jpeg, jpeg_ls};
 
 /// Deepest nesting of sequences; structured reports stay below ten.
 pub const NESTING_MAX: usize = 32;
@@ -25,6 +25,7 @@ pub const ELEMENTS_MAX: u32 = 1_000_000;
 const INFLATED_FILES_MAX: usize = 2;
 
 const META_AT: usize = 132;
+const MODALITY_LUT: Tag = (0x0028, 0x3000);
 const PIXEL_DATA: Tag = (0x7fe0, 0x0010);
 const FLOAT_PIXEL_DATA: [Tag; 2] = [(0x7fe0, 0x0008), (0x7fe0, 0x0009)];
 
@@ -136,7 +137,7 @@ pub struct Shape {
     pub rows: u16,
     /// 1 or 3.
     pub samples: u16,
-    /// 8 or 16.
+    /// 8 or 16; 1 for samples that are bits, eight in a byte.
     pub bits_allocated: u16,
     /// 1..=[`FRAMES_MAX`].
     pub frames: u32,
@@ -177,6 +178,8 @@ pub struct Layout<'a> {
     pub syntax: Syntax,
     /// Elements of the outermost level before the pixel data, sequences left out.
     pub elements: Vec<Header>,
+    /// Those of the item of the Modality LUT Sequence.
+    pub modality_lut: Vec<Header>,
     /// Size of the pixel data.
     pub shape: Shape,
     /// Pixel data has chroma at half width (YBR_FULL_422), uncompressed.
@@ -194,6 +197,13 @@ impl<'a> Layout<'a> {
 
     /// The value of an element that is written as 16-bit words.
     pub fn words(&self, tag: Tag) -> Option<Vec<u16>> {
+        self.words_in(&self.elements, tag)
+    }
+
+    /// The same among other elements.
+    pub fn words_in(&self, elements: &[Header], tag: Tag) -> Option<Vec<u16>> {
+        let header = elements.iter().rfind(|header| header.tag == tag)?;
+        let value = self.bytes.get(header.range())?;
         let big_endian = self.syntax.big_endian;
         let word = |&pair: &[u8; 2]| {
             if big_endian {
@@ -202,7 +212,7 @@ impl<'a> Layout<'a> {
                 u16::from_le_bytes(pair)
             }
         };
-        Some(self.value(tag)?.as_chunks::<2>().0.iter().map(word).collect())
+        Some(value.as_chunks::<2>().0.iter().map(word).collect())
     }
 
     /// The bytes of the first frame, still coded; uncompressed ones may be followed by one more byte, so that they are
@@ -213,7 +223,7 @@ impl<'a> Layout<'a> {
     pub fn first_frame(&self) -> Result<Cow<'a, [u8]>> {
         let (offsets, fragments) = match &self.pixels {
             Pixels::Native { range, .. } => {
-                let length = native_frame_bytes(&self.shape, self.halved_chroma) as usize;
+                let length = native_bytes(&self.shape, self.halved_chroma, 1) as usize;
                 let end = range.end.min(range.start + length.next_multiple_of(2));
                 return Ok(Cow::Borrowed(&self.bytes[range.start..end]));
             }
@@ -260,14 +270,17 @@ fn fragments_of_first(fragments: &[Range<usize>], second: Option<u64>, bytes: &[
     fragments.iter().position(ends).map(|last| last + 1)
 }
 
-fn native_frame_bytes(shape: &Shape, halved_chroma: bool) -> u64 {
+/// Of that many frames from the first on. Bits go on from frame to frame without a gap (PS3.5, 8.1.1).
+fn native_bytes(shape: &Shape, halved_chroma: bool, frames: u32) -> u64 {
     let samples = if halved_chroma { 2 } else { u64::from(shape.samples) };
-    shape.pixels() as u64 * samples * u64::from(shape.bits_allocated / 8)
+    (shape.pixels() as u64 * samples * u64::from(shape.bits_allocated) * u64::from(frames)).div_ceil(8)
 }
 
 /// A sequence or an item that is open.
 struct Level {
     item: bool,
+    /// The Modality LUT Sequence of the outermost level, or an item of it.
+    modality_lut: bool,
     /// Where it ends by its length; `None`: at a delimiter.
     end: Option<usize>,
     /// No byte of it lies at or beyond this.
@@ -280,7 +293,7 @@ struct Level {
 /// # Errors
 /// `InvalidImage`, `UnsupportedMedia`, `TooManyPixels`.
 pub fn walk<'a>(bytes: &'a [u8], syntax: Syntax, limits: &Limits) -> Result<Layout<'a>> {
-    let mut elements = Vec::new();
+    let (mut elements, mut modality_lut) = (Vec::new(), Vec::new());
     let mut open: Vec<Level> = Vec::new();
     let mut at = 0;
     let mut count = 0_u32;
@@ -307,6 +320,7 @@ pub fn walk<'a>(bytes: &'a [u8], syntax: Syntax, limits: &Limits) -> Result<Layo
                 let (end, bound) = extent(&header, bound);
                 open.push(Level {
                     item: true,
+                    modality_lut: open.last().is_some_and(|level| level.modality_lut),
                     end,
                     bound,
                     syntax: level_syntax,
@@ -318,7 +332,7 @@ pub fn walk<'a>(bytes: &'a [u8], syntax: Syntax, limits: &Limits) -> Result<Layo
             _ if !in_item => return Err(invalid("an element is where an item should be")),
             PIXEL_DATA if open.is_empty() => {
                 let pixels = find_pixels(bytes, &header, syntax)?;
-                return layout(bytes, syntax, elements, pixels, limits);
+                return layout(bytes, syntax, elements, modality_lut, pixels, limits);
             }
             tag if open.is_empty() && FLOAT_PIXEL_DATA.contains(&tag) => {
                 return Err(unsupported("DICOM pixels of floating point are not read"));
@@ -331,6 +345,7 @@ pub fn walk<'a>(bytes: &'a [u8], syntax: Syntax, limits: &Limits) -> Result<Layo
                     let (end, bound) = extent(&header, bound);
                     open.push(Level {
                         item: false,
+                        modality_lut: open.is_empty() && tag == MODALITY_LUT,
                         end,
                         bound,
                         syntax: inner,
@@ -342,8 +357,10 @@ pub fn walk<'a>(bytes: &'a [u8], syntax: Syntax, limits: &Limits) -> Result<Layo
                 }
                 Kind::Value => {
                     at = header.range().end;
-                    if open.is_empty() {
-                        elements.push(header);
+                    match open.last() {
+                        None => elements.push(header),
+                        Some(level) if level.modality_lut => modality_lut.push(header),
+                        Some(_) => {}
                     }
                 }
             },
@@ -438,6 +455,7 @@ fn layout<'a>(
     bytes: &'a [u8],
     syntax: Syntax,
     elements: Vec<Header>,
+    modality_lut: Vec<Header>,
     pixels: Pixels,
     limits: &Limits,
 ) -> Result<Layout<'a>> {
@@ -467,7 +485,12 @@ fn layout<'a>(
         },
     };
     limits.check_size(shape.columns.into(), shape.rows.into())?;
-    if !matches!((shape.samples, shape.bits_allocated), (1 | 3, 8 | 16)) {
+    let is_read = match shape.bits_allocated {
+        1 => shape.samples == 1 && syntax.coding == Coding::Native,
+        8 | 16 => matches!(shape.samples, 1 | 3),
+        _ => false,
+    };
+    if !is_read {
         let (samples, bits) = (shape.samples, shape.bits_allocated);
         return Err(unsupported(format!(
             "DICOM pixels of `{samples}` samples of `{bits}` bits are not read"
@@ -482,9 +505,7 @@ fn layout<'a>(
         && shape.bits_allocated == 8
         && text((0x0028, 0x0004)).as_deref() == Some("YBR_FULL_422");
     let present = match &pixels {
-        Pixels::Native { range, .. } => {
-            range.len() as u64 >= native_frame_bytes(&shape, halved_chroma) * u64::from(shape.frames)
-        }
+        Pixels::Native { range, .. } => range.len() as u64 >= native_bytes(&shape, halved_chroma, shape.frames),
         Pixels::Encapsulated { fragments, .. } => fragments.len() as u64 >= u64::from(shape.frames),
     };
     if !present {
@@ -497,34 +518,57 @@ fn layout<'a>(
         bytes,
         syntax,
         elements,
+        modality_lut,
         shape,
         halved_chroma,
         pixels,
     };
-    if matches!(syntax.coding, Coding::JpegBaseline | Coding::JpegLossless) {
-        check_jpeg(&layout, limits)?;
-    }
+    check_codestream(&layout, limits)?;
     Ok(layout)
 }
 
-/// A JPEG inside must be what the data set says it is.
-fn check_jpeg(layout: &Layout<'_>, limits: &Limits) -> Result<()> {
-    let header = jpeg::Header::read(&layout.first_frame()?)?;
-    header.check(limits)?;
+/// A codestream inside must be what the data set says it is.
+fn check_codestream(layout: &Layout<'_>, limits: &Limits) -> Result<()> {
+    let coding = layout.syntax.coding;
+    let (size, components, precision) = match coding {
+        Coding::Native | Coding::Rle => return Ok(()),
+        Coding::JpegBaseline | Coding::JpegExtended | Coding::JpegLossless => {
+            let header = jpeg::Header::read(&layout.first_frame()?)?;
+            header.check(limits)?;
+            match (coding, header.process, header.precision) {
+                (Coding::JpegLossless, 3, _) | (Coding::JpegExtended, 1, 12) => {}
+                (Coding::JpegLossless, ..) => return Err(invalid("the JPEG inside is not lossless")),
+                _ => header.check_process()?,
+            }
+            ((header.width, header.height), header.components.len(), header.precision)
+        }
+        Coding::JpegLs => {
+            let header = jpeg_ls::Header::read(&layout.first_frame()?)?;
+            (
+                (header.width, header.height),
+                header.components.into(),
+                header.precision,
+            )
+        }
+        Coding::Jpeg2000 => {
+            let header = jpeg2000::Header::read(&layout.first_frame()?)?;
+            (
+                (header.width, header.height),
+                header.components.into(),
+                header.precision,
+            )
+        }
+    };
     let shape = &layout.shape;
-    let same = (header.width, header.height) == (shape.columns.into(), shape.rows.into())
-        && header.components.len() == usize::from(shape.samples)
-        && u16::from(header.precision) <= shape.bits_allocated;
+    let same = size == (shape.columns.into(), shape.rows.into())
+        && components == usize::from(shape.samples)
+        && u16::from(precision) <= shape.bits_allocated;
     if !same {
         return Err(invalid(
             "the JPEG inside has another size or depth than the data set says",
         ));
     }
-    match (layout.syntax.coding, header.process) {
-        (Coding::JpegLossless, 3) => Ok(()),
-        (Coding::JpegLossless, _) => Err(invalid("the JPEG inside is not lossless")),
-        _ => header.check_process(),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -533,7 +577,8 @@ mod tests {
 
     use super::*;
     use crate::imaging::dicom::testing::{
-        BIG_ENDIAN, DEFLATED, Dicom, EXPLICIT, IMPLICIT, JPEG_BASELINE, RLE, deflate, nested, rle_frame,
+        BIG_ENDIAN, DEFLATED, Dicom, EXPLICIT, IMPLICIT, JPEG_2000, JPEG_BASELINE, RCT_JPEG_2000, RLE, deflate, nested,
+        rle_frame,
     };
     use crate::imaging::testing::GRAY_JPEG;
 
@@ -657,6 +702,14 @@ mod tests {
             Some(ErrorKind::InvalidImage)
         );
         assert_eq!(jpeg(16, 8, 1, 8, EXPLICIT), Some(ErrorKind::InvalidImage));
+        let jpeg_2000 = |columns, samples, bits| {
+            let dicom = Dicom::new(columns, 20, samples, bits, "YBR_RCT").syntax(JPEG_2000);
+            kind(&dicom.fragments(&[RCT_JPEG_2000]).file())
+        };
+        assert_eq!(jpeg_2000(30, 3, 8), None);
+        assert_eq!(jpeg_2000(31, 3, 8), Some(ErrorKind::InvalidImage));
+        assert_eq!(jpeg_2000(30, 1, 8), Some(ErrorKind::InvalidImage));
+        assert_eq!(jpeg_2000(30, 3, 16), None);
         let native = plain().syntax(JPEG_BASELINE).file();
         assert_eq!(kind(&native), Some(ErrorKind::InvalidImage));
     }
@@ -670,9 +723,9 @@ mod tests {
         };
         let unsupported = ErrorKind::UnsupportedMedia;
         check(
-            plain().syntax("1.2.840.10008.1.2.4.91").file(),
+            plain().syntax("1.2.840.10008.1.2.4.201").file(),
             unsupported,
-            "JPEG 2000",
+            "High-Throughput JPEG 2000",
         );
         check(plain().number((0x28, 0x100), 32).file(), unsupported, "32");
         check(plain().number((0x28, 0x02), 4).file(), unsupported, "`4` samples");

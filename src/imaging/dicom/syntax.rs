@@ -14,8 +14,14 @@ pub enum Coding {
     Rle,
     /// 8-bit DCT.
     JpegBaseline,
+    /// The same, or of 12 bits.
+    JpegExtended,
     /// Process 14, any predictor.
     JpegLossless,
+    /// JPEG-LS, lossless or nearly so.
+    JpegLs,
+    /// JPEG 2000, reversible or not.
+    Jpeg2000,
 }
 
 /// How a data set is written.
@@ -67,7 +73,10 @@ impl Syntax {
             }),
             "1.2.840.10008.1.2.5" => Ok(coded(Coding::Rle)),
             "1.2.840.10008.1.2.4.50" => Ok(coded(Coding::JpegBaseline)),
+            "1.2.840.10008.1.2.4.51" => Ok(coded(Coding::JpegExtended)),
             "1.2.840.10008.1.2.4.57" | "1.2.840.10008.1.2.4.70" => Ok(coded(Coding::JpegLossless)),
+            "1.2.840.10008.1.2.4.80" | "1.2.840.10008.1.2.4.81" => Ok(coded(Coding::JpegLs)),
+            "1.2.840.10008.1.2.4.90" | "1.2.840.10008.1.2.4.91" => Ok(coded(Coding::Jpeg2000)),
             _ => Err(unsupported(match TransferSyntaxRegistry.get(uid) {
                 Some(known) => format!("the transfer syntax `{}` ({}) is not read", known.uid(), known.name()),
                 // An unknown one could hold anything: it is not repeated.
@@ -84,8 +93,8 @@ mod tests {
     #[test]
     fn unread_syntaxes_are_named() {
         let message = |uid| Syntax::from_uid(uid).unwrap_err().message().to_owned();
-        assert!(message("1.2.840.10008.1.2.4.90").contains("JPEG 2000"));
-        assert!(message("1.2.840.10008.1.2.4.80").contains("JPEG-LS"));
+        assert!(message("1.2.840.10008.1.2.4.201").contains("High-Throughput JPEG 2000"));
+        assert!(message("1.2.840.10008.1.2.4.110").contains("JPEG XL"));
         assert_eq!(message("1.2.3"), "the transfer syntax is unknown");
         assert!(Syntax::from_uid("1.2.840.10008.1.2.5").is_ok());
     }

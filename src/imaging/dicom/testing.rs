@@ -11,7 +11,13 @@ pub const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
 pub const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 pub const RLE: &str = "1.2.840.10008.1.2.5";
 pub const JPEG_BASELINE: &str = "1.2.840.10008.1.2.4.50";
+pub const JPEG_EXTENDED: &str = "1.2.840.10008.1.2.4.51";
 pub const JPEG_LOSSLESS: &str = "1.2.840.10008.1.2.4.70";
+pub const JPEG_LS: &str = "1.2.840.10008.1.2.4.80";
+pub const JPEG_2000: &str = "1.2.840.10008.1.2.4.90";
+
+/// 30 columns, 20 rows, red, green and blue of 8 bits.
+pub const RCT_JPEG_2000: &[u8] = include_bytes!("../fixtures/jpeg2000/rct.j2k");
 
 /// A file in the making; values are little endian.
 #[derive(Clone)]

@@ -56,6 +56,8 @@ pub struct Header {
     pub adobe: Option<u8>,
     /// Where the TIFF structure of the Exif segment lies.
     pub exif: Option<Range<usize>>,
+    /// All components are coded in one scan.
+    pub one_scan: bool,
     scans: u32,
     coded_bytes: u64,
     /// Application segments and comments.
@@ -98,6 +100,8 @@ impl Header {
                         .as_mut()
                         .ok_or_else(|| invalid("a scan comes before the frame header"))?;
                     frame.scans += 1;
+                    let components = body.first().map(|&count| usize::from(count));
+                    frame.one_scan = frame.scans == 1 && components == Some(frame.components.len());
                     frame.coded_bytes += walk.skip_coded() as u64;
                 }
                 0xe0..=0xef | 0xfe => {
@@ -245,6 +249,7 @@ fn frame_header(process: u8, body: &[u8]) -> Result<Header> {
         jfif: false,
         adobe: None,
         exif: None,
+        one_scan: false,
         scans: 0,
         coded_bytes: 0,
         asides: Vec::new(),

@@ -2,6 +2,7 @@
 
 mod header;
 mod orientation;
+mod twelve_bit;
 
 use libjpeg_turbo_rs::{PixelFormat, decompress_to};
 use zune_core::bytestream::ZCursor;
@@ -10,6 +11,7 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
 pub use self::header::{Color, Header};
+pub use self::twelve_bit::decode_twelve_bit;
 use super::limits::{Limits, SIDE_MAX};
 use super::raster::{Levels, Raster, Samples};
 use crate::error::{Error, ErrorKind, Result};

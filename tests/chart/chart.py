@@ -14,6 +14,8 @@ CHART = ROOT / "charts" / "medsearch"
 RUNBOOK = ROOT / "RUNBOOK.md"
 # Values for each way to install it; `ct`, the chart tester, takes them from there too.
 CASES = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
+# Kinds that are not Kubernetes' own: the Prometheus operator's and the Gateway API's.
+FOREIGN = {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}
 RELEASE = NAMESPACE = "medsearch"
 # What no case leaves out.
 NEEDED = (

@@ -10,7 +10,8 @@ import numpy as np
 import pydicom
 from pydicom import uid
 from pydicom.encaps import get_frame
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+from pydicom.pixels import apply_color_lut, pixel_array
+from pydicom.pixels.utils import get_j2k_parameters
 
 from .problems import BROKEN, UNSUPPORTED, ImageProblem
 from .raster import Raster, check_dimensions
@@ -22,7 +23,7 @@ warnings.filterwarnings("ignore", module="pydicom")
 
 MAGIC = b"DICM"
 MAGIC_OFFSET = 128
-# Both ways of embedding read these and refuse the rest; None: pydicom reads it alone.
+# Both ways of embedding read these and refuse all others; None: pydicom reads it alone.
 TRANSFER_SYNTAXES = {
     uid.ImplicitVRLittleEndian: None,
     uid.ExplicitVRLittleEndian: None,
@@ -114,24 +115,40 @@ def _raster(dataset: pydicom.Dataset) -> Raster:
         samples = (colours >> 8).astype(np.uint8) if colours.dtype.itemsize > 1 else colours
         return Raster(np.ascontiguousarray(samples), "dicom", facts=facts(dataset))
     if dataset.SamplesPerPixel == 3:
-        return Raster(np.ascontiguousarray(values), "dicom", facts=facts(dataset))
+        return Raster(_whole_range(values, int(dataset.BitsStored)), "dicom", facts=facts(dataset))
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise ImageProblem(UNSUPPORTED, f"photometric interpretation `{photometric}` is not read")
     return _grey(dataset, values)
 
 
+def _first_frame(dataset: pydicom.Dataset) -> bytes:
+    return get_frame(dataset.PixelData, 0, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
+
+
 def _twelve_bit(dataset: pydicom.Dataset) -> np.ndarray:
-    """JPEG of 12 bits, which neither Pillow nor GDCM reads."""
-    frame = get_frame(dataset.PixelData, 0, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
-    values = imagecodecs.jpeg_decode(frame)
+    """JPEG of 12 bits, which neither Pillow nor GDCM reads; what BitsStored can't say is the largest value."""
+    if dataset.SamplesPerPixel != 1:
+        raise ImageProblem(UNSUPPORTED, "JPEG of 12 bits in colour is not read")
+    values = imagecodecs.jpeg_decode(_first_frame(dataset)).astype(np.uint16)
     if values.shape != (dataset.Rows, dataset.Columns):
-        raise ImageProblem(BROKEN, "the JPEG inside has another size than the data set says")
-    return values.astype(np.uint16)
+        raise ImageProblem(BROKEN, "the picture inside has another size or depth than the data set says")
+    return values if dataset.PixelRepresentation == 1 else np.minimum(values, (1 << dataset.BitsStored) - 1)
+
+
+def _whole_range(values: np.ndarray, stored: int) -> np.ndarray:
+    """Colours of so many bits as ones of 8 or of 16."""
+    if values.dtype.itemsize > 1:
+        top = (1 << stored) - 1
+        values = np.minimum(values.astype(np.uint32), top)
+        values = values.astype(np.uint8) if stored <= 8 else ((values * 65535 + top // 2) // top).astype(np.uint16)
+    return np.ascontiguousarray(values)
 
 
 def _grey(dataset: pydicom.Dataset, values: np.ndarray) -> Raster:
     signed = dataset.PixelRepresentation == 1
-    stored = _stored_bits(values, int(dataset.BitsStored), int(dataset.HighBit), signed)
+    stored = values
+    if not _is_j2k_of_values(dataset, signed):
+        stored = _stored_bits(values, int(dataset.BitsStored), int(dataset.HighBit), signed)
     if dataset.get("ModalityLUTSequence"):
         return _by_table(dataset, stored, signed)
     slope = float(dataset.get("RescaleSlope") or 1)
@@ -147,17 +164,35 @@ def _grey(dataset: pydicom.Dataset, values: np.ndarray) -> Raster:
     )
 
 
+def _is_j2k_of_values(dataset: pydicom.Dataset, signed: bool) -> bool:
+    """JPEG 2000 codes values, not bits, unless whole cells were coded as if they were numbers without a sign."""
+    if dataset.file_meta.TransferSyntaxUID not in (uid.JPEG2000Lossless, uid.JPEG2000):
+        return False
+    codestream = get_j2k_parameters(_first_frame(dataset))
+    return not (signed and not codestream["is_signed"] and codestream["precision"] > dataset.BitsStored)
+
+
 def _by_table(dataset: pydicom.Dataset, stored: np.ndarray, signed: bool) -> Raster:
     """A table stands in place of slope and intercept (PS3.3, C.11.1); what comes out of it is unsigned."""
+    item = dataset.ModalityLUTSequence[-1]
+    count, first, bits = (int(number) for number in item.LUTDescriptor)
+    count = count or 1 << 16
+    first = first - (1 << 16) if signed and first > 32767 else first
+    data = item.LUTData
+    words = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.atleast_1d(data).astype("<u2")
+    # Entries of 8 bits may lie two in a word.
+    table = (words.view(np.uint8) if len(words) < count and bits <= 8 else words)[:count].astype(np.uint16)
+    if len(table) < count:
+        raise ImageProblem(BROKEN, "its modality LUT is too short")
     padding = _padding(dataset, signed)
-    if padding is not None:
-        padding = int(apply_modality_lut(np.array([padding]), dataset)[0])
+    # What lies beyond the table looks like its ends, which are seen.
+    is_held = padding is not None and 0 <= padding - first < count
     return Raster(
-        np.ascontiguousarray(apply_modality_lut(stored, dataset), np.uint16),
+        table[np.clip(stored.astype(np.int32) - first, 0, count - 1)],
         "dicom",
         windowed=True,
         inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
-        padding=padding,
+        padding=int(table[padding - first]) if is_held else None,
         facts=facts(dataset),
     )
 

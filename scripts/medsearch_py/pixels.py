@@ -56,7 +56,9 @@ def to_8_bit(raster: Raster) -> tuple[np.ndarray, dict]:
     if raster.windowed:
         values, window = percentile_window(values, raster.padding)
     elif values.dtype != np.uint8:
-        values = ((values.astype(np.uint32) * 255 + 32767) // 65535 if values.ndim == 3 else values).astype(np.uint8)
+        # Grey of 8 stored bits in 16 allocated ones may exceed them where its coding is lossy.
+        scaled = (values.astype(np.uint32) * 255 + 32767) // 65535 if values.ndim == 3 else np.minimum(values, 255)
+        values = scaled.astype(np.uint8)
     return (255 - values if raster.inverted else values), window
 
 

@@ -18,9 +18,10 @@ use super::commit::{Placed, place};
 use super::feedback::{FEEDBACK, FeedbackId};
 use super::gc::{FOLDERS, OBJECT_AGE, before};
 use super::manifest::{MANIFESTS, MODELS};
+use super::newest::{newest_listed, read_manifest};
 use super::room::Room;
 use super::store::{Listed, Put, Store, is_object_name};
-use super::{Manifest, Tuning, newest, read_manifest, read_model};
+use super::{Manifest, Tuning, read_model};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Says which archive's copy a place is to hold.
@@ -88,7 +89,7 @@ async fn begin(
 ) -> Result<Copied> {
     let from = Store::open(from_url)?;
     // A mistyped source shall leave no folder behind.
-    if newest(&from).await?.is_none() {
+    if newest_listed(&from).await?.is_none() {
         return Err(no_archive(from_url));
     }
     let copy = Copy {
@@ -206,7 +207,7 @@ impl Copy<'_> {
     }
 
     async fn attempt(&self, copied: &mut Copied) -> Result<Attempt> {
-        let Some(manifest) = newest(&self.from).await? else {
+        let Some(manifest) = newest_listed(&self.from).await? else {
             return Err(no_archive(&self.from.to_string()));
         };
         let there = listing(&self.to).await?;
@@ -252,7 +253,7 @@ impl Copy<'_> {
     /// Makes sure that the target is this archive's, or makes it so when it is empty.
     async fn claim(&self, manifest: &Manifest, there: &BTreeMap<String, Listed>) -> Result<()> {
         let ours = Bytes::from(format!("{} of {}\n", self.purpose.name(), manifest.archive.id));
-        let newest_there = newest(&self.to).await?;
+        let newest_there = newest_listed(&self.to).await?;
         let claimed = match self.to.get(CLAIM).await {
             Ok(claim) => Some(claim),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -417,7 +418,7 @@ impl Copy<'_> {
     }
 
     async fn is_superseded(&self, manifest: &Manifest) -> Result<bool> {
-        let found = newest(&self.from).await?;
+        let found = newest_listed(&self.from).await?;
         Ok(found.is_some_and(|found| found.commit != manifest.commit))
     }
 
@@ -426,7 +427,7 @@ impl Copy<'_> {
         // Listed before the newest version is read: an object that is named meanwhile is not in the list.
         let mut objects = listing(&self.to).await?;
         let manifests = self.to.list(MANIFESTS).await?;
-        let Some(newest_there) = newest(&self.to).await? else {
+        let Some(newest_there) = newest_listed(&self.to).await? else {
             return Err(missing(&Manifest::name(manifest.version)));
         };
         let kept = newest_there.names();
@@ -497,7 +498,7 @@ fn missing(name: &str) -> Error {
 /// The newest version, when it can be read and everything that it names is there.
 async fn whole_version(store: &Store) -> Result<Option<u64>> {
     let there = listing(store).await?;
-    let Some(manifest) = newest(store).await? else {
+    let Some(manifest) = newest_listed(store).await? else {
         return Ok(None);
     };
     let model = manifest.model.as_ref().and_then(super::ModelRef::object);

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::copy::{COPIED_MIB_MAX, COPIES_MAX, Check, CopyStep, Object, STARTS_MAX, no_archive, read};
+use super::newest::newest_listed;
 use super::room::Room;
 use super::store::Store;
-use super::{Manifest, ModelRef, newest, read_model};
+use super::{Manifest, ModelRef, read_model};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Not healed.
@@ -66,8 +67,12 @@ impl Heal<'_> {
                 "an archive can't be healed from itself",
             ));
         }
-        let kept = newest(backup).await?.ok_or_else(|| no_archive(&backup.to_string()))?;
-        let mut manifest = newest(archive).await?.ok_or_else(|| no_archive(&archive.to_string()))?;
+        let kept = newest_listed(backup)
+            .await?
+            .ok_or_else(|| no_archive(&backup.to_string()))?;
+        let mut manifest = newest_listed(archive)
+            .await?
+            .ok_or_else(|| no_archive(&archive.to_string()))?;
         if kept.archive.id != manifest.archive.id {
             return Err(Error::new(
                 ErrorKind::Conflict,
@@ -78,7 +83,9 @@ impl Heal<'_> {
         for _ in 0..STARTS_MAX {
             let objects = objects(&manifest);
             let damaged = self.heal(&manifest, &objects, &mut whole, &mut healed).await?;
-            let found = newest(archive).await?.ok_or_else(|| no_archive(&archive.to_string()))?;
+            let found = newest_listed(archive)
+                .await?
+                .ok_or_else(|| no_archive(&archive.to_string()))?;
             let named: BTreeSet<String> = self::objects(&found).into_iter().map(|object| object.name).collect();
             // It may have been collected before it was written, and then nobody would look for it again. Whoever still reads the version before finds it
             // missing, as it was.

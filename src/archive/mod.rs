@@ -453,12 +453,17 @@ impl Archive {
     async fn refresh(&self) -> Result<()> {
         let at = self.moment();
         let known = lock(&self.0.known).clone();
-        if known.at.age(at) <= BASE_AGE_MAX {
-            let newer = newest_after(&self.0.store, known.manifest.version).await?;
-            self.learn(newer.map_or(known.manifest, Arc::new), at);
-            return Ok(());
-        }
-        match newest(&self.0.store).await? {
+        let store = &self.0.store;
+        let found = if known.at.age(at) <= BASE_AGE_MAX {
+            let Some(newer) = newest_after(store, known.manifest.version).await? else {
+                self.learn(known.manifest, at);
+                return Ok(());
+            };
+            Some(newer)
+        } else {
+            newest(store).await?
+        };
+        match found {
             Some(manifest) if manifest.archive.id == known.manifest.archive.id => {
                 self.learn(Arc::new(manifest), at);
                 Ok(())

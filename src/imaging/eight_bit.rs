@@ -75,10 +75,10 @@ pub fn to_eight_bit(raster: &Raster) -> Result<(Raster8, Window)> {
         }
         Samples::Gray8(samples) if levels.inverted => samples.iter().map(|&sample| 255 - sample).collect(),
         Samples::Gray8(samples) => samples.clone(),
-        // Not windowed: 8 stored bits in 16 allocated ones.
+        // Not windowed: 8 stored bits in 16 allocated ones, which a lossy coding may exceed.
         Samples::Gray16(samples) => {
             let turn = if levels.inverted { 255 } else { 0 };
-            samples.iter().map(|&sample| sample as u8 ^ turn).collect()
+            samples.iter().map(|&sample| sample.min(255) as u8 ^ turn).collect()
         }
     };
     let result = Raster8 {

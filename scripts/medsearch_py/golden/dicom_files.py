@@ -46,7 +46,9 @@ def files() -> dict[str, bytes]:
         "ybr-full": _colour(_ybr(colour(256)), "YBR_FULL", 0),
         "bits": _bits(grey(256) > 127),
         "mono2-12-lut": _by_table(mono12, 12),
-        "mono1-12-lut-padding": _by_table(mono12, 12, "MONOCHROME1", PixelPaddingValue=int(mono12[0, 0])),
+        "mono1-12-lut-padding": _by_table(mono12, 12, "MONOCHROME1", 12, PixelPaddingValue=int(np.median(mono12))),
+        "mono2-8-lut-packed": _by_table(mono8, 8, entry_bits=8),
+        "rgb-12": _wide_colour(colour(4096), 12),
         "palette-8": _palette(grey(256), 8),
         "palette-16": _palette(grey(256), 16),
     }
@@ -118,13 +120,17 @@ def _bits(values: np.ndarray) -> Dataset:
     return dataset
 
 
-def _by_table(values: np.ndarray, stored: int, photometric: str = "MONOCHROME2", **elements) -> Dataset:
+def _by_table(
+    values: np.ndarray, stored: int, photometric: str = "MONOCHROME2", entry_bits: int = 16, **elements
+) -> Dataset:
     """With a modality LUT that is neither linear nor monotone nor as long as the values reach."""
-    dataset = _grey(values, 16, stored, photometric, **elements)
-    at = np.arange(3000)
+    dataset = _grey(values, 8 if stored == 8 else 16, stored, photometric, **elements)
+    count, first = (200, 30) if stored == 8 else (3000, 500)
+    at = np.arange(count)
+    entries = (at * at * ((1 << entry_bits) - 100) // count**2) + at * 37 % 41
     table = Dataset()
-    table.add_new("LUTDescriptor", "US", [len(at), 500, 16])
-    table.add_new("LUTData", "OW", (at * at // 150 + at * 37 % 41).astype("<u2").tobytes())
+    table.add_new("LUTDescriptor", "US", [count, first, entry_bits])
+    table.add_new("LUTData", "OW", entries.astype(np.uint8 if entry_bits == 8 else "<u2").tobytes())
     table.ModalityLUTType = "US"
     dataset.ModalityLUTSequence = [table]
     return dataset
@@ -140,6 +146,14 @@ def _colour(values: np.ndarray, photometric: str, planar: int) -> Dataset:
     ordered = values.transpose(2, 0, 1) if planar else values
     dataset.PixelData = ordered.astype(np.uint8).tobytes()
     dataset["PixelData"].VR = "OB"
+    return dataset
+
+
+def _wide_colour(values: np.ndarray, stored: int) -> Dataset:
+    dataset = _colour(values, "RGB", 0)
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, stored, stored - 1
+    dataset.PixelData = values.astype("<u2").tobytes()
+    dataset["PixelData"].VR = "OW"
     return dataset
 
 

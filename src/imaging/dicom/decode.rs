@@ -56,7 +56,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Provenance)> {
                 }
                 (Samples::Rgb8(bytes), Levels::default())
             }
-            Stored::Words(words) => (Samples::Rgb16(words), Levels::default()),
+            Stored::Words(words) => (whole_range(words, attributes.bits_stored), Levels::default()),
         },
     };
     let raster = Raster::new(layout.shape.columns.into(), layout.shape.rows.into(), samples, levels)?;
@@ -81,13 +81,28 @@ fn gray(stored: Stored, attributes: &Attributes) -> (Samples, Levels) {
     (samples, levels)
 }
 
+/// Colours of so many bits as ones of 8 or of 16.
+fn whole_range(words: Vec<u16>, bits_stored: u16) -> Samples {
+    let top = (1_u32 << bits_stored) - 1;
+    let within = words.into_iter().map(|word| u32::from(word).min(top));
+    if bits_stored <= 8 {
+        Samples::Rgb8(within.map(|level| level as u8).collect())
+    } else {
+        Samples::Rgb16(within.map(|level| ((level * 65_535 + top / 2) / top) as u16).collect())
+    }
+}
+
 /// A table stands in place of slope and intercept (PS3.3, C.11.1), and what comes out of it is unsigned.
 fn by_table(lut: &ModalityLut, stored: &Stored, attributes: &Attributes) -> (Samples, Levels) {
     let levels = Levels {
         signed: false,
         windowed: true,
         inverted: attributes.photometric == Photometric::Monochrome1,
-        padding: attributes.padding.map(|padding| lut.value(padding).into()),
+        // What lies beyond the table looks like its ends, which are seen.
+        padding: attributes
+            .padding
+            .filter(|&padding| lut.holds(padding))
+            .map(|padding| lut.value(padding).into()),
     };
     (Samples::Gray16(lut.apply(stored, attributes.signed)), levels)
 }
@@ -210,17 +225,30 @@ mod tests {
     fn jpeg_extended_has_8_or_12_bits() {
         let gray12: &[u8] = include_bytes!("../fixtures/extended12.jpg");
         let levels = include_bytes!("../fixtures/extended12.bin").as_chunks::<2>().0;
-        let levels = levels.iter().map(|&pair| u16::from_le_bytes(pair)).collect();
+        let levels: Vec<u16> = levels.iter().map(|&pair| u16::from_le_bytes(pair)).collect();
         let dicom = Dicom::new(37, 21, 1, 16, "MONOCHROME2").syntax(JPEG_EXTENDED);
         let dicom = dicom.number((0x28, 0x101), 12).number((0x28, 0x102), 11);
         assert_eq!(
             *decoded(&dicom.clone().fragments(&[gray12])).samples(),
-            Samples::Gray16(levels)
+            Samples::Gray16(levels.clone())
         );
         assert_eq!(
-            kind(&dicom.syntax(JPEG_BASELINE).fragments(&[gray12])),
+            kind(&dicom.clone().syntax(JPEG_BASELINE).fragments(&[gray12])),
             ErrorKind::UnsupportedMedia
         );
+        // A level that the coding made larger than the largest is white, not black.
+        let short = dicom.number((0x28, 0x101), 10).number((0x28, 0x102), 9);
+        let Samples::Gray16(clamped) = decoded(&short.fragments(&[gray12])).samples().clone() else {
+            panic!("not grey")
+        };
+        assert!(levels.iter().any(|&level| level > 1023));
+        let expected: Vec<u16> = levels.iter().map(|&level| level.min(1023)).collect();
+        assert_eq!(clamped, expected);
+        let color: &[u8] = include_bytes!("../fixtures/extended12_rgb.jpg");
+        let color = Dicom::new(19, 13, 3, 16, "RGB")
+            .syntax(JPEG_EXTENDED)
+            .fragments(&[color]);
+        assert_eq!(kind(&color), ErrorKind::UnsupportedMedia);
         let gray8 = Dicom::new(16, 8, 1, 8, "MONOCHROME2").fragments(&[GRAY_JPEG]);
         let [extended, baseline] = [JPEG_EXTENDED, JPEG_BASELINE].map(|syntax| decoded(&gray8.clone().syntax(syntax)));
         assert_eq!(extended.samples(), baseline.samples());
@@ -366,6 +394,8 @@ mod tests {
             (levels.signed, levels.windowed, levels.inverted, levels.padding),
             (false, true, false, Some(5))
         );
+        let beyond = decoded(&dicom.clone().number((0x28, 0x120), 0).extra(wide));
+        assert_eq!(beyond.levels().padding, None);
         let mut signed = Dicom::gray16(2, 1, &[0xfff6, 0xfff7]).number((0x28, 0x103), 1);
         signed = signed.extra(sequence(MODALITY, [2, 0, 0xf6, 0xff, 16, 0], &[1, 0, 2, 0]));
         assert_eq!(*decoded(&signed).samples(), Samples::Gray16(vec![1, 2]));
@@ -412,6 +442,11 @@ mod tests {
         );
         let wide = Dicom::new(1, 1, 3, 16, "RGB").native(vec![1, 0, 2, 0, 3, 1]);
         assert_eq!(*decoded(&wide).samples(), Samples::Rgb16(vec![1, 2, 259]));
+        let stored = |bits: u16| wide.clone().number((0x28, 0x101), bits).number((0x28, 0x102), bits - 1);
+        assert_eq!(*decoded(&stored(12)).samples(), Samples::Rgb16(vec![16, 32, 4145]));
+        let white = stored(10).native(vec![255, 3, 0, 0, 0, 2]);
+        assert_eq!(*decoded(&white).samples(), Samples::Rgb16(vec![65_535, 0, 32_800]));
+        assert_eq!(rgb(&stored(8)), [1, 2, 3]);
     }
 
     #[test]
@@ -521,16 +556,22 @@ mod tests {
         fn damage_never_panics(
             changes in prop::collection::vec((132_usize..2000, any::<u8>()), 1..8),
             cut in 0_usize..200,
-            which in 0..6,
+            which in 0..9,
         ) {
             let rle = rle_frame(&[vec![1; 12], vec![2; 12], vec![3; 12]]);
             let lossless = include_bytes!("../fixtures/lossless12.jpg");
+            let twelve_bit = include_bytes!("../fixtures/extended12.jpg");
+            let jls = include_bytes!("../fixtures/jpeg_ls/gray12.jls");
+            let ls = jpeg_ls::Header::read(jls).unwrap();
             let dicom = match which {
                 0 => Dicom::gray16(3, 2, &[0, 1, 256, 4095, 40_000, 65_535]),
                 1 => Dicom::gray16(3, 2, &[0; 6]).syntax(DEFLATED),
                 2 => Dicom::new(4, 3, 3, 8, "RGB").syntax(RLE).fragments(&[&rle]),
                 3 => Dicom::new(12, 5, 1, 16, "MONOCHROME2").syntax(JPEG_LOSSLESS).fragments(&[lossless]),
                 4 => Dicom::new(30, 20, 3, 8, "YBR_RCT").syntax(JPEG_2000).fragments(&[RCT_JPEG_2000]),
+                5 => Dicom::new(37, 21, 1, 16, "MONOCHROME2").syntax(JPEG_EXTENDED).fragments(&[twelve_bit]),
+                6 => Dicom::new(ls.width as u16, ls.height as u16, 1, 16, "MONOCHROME2").syntax(JPEG_LS).fragments(&[jls]),
+                7 => Dicom::new(3, 3, 1, 1, "MONOCHROME2").native(vec![0b1010_0110, 1]),
                 _ => Dicom::new(16, 8, 1, 8, "MONOCHROME2").syntax(JPEG_BASELINE).fragments(&[GRAY_JPEG]),
             };
             let mut file = dicom.file();

@@ -52,7 +52,8 @@ pub fn stored_values(layout: &Layout<'_>, attributes: &Attributes) -> Result<(St
         Coding::JpegBaseline | Coding::JpegExtended => {
             let header = jpeg::Header::read(&frame)?;
             if header.precision == 12 {
-                let stored = narrowed(jpeg::decode_twelve_bit(&frame, &header)?, wide);
+                let levels = jpeg::decode_twelve_bit(&frame, &header)?;
+                let stored = narrowed(within_stored_bits(levels, attributes), wide);
                 return Ok((keep_stored_bits(stored, attributes), ybr));
             }
             // What is YCbCr in the codestream is RGB from here on, by the same arithmetic as in any other JPEG.
@@ -65,7 +66,12 @@ pub fn stored_values(layout: &Layout<'_>, attributes: &Attributes) -> Result<(St
         Coding::Jpeg2000 => {
             // Values, not bits: lossy ones may go beyond BitsStored, and their sign is extended already.
             let (header, samples) = jpeg2000::decode(&frame, attributes.signed)?;
-            return Ok((narrowed(samples, wide), ybr && !header.transformed));
+            let mut stored = narrowed(samples, wide);
+            // Unless whole cells were coded as if they were numbers without a sign.
+            if attributes.signed && !header.signed && u16::from(header.precision) > attributes.bits_stored {
+                stored = keep_stored_bits(stored, attributes);
+            }
+            return Ok((stored, ybr && !header.transformed));
         }
     };
     Ok((keep_stored_bits(stored, attributes), ybr))
@@ -177,6 +183,15 @@ fn narrowed(words: Vec<u16>, wide: bool) -> Stored {
     } else {
         Stored::Bytes(words.into_iter().map(|word| word as u8).collect())
     }
+}
+
+/// What a lossy coding made larger than BitsStored can say is the largest value: its lower bits would be black.
+fn within_stored_bits(mut words: Vec<u16>, attributes: &Attributes) -> Vec<u16> {
+    if !attributes.signed && attributes.bits_stored < 16 {
+        let top = (1 << attributes.bits_stored) - 1;
+        words.iter_mut().for_each(|word| *word = (*word).min(top));
+    }
+    words
 }
 
 /// Clears what isn't part of the value: overlays used to sit in the other bits.

@@ -63,6 +63,12 @@ impl ModalityLut {
         }
     }
 
+    /// Whether it has an entry of its own for a stored value.
+    pub fn holds(&self, stored: i32) -> bool {
+        let place = i64::from(stored) - i64::from(self.first);
+        (0..self.entries.len() as i64).contains(&place)
+    }
+
     /// What stands for one stored value.
     pub fn value(&self, stored: i32) -> u16 {
         let place = stored

@@ -536,6 +536,9 @@ fn check_codestream(layout: &Layout<'_>, limits: &Limits) -> Result<()> {
             let header = jpeg::Header::read(&layout.first_frame()?)?;
             header.check(limits)?;
             match (coding, header.process, header.precision) {
+                (Coding::JpegExtended, 1, 12) if header.components.len() > 1 => {
+                    return Err(unsupported("JPEG of 12 bits in colour is not read"));
+                }
                 (Coding::JpegLossless, 3, _) | (Coding::JpegExtended, 1, 12) => {}
                 (Coding::JpegLossless, ..) => return Err(invalid("the JPEG inside is not lossless")),
                 _ => header.check_process()?,
@@ -565,7 +568,7 @@ fn check_codestream(layout: &Layout<'_>, limits: &Limits) -> Result<()> {
         && u16::from(precision) <= shape.bits_allocated;
     if !same {
         return Err(invalid(
-            "the JPEG inside has another size or depth than the data set says",
+            "the picture inside has another size or depth than the data set says",
         ));
     }
     Ok(())

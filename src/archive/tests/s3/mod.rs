@@ -540,6 +540,33 @@ async fn however_many_versions_there_are_the_newest_is_found_with_few_requests()
 }
 
 #[tokio::test]
+async fn a_thousand_names_of_others_and_of_backups_hide_no_version() {
+    let server = Server::start().await;
+    let archive = create(&server).await;
+    let manifest = archive.latest().await.unwrap();
+    let folder = server.path().join("manifest");
+    // What a file share leaves beside each file sorts before all versions.
+    let beside = |number| folder.join(format!("._{number:020}.json"));
+    (0..1100).for_each(|number| std::fs::write(beside(number), "").unwrap());
+    assert_eq!(again(&server).await.latest().await.unwrap(), manifest);
+    let twice = Archive::create_in(server.store(), URL, new_archive(IdentityMode::Linked), secret(), soon()).await;
+    assert_eq!(twice.unwrap_err().kind(), ErrorKind::Conflict);
+
+    (0..1100).for_each(|number| std::fs::remove_file(beside(number)).unwrap());
+
+    // A backup has the versions that it was made of, where it may not delete the one before.
+    let mut manifest = Manifest::clone(&*manifest);
+    manifest.parent = Some(manifest.commit.clone());
+    for run in 1..=1100 {
+        manifest.version = 1 + 7 * run;
+        let name = Manifest::name(manifest.version);
+        std::fs::write(server.path().join(name), manifest.encode().unwrap()).unwrap();
+    }
+    let found = newest::newest_listed(&server.store()).await.unwrap().unwrap();
+    assert_eq!(found.version, 7701);
+}
+
+#[tokio::test]
 async fn no_secret_is_shown() {
     let server = Server::start().await;
     let archive = create(&server).await;

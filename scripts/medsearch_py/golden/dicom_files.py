@@ -48,7 +48,8 @@ def files() -> dict[str, bytes]:
         "mono2-12-lut": _by_table(mono12, 12),
         "mono1-12-lut-padding": _by_table(mono12, 12, "MONOCHROME1", 12, PixelPaddingValue=int(np.median(mono12))),
         "mono2-8-lut-packed": _by_table(mono8, 8, entry_bits=8),
-        "rgb-12": _wide_colour(colour(4096), 12),
+        # Upside down: close to the colours that only differ by how ink becomes light, it would change places with them.
+        "rgb-12": _wide_colour(colour(4096)[::-1], 12),
         "palette-8": _palette(grey(256), 8),
         "palette-16": _palette(grey(256), 16),
     }

@@ -12,6 +12,7 @@ pub mod decode;
 pub mod elements;
 mod frame;
 mod jpeg2000;
+mod lut_descriptor;
 mod modality_lut;
 mod palette;
 pub mod pool;

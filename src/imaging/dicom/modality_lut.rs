@@ -3,6 +3,7 @@
 use super::elements::Tag;
 use super::frame::Stored;
 use super::invalid;
+use super::lut_descriptor::LutDescriptor;
 use super::precheck::Layout;
 use crate::error::Result;
 
@@ -29,14 +30,7 @@ impl ModalityLut {
         let short = || invalid("its modality LUT is missing or too short");
         let words = |tag| layout.words_in(&layout.modality_lut, tag).ok_or_else(short);
         let descriptor = words(DESCRIPTOR)?;
-        let &[count, first, bits] = descriptor.first_chunk::<3>().ok_or_else(short)?;
-        // PS3.3, C.11.1.1: 0 stands for 65,536; the first value is signed when stored values are.
-        let count = if count == 0 { 1 << 16 } else { usize::from(count) };
-        let first = if signed {
-            i32::from(first as i16)
-        } else {
-            i32::from(first)
-        };
+        let LutDescriptor { count, first, bits } = LutDescriptor::read(&descriptor, signed).ok_or_else(short)?;
         let mut entries = words(DATA)?;
         // Entries of 8 bits may lie two in a word.
         if entries.len() < count && bits <= 8 {

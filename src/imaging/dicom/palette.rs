@@ -2,6 +2,7 @@
 
 use super::elements::Tag;
 use super::invalid;
+use super::lut_descriptor::LutDescriptor;
 use super::precheck::Layout;
 use crate::error::Result;
 
@@ -24,14 +25,7 @@ impl Palette {
     pub fn read(layout: &Layout<'_>, signed: bool) -> Result<Self> {
         let missing = || invalid("its palette is missing or too short");
         let descriptor = layout.words(DESCRIPTOR).ok_or_else(missing)?;
-        let &[count, first, bits] = descriptor.first_chunk::<3>().ok_or_else(missing)?;
-        // PS3.3, C.7.6.3.1.5: 0 stands for 65,536.
-        let count = if count == 0 { 1 << 16 } else { usize::from(count) };
-        let first = if signed {
-            i32::from(first as i16)
-        } else {
-            i32::from(first)
-        };
+        let LutDescriptor { count, first, bits } = LutDescriptor::read(&descriptor, signed).ok_or_else(missing)?;
         let table = |place: usize| -> Result<Vec<u8>> {
             if let Some(words) = layout.words(DATA[place]) {
                 return plain(&words, count, bits).ok_or_else(missing);

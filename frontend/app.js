@@ -117,6 +117,12 @@ function searchLost(id) {
   run(queryFromCase(id, `/v1/images/${id}/thumbnail`, "Case from the archive"));
 }
 
+// Problems that another key may solve -> what is wrong with the one that was given.
+const KEY_REFUSED = {
+  "unauthorized": "The server did not accept the key.",
+  "insufficient-scope": "The key does not permit this.",
+};
+
 /** Says what went wrong with a search for `query`, or, without one, with something that never became a search. */
 function fail(problem, again, query = null) {
   const about = { earlier: shown !== null && shown.query !== query, format: query?.format };
@@ -125,11 +131,11 @@ function fail(problem, again, query = null) {
     return showProblem(new Problem("unexpected"), null, about);
   }
   if (problem.slug === "cancelled") return announce("Search cancelled.");
-  if (problem.slug === "unauthorized") return askForKey(again, () => showProblem(problem, again, about));
+  if (Object.hasOwn(KEY_REFUSED, problem.slug)) return askForKey(KEY_REFUSED[problem.slug], again, () => showProblem(problem, again, about));
   showProblem(problem, again, about);
 }
 
-function askForKey(again, giveUp) {
+function askForKey(refused, again, giveUp) {
   const dialog = byId("key");
   byId("key-form").onsubmit = (event) => {
     event.preventDefault();
@@ -143,7 +149,7 @@ function askForKey(again, giveUp) {
   dialog.returnValue = "";
   dialog.showModal();
   // Once the dialog is open, since what was there before is not read out.
-  byId("key-refused").textContent = hasKey() ? "The server did not accept the key." : "";
+  byId("key-refused").textContent = hasKey() ? refused : "";
   byId("key-input").ariaInvalid = hasKey() ? "true" : null;
 }
 

@@ -16,6 +16,7 @@ const WORDS = {
   "space-mismatch": ["The archive changed while you were here", "It now uses another model, so older results can't be compared. Reload the page."],
   "wrong-dimension": ["The archive changed while you were here", "It now uses another model, so older results can't be compared. Reload the page."],
   "unauthorized": ["The API key was not accepted", "Check the key, or ask whoever runs the server for one.", "retry"],
+  "insufficient-scope": ["This API key does not permit that", "Ask whoever runs the server for a key that does.", "retry"],
   "forbidden-origin": ["The server does not answer under this address", "Open the page at the address the server was started with, such as http://127.0.0.1:8000."],
   "method-not-allowed": ["Page and server don't fit together", "One of them was updated. Reload the page."],
   "unexpected": ["Page and server don't fit together", "The server's answer is not what this page expects. Reload the page."],

@@ -17,7 +17,7 @@ use crate::archive::{
 use crate::cluster::{Cluster, ClusterSettings};
 use crate::embed::{Backend, ModelCard, Network, load_backend, load_network};
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::{self, ApiKey, HttpSettings};
+use crate::http::{self, Credentials, HttpSettings};
 use crate::imaging::{DecoderSettings, Limits};
 use crate::index::IndexSettings;
 use crate::ingest::Ingest;
@@ -49,8 +49,10 @@ pub struct Settings {
     pub device: String,
     /// Where to listen; port 0 takes any free one.
     pub listen: SocketAddr,
-    /// The API key, required beyond loopback.
+    /// The API key, which may do everything. Beyond loopback it or a keys file is required.
     pub api_key: Option<String>,
+    /// File with keys that may do some things each.
+    pub keys_file: Option<PathBuf>,
     /// Largest upload.
     pub upload_bytes_max: usize,
     /// Largest picture.
@@ -102,6 +104,7 @@ impl Settings {
             device: "auto".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             api_key: None,
+            keys_file: None,
             upload_bytes_max: 64 << 20,
             pixels_max: 64 << 20,
             request_seconds_max: 30,
@@ -137,9 +140,10 @@ impl App {
     /// Loads the archive and the model and begins to listen.
     ///
     /// # Errors
-    /// `Unauthorized` for an address beyond loopback without a key; otherwise whatever keeps the parts from starting.
+    /// `Unauthorized` for an address beyond loopback without a key or a keys file; otherwise whatever keeps the parts from starting.
     pub async fn build(mut settings: Settings) -> Result<Self> {
         check_access(&settings)?;
+        let credentials = Credentials::open(settings.api_key.as_deref(), settings.keys_file.as_deref())?;
         let metrics = Arc::new(Metrics::new()?);
         let spans = match settings.spans.take() {
             Some(spans) => Some(spans.send(&instance(&settings), Arc::clone(&metrics))?),
@@ -173,6 +177,9 @@ impl App {
         };
         tokio::spawn(served.follow(commits));
 
+        if let Some(credentials) = &credentials {
+            tokio::spawn(Arc::clone(credentials).follow(Arc::clone(&metrics)));
+        }
         let listener = bind(settings.listen)?;
         let address = listener
             .local_addr()
@@ -184,7 +191,7 @@ impl App {
             request_seconds_max: settings.request_seconds_max as f64,
             in_flight_max: settings.in_flight_max,
             connections_max: connections_max(),
-            api_key: settings.api_key.as_deref().map(ApiKey::new).transpose()?,
+            credentials,
             loopback: address.ip().is_loopback(),
             port: address.port(),
         };
@@ -440,17 +447,14 @@ fn connections_max() -> usize {
 
 /// Beyond loopback nothing is served without a credential.
 fn check_access(settings: &Settings) -> Result<()> {
-    match &settings.api_key {
-        Some(_) => Ok(()),
-        None if settings.listen.ip().is_loopback() => Ok(()),
-        None => Err(Error::new(
-            ErrorKind::Unauthorized,
-            format!(
-                "`{}` can be reached from other machines: give an API key (--api-key-file) or listen on 127.0.0.1",
-                settings.listen
-            ),
-        )),
+    if settings.api_key.is_some() || settings.keys_file.is_some() || settings.listen.ip().is_loopback() {
+        return Ok(());
     }
+    let message = format!(
+        "`{}` can be reached from other machines: give keys (--keys-file) or an API key (--api-key-file), or listen on 127.0.0.1",
+        settings.listen
+    );
+    Err(Error::new(ErrorKind::Unauthorized, message))
 }
 
 /// The model that the archive holds, loaded onto `device`.

@@ -40,6 +40,8 @@ pub enum ErrorKind {
     Conflict,
     /// No credential, or a wrong one.
     Unauthorized,
+    /// A credential that is good, but not for this.
+    InsufficientScope,
     /// A page of another origin, or a Host that is not ours.
     ForbiddenOrigin,
     /// The route exists, the method does not.
@@ -82,6 +84,7 @@ impl ErrorKind {
             Self::WrongDimension => "wrong-dimension",
             Self::Conflict => "conflict",
             Self::Unauthorized => "unauthorized",
+            Self::InsufficientScope => "insufficient-scope",
             Self::ForbiddenOrigin => "forbidden-origin",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::Overloaded => "overloaded",

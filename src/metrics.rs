@@ -76,6 +76,33 @@ pub enum HedgeOutcome {
     Lost,
 }
 
+/// Why a request was turned away before anything was done for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// It brought no key.
+    NoKey,
+    /// It brought a key that is not known.
+    UnknownKey,
+    /// It brought a key that has expired.
+    ExpiredKey,
+    /// Its key does not permit this.
+    InsufficientScope,
+    /// It came from a page of another origin, or for another Host.
+    ForbiddenOrigin,
+}
+
+impl RefusalReason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::NoKey => "no_key",
+            Self::UnknownKey => "unknown_key",
+            Self::ExpiredKey => "expired_key",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::ForbiddenOrigin => "forbidden_origin",
+        }
+    }
+}
+
 /// What became of a span of a trace that was to be exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpanOutcome {
@@ -149,6 +176,8 @@ pub struct Metrics {
     http_requests: IntCounterVec,
     http_duration: HistogramVec,
     http_in_flight: IntGauge,
+    refused: IntCounterVec,
+    keys_file_broken: IntGauge,
     stage_duration: HistogramVec,
     queue_depth: IntGauge,
     queue_max: IntGauge,
@@ -208,6 +237,15 @@ impl Metrics {
                 REQUEST_BUCKETS,
             )?,
             http_in_flight: gauge("medsearch_http_in_flight_requests", "HTTP requests being answered")?,
+            refused: counters(
+                "medsearch_requests_refused_total",
+                "HTTP requests turned away: no_key, unknown_key, expired_key, insufficient_scope, forbidden_origin",
+                &["reason"],
+            )?,
+            keys_file_broken: gauge(
+                "medsearch_keys_file_broken",
+                "1 while the keys file can't be read, so that the keys that it held before stay",
+            )?,
             stage_duration: histograms(
                 "medsearch_stage_duration_seconds",
                 "Time of one stage of a query: decode, preprocess, queue, model, search",
@@ -375,7 +413,17 @@ impl Metrics {
 
     /// Counters whose labels are a closed list are there from the start: of one that appears with its first event `rate` does not see that event.
     fn begin_at_zero(&self) {
-        let closed: [(&IntCounterVec, &[&str]); 9] = [
+        let closed: [(&IntCounterVec, &[&str]); 10] = [
+            (
+                &self.refused,
+                &[
+                    "no_key",
+                    "unknown_key",
+                    "expired_key",
+                    "insufficient_scope",
+                    "forbidden_origin",
+                ],
+            ),
             (&self.suggestions, &["suggested", "inconclusive", "out_of_distribution"]),
             (&self.calibrations, &["valid", "not_valid"]),
             (&self.explanations, &["cells", "occlusion"]),
@@ -403,10 +451,12 @@ impl Metrics {
         )
         .map_err(fault)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 40] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 42] = [
             Box::new(self.http_requests.clone()),
             Box::new(self.http_duration.clone()),
             Box::new(self.http_in_flight.clone()),
+            Box::new(self.refused.clone()),
+            Box::new(self.keys_file_broken.clone()),
             Box::new(self.stage_duration.clone()),
             Box::new(self.queue_depth.clone()),
             Box::new(self.queue_max.clone()),
@@ -458,6 +508,16 @@ impl Metrics {
         self.http_duration
             .with_label_values(&[route, method])
             .observe(took.as_secs_f64());
+    }
+
+    /// One request turned away.
+    pub fn refused(&self, reason: RefusalReason) {
+        self.refused.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// Whether the keys file can't be read at the moment.
+    pub fn keys_file_broken(&self, broken: bool) {
+        self.keys_file_broken.set(i64::from(broken));
     }
 
     /// Time of one stage.
@@ -720,6 +780,8 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let covid = ClassLabel::parse("Viral Pneumonia").unwrap();
         metrics.request("/v1/search", "POST", 200, Duration::from_millis(30));
+        metrics.refused(RefusalReason::ExpiredKey);
+        metrics.keys_file_broken(true);
         metrics.stage(Stage::Model, Duration::from_millis(8));
         metrics.batch(4);
         metrics.search_path(&covid, PathTaken::Hnsw);
@@ -764,6 +826,8 @@ mod tests {
         for line in [
             r#"medsearch_http_requests_total{method="POST",route="/v1/search",status="200"} 1"#,
             r#"medsearch_http_request_duration_seconds_bucket{method="POST",route="/v1/search",le="0.05"} 1"#,
+            r#"medsearch_requests_refused_total{reason="expired_key"} 1"#,
+            "medsearch_keys_file_broken 1",
             r#"medsearch_stage_duration_seconds_bucket{stage="model",le="0.01"} 1"#,
             r#"medsearch_batch_size_bucket{le="4"} 1"#,
             r#"medsearch_search_path_total{class="Viral Pneumonia",path="hnsw"} 1"#,
@@ -814,6 +878,8 @@ mod tests {
     fn counters_begin_at_zero() {
         let text = Metrics::new().unwrap().text().unwrap();
         for line in [
+            r#"medsearch_requests_refused_total{reason="insufficient_scope"} 0"#,
+            "medsearch_keys_file_broken 0",
             r#"medsearch_suggestions_total{status="out_of_distribution"} 0"#,
             r#"medsearch_calibrations_total{outcome="not_valid"} 0"#,
             r#"medsearch_explanations_total{method="cells"} 0"#,

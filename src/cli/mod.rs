@@ -10,6 +10,7 @@ mod export;
 mod feedback;
 mod fit;
 mod index;
+mod key;
 mod maintain;
 mod openapi;
 mod reembed;
@@ -68,6 +69,8 @@ enum Command {
     Index(index::Index),
     /// Answer queries over an archive: the page, the API, metrics
     Serve(serve::Serve),
+    /// Make, list and revoke the keys by which a server knows who may do what
+    Key(key::Key),
     /// Search an archive for one image
     Search(search::Search),
     /// Give an archive back as `.npy` and `.json`
@@ -138,6 +141,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Embed(command) => command.run(),
         Command::Index(command) => command.run(),
         Command::Serve(command) => command.run(spans),
+        Command::Key(command) => command.run(),
         Command::Search(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Evaluate(command) => command.run(),

@@ -26,12 +26,15 @@ pub struct Serve {
     /// Where the model runs: `auto`, `cpu` or `cuda:N`.
     #[arg(long, default_value = "auto", env = "MEDSEARCH_DEVICE")]
     device: String,
-    /// Address and port. Beyond loopback an API key is required.
+    /// Address and port. Beyond loopback keys or an API key are required.
     #[arg(long, default_value = "127.0.0.1:8000", env = "MEDSEARCH_LISTEN")]
     listen: SocketAddr,
-    /// File with the API key that every request must bring (`Authorization: Bearer` or `X-API-Key`).
+    /// File with an API key that may do everything. Requests must bring it (`Authorization: Bearer` or `X-API-Key`), or a key of `--keys-file`.
     #[arg(long, value_name = "FILE", env = "MEDSEARCH_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
+    /// File with keys, each with what it may do, as `medsearch key` writes it. It is read again within seconds of a change.
+    #[arg(long, value_name = "FILE", env = "MEDSEARCH_KEYS_FILE")]
+    keys_file: Option<PathBuf>,
     /// The key itself, from the environment only: on a command line every user of the machine could read it.
     #[arg(long, hide = true, env = "MEDSEARCH_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
@@ -146,6 +149,9 @@ impl Serve {
     /// Serves until SIGTERM or SIGINT, then finishes what is in flight.
     pub fn run(self, spans: Option<Spans>) -> Result<ExitCode> {
         let api_key = self.api_key()?;
+        if let Some(path) = &self.keys_file {
+            warn_if_others_read(path);
+        }
         let cluster = self.cluster()?;
         if !(0.0..=1.0).contains(&self.sample_share) {
             let message = format!("--sample-share is 0 to 1, not `{}`", self.sample_share);
@@ -163,6 +169,7 @@ impl Serve {
             device: self.device,
             listen: self.listen,
             api_key,
+            keys_file: self.keys_file,
             upload_bytes_max: self.upload_bytes_max,
             pixels_max: self.pixels_max,
             request_seconds_max: self.request_seconds_max,

@@ -6,7 +6,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header;
 use actix_web::web::Path;
 use utoipa::OpenApi as _;
-use utoipa::openapi::path::PathItem;
+use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
@@ -15,6 +15,7 @@ use utoipa::openapi::{HeaderBuilder, InfoBuilder, LicenseBuilder, Object, OpenAp
 use utoipa_swagger_ui::Config;
 
 use super::Api;
+use super::access::{Scope, needed};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The browser page sets styles on its elements; its scripts are files of this server like everywhere.
@@ -54,18 +55,17 @@ pub fn openapi() -> OpenApi {
             .description(Some("What is searched, and how it changes"))
             .build(),
     ]);
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some(
+            "A key of the server. Each operation names the scope that it needs; `admin` includes all others.",
+        ))
+        .build();
     let header = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
     let components = api.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     components.add_security_scheme("api_key", SecurityScheme::ApiKey(header));
-    let no_scopes = || std::iter::empty::<String>();
-    api.security = Some(vec![
-        SecurityRequirement::new("bearer", no_scopes()),
-        SecurityRequirement::new("api_key", no_scopes()),
-        // A server on loopback without a key asks for none.
-        SecurityRequirement::default(),
-    ]);
+    api.security = Some(security(None));
     let header = |of: Type, description: &str| {
         HeaderBuilder::new()
             .schema(Some(Object::with_type(of)))
@@ -91,19 +91,45 @@ pub fn openapi() -> OpenApi {
     );
     for (path, item) in &mut api.paths.paths {
         let timed = path.starts_with("/v1/");
-        for (status, response) in responses_of(item) {
-            add_headers(status, timed, response);
+        for (method, operation) in operations_of(item) {
+            operation.security = Some(security(Some(needed(method, Some(path.as_str())))));
+            for (status, response) in responses_of(operation) {
+                add_headers(status, timed, response);
+            }
         }
     }
     api
 }
 
-fn responses_of(item: &mut PathItem) -> impl Iterator<Item = (&String, &mut Response)> {
-    let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
+/// Either way to bring a key, with the scope that it needs.
+fn security(scope: Option<Scope>) -> Vec<SecurityRequirement> {
+    let scopes = || scope.map(Scope::as_str);
+    vec![
+        SecurityRequirement::new("bearer", scopes()),
+        SecurityRequirement::new("api_key", scopes()),
+        // A server on loopback without a key asks for none.
+        SecurityRequirement::default(),
+    ]
+}
+
+/// Each with its method as a request has it.
+fn operations_of(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+    let operations = [
+        ("GET", &mut item.get),
+        ("POST", &mut item.post),
+        ("PATCH", &mut item.patch),
+        ("DELETE", &mut item.delete),
+    ];
     operations
         .into_iter()
-        .flatten()
-        .flat_map(|operation| &mut operation.responses.responses)
+        .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+fn responses_of(operation: &mut Operation) -> impl Iterator<Item = (&String, &mut Response)> {
+    operation
+        .responses
+        .responses
+        .iter_mut()
         .filter_map(|(status, response)| match response {
             RefOr::T(response) => Some((status, response)),
             RefOr::Ref(_) => None,

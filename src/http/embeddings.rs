@@ -9,7 +9,7 @@ use crate::error::Result;
 
 /// Turn images into vectors.
 ///
-/// The vectors are what the model gives, not normalised, in the order of the files.
+/// The vectors are what the model gives, not normalised, in the order of the files. A key needs the scope `vectors`: one that searches does not get them.
 #[utoipa::path(
     post,
     path = "/v1/embeddings",

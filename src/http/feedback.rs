@@ -1,5 +1,5 @@
-//! `POST`, `GET /v1/feedback`, `DELETE /v1/feedback/{id}`: reports that a label is wrong. They take the credential that every request takes; what was
-//! written is shown by a server that may write only, so not by one that is open to searches alone.
+//! `POST`, `GET /v1/feedback`, `DELETE /v1/feedback/{id}`: reports that a label is wrong. Whoever may search may write one; what was written is shown to
+//! an admin, and by a server that may write only, so not by one that is open to searches alone.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -43,7 +43,7 @@ impl Pace {
 
 /// Report that an image's label is wrong.
 ///
-/// The report goes to whoever runs the archive: no search shows it, and whoever has the key of a server that writes can read it. It is stored, encrypted, when this answers. It goes when it is resolved,
+/// The report goes to whoever runs the archive: no search shows it, and a key needs the scope `admin` to read it. It is stored, encrypted, when this answers. It goes when it is resolved,
 /// or with the image. At most 10,000 are open, 20 of one image (507), and 60 taken in a minute (429).
 #[utoipa::path(
     post,

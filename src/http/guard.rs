@@ -1,21 +1,20 @@
-//! Who may ask. Without a key only pages that this server sent, from this machine; with a key whoever has it.
+//! Who may ask. Without keys only pages that this server sent, from this machine; with keys whoever has one that permits it.
 
+use std::sync::Arc;
+
+use actix_web::HttpMessage;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::http::{Method, Uri};
 use actix_web::middleware::Next;
 use actix_web::web;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use jiff::Timestamp;
 
 use super::State;
+use super::access::{Credentials, KeyHolder, Refusal, needed};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Fewest characters of a key: what can be guessed is no key.
-const KEY_CHARACTERS_MIN: usize = 16;
-/// Most characters of a key.
-const KEY_CHARACTERS_MAX: usize = 512;
 /// Answered to everyone, whatever Host they name: orchestrators probe by address.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/startupz"];
 /// What proxies add (RFC 7239, RFC 9110 section 7.6.3, and what they added before).
@@ -31,85 +30,98 @@ const FORWARDED: [&str; 7] = [
 /// Where a link on another site may lead: pages that show nothing of the archive by themselves.
 const PAGES: [&str; 3] = ["/", "/docs", "/docs/"];
 
-/// The one admin key, kept as its digest.
-#[derive(Clone)]
-pub struct ApiKey([u8; 32]);
-
-impl ApiKey {
-    /// Takes a key of visible ASCII characters.
-    ///
-    /// # Errors
-    /// `InvalidRequest` for a key that is too short, too long or can't be sent in a header.
-    pub fn new(text: &str) -> Result<Self> {
-        let range = KEY_CHARACTERS_MIN..=KEY_CHARACTERS_MAX;
-        if !range.contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let message =
-                format!("an API key is {KEY_CHARACTERS_MIN} to {KEY_CHARACTERS_MAX} visible ASCII characters");
-            return Err(Error::new(ErrorKind::InvalidRequest, message));
-        }
-        Ok(Self(Sha256::digest(text).into()))
-    }
-
-    /// Compares in a time that tells nothing about the key.
-    pub(super) fn matches(&self, offered: &[u8]) -> bool {
-        let offered: [u8; 32] = Sha256::digest(offered).into();
-        self.0.ct_eq(&offered).into()
-    }
-}
-
-impl std::fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ApiKey(..)")
-    }
-}
-
 /// What the guard has to know about the server.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// The key that requests must carry.
-    pub key: Option<ApiKey>,
+    /// The keys of which requests must bring one.
+    pub credentials: Option<Arc<Credentials>>,
     /// The server listens on the loopback interface only.
     pub loopback: bool,
     /// The port it listens on.
     pub port: u16,
 }
 
-/// The middleware: answers a refused request before its body is read.
+/// What the guard looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its target.
+    pub uri: &'a Uri,
+    /// Pattern of the route that takes it; none: no route does, or its path is spelled in an odd way.
+    pub pattern: Option<&'a str>,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+}
+
+/// The middleware: answers a refused request before its body is read. Whose key it brought is kept with the request.
 pub async fn guard(
     state: web::Data<State>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    match state.policy().check(request.method(), request.uri(), request.headers()) {
-        Ok(()) => next.call(request).await.map(ServiceResponse::map_into_boxed_body),
-        Err(error) => Ok(request.error_response(error)),
+    if let Err(error) = check_encoding(request.headers()) {
+        return Ok(request.error_response(error));
     }
+    let pattern = request.match_pattern();
+    let asked = Asked {
+        method: request.method(),
+        uri: request.uri(),
+        pattern: pattern.as_deref(),
+        headers: request.headers(),
+    };
+    let checked = state.policy().check(asked, Timestamp::now());
+    let holder = match &checked {
+        Ok(holder) => holder.as_ref(),
+        Err(refusal) => refusal.holder(),
+    };
+    if let Some(holder) = holder {
+        request.extensions_mut().insert(holder.clone());
+    }
+    let Err(refusal) = checked else {
+        return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
+    };
+    state.metrics.refused(refusal.reason());
+    let mut response = request.error_response(refusal.error());
+    if let Some(challenge) = refusal.challenge() {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    Ok(response)
+}
+
+/// Refuses a compressed body: what it unpacks to is only known when it is in memory.
+fn check_encoding(headers: &HeaderMap) -> Result<()> {
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        let message = "send the body as it is, without `Content-Encoding`";
+        return Err(Error::new(ErrorKind::UnsupportedMedia, message));
+    }
+    Ok(())
 }
 
 impl Policy {
-    /// Whether this request may be answered.
+    /// Whether this request may be answered at this time, and who asks, if it needs a key.
     ///
     /// # Errors
-    /// `ForbiddenOrigin` for a page of another origin or a Host that is not ours, `Unauthorized` without the key, `UnsupportedMedia` for a
-    /// compressed body: what it unpacks to is only known when it is in memory.
-    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<()> {
-        let path = uri.path();
-        if headers.contains_key(header::CONTENT_ENCODING) {
-            let message = "send the body as it is, without `Content-Encoding`";
-            return Err(Error::new(ErrorKind::UnsupportedMedia, message));
+    /// `ForbiddenOrigin` for a page of another origin or a Host that is not ours; the others where the key is missing, is none, or does not permit it.
+    pub fn check(&self, asked: Asked<'_>, now: Timestamp) -> Result<Option<KeyHolder>, Refusal> {
+        if PROBES.contains(&asked.uri.path()) {
+            return Ok(None);
         }
-        if PROBES.contains(&path) {
-            return Ok(());
-        }
-        match &self.key {
-            Some(key) => self.with_key(key, method, path, headers),
-            None => self.without_key(method, uri, headers),
+        match &self.credentials {
+            Some(credentials) => self.with_keys(credentials, asked, now),
+            None => self.without_keys(asked).map(|()| None),
         }
     }
 
     /// A foreign page does not have the key; only what the browser adds by itself needs no check.
-    fn with_key(&self, key: &ApiKey, method: &Method, path: &str, headers: &HeaderMap) -> Result<()> {
-        if !method.is_safe()
+    fn with_keys(
+        &self,
+        credentials: &Credentials,
+        asked: Asked<'_>,
+        now: Timestamp,
+    ) -> Result<Option<KeyHolder>, Refusal> {
+        let headers = asked.headers;
+        if !asked.method.is_safe()
             && let Some(origin) = text(headers, header::ORIGIN)
         {
             let host = text(headers, header::HOST).unwrap_or_default();
@@ -117,16 +129,21 @@ impl Policy {
                 .strip_prefix("https://")
                 .or_else(|| origin.strip_prefix("http://"));
             if !authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host)) {
-                return Err(forbidden("the request comes from a page of another origin"));
+                return Err(Refusal::ForbiddenOrigin(
+                    "the request comes from a page of another origin",
+                ));
             }
         }
-        if self.open(path, headers) || offered(headers).is_some_and(|offered| key.matches(offered)) {
-            Ok(())
+        if self.open(asked.uri.path(), headers) {
+            return Ok(None);
+        }
+        let offered = offered(headers).ok_or(Refusal::NoKey)?;
+        let holder = credentials.holder(offered, now)?;
+        let needed = needed(asked.method.as_str(), asked.pattern);
+        if holder.scopes.allow(needed) {
+            Ok(Some(holder))
         } else {
-            Err(Error::new(
-                ErrorKind::Unauthorized,
-                "send `Authorization: Bearer KEY` or `X-API-Key: KEY`",
-            ))
+            Err(Refusal::InsufficientScope { holder, needed })
         }
     }
 
@@ -143,20 +160,24 @@ impl Policy {
     }
 
     /// Anyone on this machine may ask, but no page that another server sent, also not one whose name was rebound to this address.
-    fn without_key(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<()> {
+    fn without_keys(&self, asked: Asked<'_>) -> Result<(), Refusal> {
+        let Asked {
+            method, uri, headers, ..
+        } = asked;
+        let forbidden = |why: &'static str| Err(Refusal::ForbiddenOrigin(why));
         if forwarded(headers) {
-            return Err(forbidden(
-                "behind a proxy, which lets others in, this server needs an API key",
-            ));
+            return forbidden("behind a proxy, which lets others in, this server needs an API key");
         }
-        let host = text(headers, header::HOST).ok_or_else(|| forbidden("the request needs one `Host`"))?;
+        let Some(host) = text(headers, header::HOST) else {
+            return forbidden("the request needs one `Host`");
+        };
         if !self.is_us(host) || uri.authority().is_some_and(|authority| !self.is_us(authority.as_str())) {
-            return Err(forbidden("this `Host` is not served here without an API key"));
+            return forbidden("this `Host` is not served here without an API key");
         }
         if headers.contains_key(header::ORIGIN) {
             let origin = text(headers, header::ORIGIN).and_then(|origin| origin.strip_prefix("http://"));
             if !origin.is_some_and(|authority| authority.eq_ignore_ascii_case(host)) {
-                return Err(forbidden("the request comes from a page of another origin"));
+                return forbidden("the request comes from a page of another origin");
             }
         }
         let site = text(headers, header::HeaderName::from_static("sec-fetch-site"));
@@ -164,7 +185,7 @@ impl Policy {
         {
             Ok(())
         } else {
-            Err(forbidden("the request comes from a page of another site"))
+            forbidden("the request comes from a page of another site")
         }
     }
 
@@ -216,19 +237,44 @@ pub(super) fn offered(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim().as_bytes())
 }
 
-fn forbidden(message: &str) -> Error {
-    Error::new(ErrorKind::ForbiddenOrigin, message)
-}
-
 #[cfg(test)]
 mod tests {
     use actix_web::http::header::{HeaderName, HeaderValue};
 
     use super::*;
+    use crate::http::access::{ApiKey, Key, KeysFile, Scope, Scopes};
 
     const KEY: &str = "0123456789abcdef-key";
 
+    fn open() -> Policy {
+        Policy {
+            credentials: None,
+            loopback: true,
+            port: 8000,
+        }
+    }
+
+    fn closed(loopback: bool) -> Policy {
+        let credentials = Credentials::open(Some(KEY), None).unwrap();
+        Policy {
+            credentials,
+            loopback,
+            port: 8000,
+        }
+    }
+
     fn check(policy: &Policy, method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<(), ErrorKind> {
+        let holder = ask(policy, method, uri, None, headers);
+        holder.map(|_| ()).map_err(|refusal| refusal.error().kind())
+    }
+
+    fn ask(
+        policy: &Policy,
+        method: &str,
+        uri: &str,
+        pattern: Option<&str>,
+        headers: &[(&str, &str)],
+    ) -> Result<Option<KeyHolder>, Refusal> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(
@@ -236,10 +282,13 @@ mod tests {
                 HeaderValue::from_str(value).unwrap(),
             );
         }
-        let method = Method::from_bytes(method.as_bytes()).unwrap();
-        policy
-            .check(&method, &uri.parse().unwrap(), &map)
-            .map_err(|error| error.kind())
+        let asked = Asked {
+            method: &Method::from_bytes(method.as_bytes()).unwrap(),
+            uri: &uri.parse().unwrap(),
+            pattern,
+            headers: &map,
+        };
+        policy.check(asked, "2026-06-01T00:00:00Z".parse().unwrap())
     }
 
     /// Method, path, headers and what comes of it.
@@ -248,7 +297,7 @@ mod tests {
     #[test]
     #[rustfmt::skip] // a table
     fn on_loopback_without_a_key_only_our_own_pages_and_programs_get_in() {
-        let open = Policy { key: None, loopback: true, port: 8000 };
+        let open = open();
         let forbidden = Err(ErrorKind::ForbiddenOrigin);
         let own = ("host", "127.0.0.1:8000");
         let foreign = ("sec-fetch-site", "cross-site");
@@ -273,7 +322,6 @@ mod tests {
             // through a proxy on this machine
             ("GET", "/v1/archive", &[own, ("x-forwarded-for", "192.0.2.1")], forbidden),
             ("GET", "/", &[own, ("via", "1.1 proxy")], forbidden),
-            ("POST", "/v1/search", &[own, ("content-encoding", "gzip")], Err(ErrorKind::UnsupportedMedia)),
             // another page in the same browser
             ("POST", "/v1/search", &[own, ("origin", "http://evil.example")], forbidden),
             ("POST", "/v1/search", &[own, ("origin", "null")], forbidden),
@@ -297,7 +345,7 @@ mod tests {
     #[test]
     #[rustfmt::skip] // a table
     fn with_a_key_pages_are_open_and_everything_else_needs_it() {
-        let closed = Policy { key: Some(ApiKey::new(KEY).unwrap()), loopback: false, port: 8000 };
+        let closed = closed(false);
         let bearer = format!("Bearer {KEY}");
         let (host, key) = (("host", "search.example"), ("x-api-key", KEY));
         let (unauthorized, forbidden) = (Err(ErrorKind::Unauthorized), Err(ErrorKind::ForbiddenOrigin));
@@ -331,11 +379,7 @@ mod tests {
 
     #[test]
     fn metrics_are_open_to_this_machine_alone() {
-        let policy = Policy {
-            key: Some(ApiKey::new(KEY).unwrap()),
-            loopback: true,
-            port: 8000,
-        };
+        let policy = closed(true);
         let own = ("host", "127.0.0.1:8000");
         assert_eq!(check(&policy, "GET", "/metrics", &[own]), Ok(()));
         for headers in [
@@ -347,16 +391,83 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_can_be_guessed_or_not_be_sent_are_refused() {
-        for text in [
-            "",
-            "short",
-            "with a space in it....",
-            "contrôle-contrôle",
-            &"x".repeat(513),
+    fn a_key_opens_what_its_scopes_do_and_says_whose_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.json");
+        let mut texts = Vec::new();
+        KeysFile::at(&path)
+            .change(|keys| {
+                for (name, expires) in [("guest", None), ("gone", Some("2026-05-01T00:00:00Z"))] {
+                    let (text, key) = ApiKey::random()?;
+                    texts.push(text);
+                    let made = "2026-01-01T00:00:00Z".parse().unwrap();
+                    let expires = expires.map(|expires| expires.parse().unwrap());
+                    keys.add(Key::new(
+                        name.parse()?,
+                        key,
+                        Scopes::new([Scope::Search])?,
+                        made,
+                        expires,
+                    )?)?;
+                }
+                Ok(())
+            })
+            .unwrap();
+        let policy = Policy {
+            credentials: Credentials::open(Some(KEY), Some(&path)).unwrap(),
+            loopback: true,
+            port: 8000,
+        };
+        let asks = |key: &str, method: &str, pattern: Option<&str>| {
+            let outcome = ask(&policy, method, "/somewhere", pattern, &[("x-api-key", key)]);
+            outcome.map(|holder| holder.unwrap().name.to_string())
+        };
+        let archive = Some("/v1/archive");
+        assert_eq!(asks(&texts[0], "GET", archive), Ok("guest".to_owned()));
+        assert_eq!(asks(KEY, "GET", archive), Ok("api-key".to_owned()));
+        assert_eq!(asks(KEY, "DELETE", Some("/v1/feedback/{id}")), Ok("api-key".to_owned()));
+        assert_eq!(asks(&texts[1], "GET", archive), Err(Refusal::ExpiredKey));
+        assert_eq!(asks("0123456789abcdef", "GET", archive), Err(Refusal::UnknownKey));
+        for (method, pattern, lacks) in [
+            ("POST", Some("/v1/embeddings"), Scope::Vectors),
+            ("POST", Some("/v1/images"), Scope::Ingest),
+            ("GET", Some("/v1/feedback"), Scope::Admin),
+            ("GET", None, Scope::Admin),
         ] {
-            assert!(ApiKey::new(text).is_err(), "{text}");
+            let refusal = asks(&texts[0], method, pattern).unwrap_err();
+            assert_eq!(refusal.holder().unwrap().name.as_str(), "guest");
+            let challenge = refusal.challenge().unwrap();
+            let expected = format!(r#"Bearer error="insufficient_scope", scope="{lacks}""#);
+            assert_eq!(challenge.to_str().unwrap(), expected, "{method} {pattern:?}");
+            assert!(
+                refusal.error().message().contains(&format!("`{lacks}`")),
+                "{method} {pattern:?}"
+            );
         }
-        assert!(!format!("{:?}", ApiKey::new(KEY).unwrap()).contains(KEY));
+    }
+
+    #[test]
+    fn a_refused_key_says_as_rfc_6750_has_it_what_is_wrong() {
+        let policy = closed(false);
+        let challenge = |headers: &[(&str, &str)]| {
+            let refusal = ask(&policy, "GET", "/v1/archive", None, headers).unwrap_err();
+            refusal.challenge().map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(challenge(&[]).as_deref(), Some("Bearer"));
+        let wrong = challenge(&[("authorization", "Bearer 0123456789abcdef-kez")]);
+        assert_eq!(wrong.as_deref(), Some(r#"Bearer error="invalid_token""#));
+        let foreign = ask(&policy, "POST", "/v1/search", None, &[("origin", "null")]).unwrap_err();
+        assert_eq!(foreign.challenge(), None);
+    }
+
+    #[test]
+    fn compressed_bodies_are_refused() {
+        let mut headers = HeaderMap::new();
+        assert!(check_encoding(&headers).is_ok());
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert_eq!(
+            check_encoding(&headers).unwrap_err().kind(),
+            ErrorKind::UnsupportedMedia
+        );
     }
 }

@@ -11,7 +11,8 @@ use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 
-use super::guard::{ApiKey, offered};
+use super::access::ApiKey;
+use super::guard::offered;
 use super::observe::observe_inner;
 use super::{problem, unusable};
 use crate::cluster::Cluster;

@@ -1,8 +1,10 @@
 //! The service: HTTP in, domain values through, JSON out.
 //!
 //! A request passes `observe` (id, limit, log, metrics, problems), then `guard` (origin, key), then its endpoint. One endpoint, or one
-//! resource, is one file; `wire` holds the shapes, `body` bounds the time of bodies, `upload` reads forms, `problem` turns errors into answers.
+//! resource, is one file; `access` has the keys and what they open, `wire` the shapes, `body` bounds the time of bodies, `upload` reads forms, `problem`
+//! turns errors into answers.
 
+mod access;
 mod archive;
 mod body;
 mod cards;
@@ -34,8 +36,8 @@ use actix_web::{App, HttpServer, Resource, web};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::OpenApi;
 
+pub use access::{ApiKey, Credentials, Key, KeyName, Keys, KeysFile, Scope, Scopes};
 pub use docs::openapi;
-pub use guard::ApiKey;
 pub use inner::{Inner, inner_server};
 pub use problem::Problem;
 pub use search::answer_json;
@@ -72,8 +74,8 @@ pub struct HttpSettings {
     pub in_flight_max: usize,
     /// Connections open at the same time; more wait to be accepted.
     pub connections_max: usize,
-    /// The key that requests must carry; none is only for loopback.
-    pub api_key: Option<ApiKey>,
+    /// The keys of which requests must bring one; none is only for loopback.
+    pub credentials: Option<Arc<Credentials>>,
     /// The server listens on the loopback interface only.
     pub loopback: bool,
     /// The port it listens on.
@@ -158,7 +160,7 @@ impl State {
 
     fn policy(&self) -> guard::Policy {
         guard::Policy {
-            key: self.settings.api_key.clone(),
+            credentials: self.settings.credentials.clone(),
             loopback: self.settings.loopback,
             port: self.settings.port,
         }

@@ -10,11 +10,12 @@ use actix_web::error::InternalError;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::web;
+use actix_web::{HttpMessage, HttpRequest, web};
 use futures_util::FutureExt;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
+use super::access::{KeyHolder, KeyName};
 use super::body::Unread;
 use super::{State, problem};
 use crate::cluster::wire::SEARCH_PATH;
@@ -83,11 +84,12 @@ pub async fn observe(
                 .request()
                 .match_pattern()
                 .unwrap_or_else(|| UNMATCHED.to_owned());
+            let key = key_of(response.request());
             let (mut response, problem) = problem::finish(response, &line.id, &line.trace_id);
             let took = started.elapsed();
             add_headers(response.headers_mut(), &line, api.then_some(took));
-            line.write(&state, &route, response.status(), problem, took);
-            say_end(&span, response.status(), problem);
+            line.write(&state, &route, key.as_ref(), response.status(), problem, took);
+            say_end(&span, key.as_ref(), response.status(), problem);
             Ok(match unread {
                 Some(unread) if !response.status().is_success() => response.map_body(|_, body| unread.left_by(body)),
                 _ => response,
@@ -100,8 +102,8 @@ pub async fn observe(
             let took = started.elapsed();
             let slug = Some(ErrorKind::Internal.slug());
             add_headers(response.headers_mut(), &line, api.then_some(took));
-            line.write(&state, UNMATCHED, response.status(), slug, took);
-            say_end(&span, response.status(), slug);
+            line.write(&state, UNMATCHED, None, response.status(), slug, took);
+            say_end(&span, None, response.status(), slug);
             Err(InternalError::from_response(error.to_string(), response).into())
         }
     }
@@ -136,7 +138,7 @@ pub async fn observe_inner(
     } else {
         tracing::info!(trace_id, method, route, status, ms, "answered another replica");
     }
-    say_end(&span, response.status(), None);
+    say_end(&span, None, response.status(), None);
     Ok(response)
 }
 
@@ -166,11 +168,23 @@ fn server_span(request: &ServiceRequest, request_id: Option<&str>) -> Span {
         url.scheme = "http",
         "error.type" = Empty,
         medsearch.request_id = request_id,
+        medsearch.key = Empty,
     )
 }
 
-/// Says in the span how the request ended. What a client did wrong is no error of the server's.
-fn say_end(span: &Span, status: StatusCode, problem: Option<&str>) {
+/// What the key that the request brought is called, if it was one.
+fn key_of(request: &HttpRequest) -> Option<KeyName> {
+    request
+        .extensions()
+        .get::<KeyHolder>()
+        .map(|holder| holder.name.clone())
+}
+
+/// Says in the span who asked, and how the request ended. What a client did wrong is no error of the server's.
+fn say_end(span: &Span, key: Option<&KeyName>, status: StatusCode, problem: Option<&str>) {
+    if let Some(key) = key {
+        span.record("medsearch.key", key.as_str());
+    }
     span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.record("error.type", problem.unwrap_or(status.as_str()));
@@ -178,7 +192,7 @@ fn say_end(span: &Span, status: StatusCode, problem: Option<&str>) {
     }
 }
 
-/// What the log says about a request: never its path, query, body or the ids in them.
+/// What the log says about a request: never its path, query, body or the ids in them, and of a key its name.
 struct Line {
     id: String,
     trace_id: String,
@@ -188,14 +202,26 @@ struct Line {
 }
 
 impl Line {
-    fn write(&self, state: &State, route: &str, status: StatusCode, problem: Option<&str>, took: Duration) {
+    fn write(
+        &self,
+        state: &State,
+        route: &str,
+        key: Option<&KeyName>,
+        status: StatusCode,
+        problem: Option<&str>,
+        took: Duration,
+    ) {
         state.metrics.request(route, self.method, status.as_u16(), took);
         let (request_id, trace_id, method) = (&self.id, &self.trace_id, self.method);
-        let (status, ms) = (status.as_u16(), took.as_millis() as u64);
+        let (key, status, ms) = (key.map(KeyName::as_str), status.as_u16(), took.as_millis() as u64);
         if self.quiet {
-            tracing::debug!(request_id, trace_id, method, route, status, ms, problem, "answered");
+            tracing::debug!(
+                request_id, trace_id, method, route, key, status, ms, problem, "answered"
+            );
         } else {
-            tracing::info!(request_id, trace_id, method, route, status, ms, problem, "answered");
+            tracing::info!(
+                request_id, trace_id, method, route, key, status, ms, problem, "answered"
+            );
         }
     }
 }
@@ -259,7 +285,55 @@ fn known_method(method: &Method) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use actix_web::test::TestRequest;
+    use tracing::field::{Field, Visit};
+    use tracing::span;
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::{Context, SubscriberExt};
+    use tracing_subscriber::util::SubscriberInitExt;
+
     use super::*;
+
+    /// What is said in spans after they began, as `field=value`.
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<String>>>);
+
+    impl Visit for Said {
+        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+            self.0.lock().unwrap().push(format!("{field}={value:?}"));
+        }
+    }
+
+    impl<S: tracing::Subscriber> Layer<S> for Said {
+        fn on_record(&self, _: &span::Id, values: &span::Record<'_>, _: Context<'_, S>) {
+            values.record(&mut self.clone());
+        }
+    }
+
+    #[test]
+    fn a_span_says_by_which_key_and_how_it_ended() {
+        let said = Said::default();
+        let _here = tracing_subscriber::registry().with(said.clone()).set_default();
+        let request = TestRequest::get().uri("/v1/archive").to_srv_request();
+        let key: KeyName = "guest".parse().unwrap();
+        say_end(
+            &server_span(&request, None),
+            Some(&key),
+            StatusCode::SERVICE_UNAVAILABLE,
+            Some("unavailable"),
+        );
+        let said = said.0.lock().unwrap().join(" ");
+        for field in [
+            r#"medsearch.key="guest""#,
+            "http.response.status_code=503",
+            r#"error.type="unavailable""#,
+            r#"otel.status_code="error""#,
+        ] {
+            assert!(said.contains(field), "no `{field}` in `{said}`");
+        }
+    }
 
     #[test]
     fn only_harmless_ids_are_taken_over() {

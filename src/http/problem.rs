@@ -55,7 +55,7 @@ pub const fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::PixelsNotKept | ErrorKind::SpaceMismatch | ErrorKind::Conflict => StatusCode::CONFLICT,
         ErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
-        ErrorKind::ForbiddenOrigin => StatusCode::FORBIDDEN,
+        ErrorKind::InsufficientScope | ErrorKind::ForbiddenOrigin => StatusCode::FORBIDDEN,
         ErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
@@ -84,6 +84,7 @@ const fn title(kind: ErrorKind) -> &'static str {
         ErrorKind::WrongDimension => "The vector has another length",
         ErrorKind::Conflict => "Another change came first",
         ErrorKind::Unauthorized => "A valid API key is needed",
+        ErrorKind::InsufficientScope => "The API key does not permit this",
         ErrorKind::ForbiddenOrigin => "Requests from this origin are refused",
         ErrorKind::MethodNotAllowed => "This method is not allowed here",
         ErrorKind::Overloaded => "The server is busy",
@@ -168,6 +169,12 @@ pub fn finish<B: MessageBody + 'static>(
     let ours = response.response().error().and_then(|error| error.as_error::<Error>());
     if let Some(seconds) = ours.and_then(Error::retry_after_s).filter(|_| retry(kind)) {
         problem.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    // The guard knows what a key lacks (RFC 6750, 3).
+    if let Some(challenge) = response.headers().get(header::WWW_AUTHENTICATE) {
+        problem
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, challenge.clone());
     }
     // The framework knows which methods a route has (RFC 9110, 15.5.6).
     if let Some(allow) = response.headers().get(header::ALLOW) {
@@ -319,6 +326,7 @@ pub fn without_value(message: &str) -> String {
 const ALWAYS: &[ErrorKind] = &[
     ErrorKind::InvalidRequest,
     ErrorKind::Unauthorized,
+    ErrorKind::InsufficientScope,
     ErrorKind::ForbiddenOrigin,
     ErrorKind::Overloaded,
     ErrorKind::Internal,

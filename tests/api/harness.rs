@@ -2,13 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use medsearch::app;
 use medsearch::archive::{Archive, Writer, WriterSettings};
-use medsearch::http::{self, ApiKey, HttpSettings, Problem, State};
+use medsearch::http::{self, Credentials, HttpSettings, Problem, State};
 use medsearch::ingest::Ingest;
 use medsearch::metrics::Metrics;
 use reqwest::{Client, Method, RequestBuilder, Response};
@@ -42,7 +42,16 @@ pub async fn spawn_app() -> TestApp {
 /// A server with a key, as beyond loopback.
 pub async fn spawn_with_key() -> TestApp {
     spawn_with(|settings| {
-        settings.api_key = Some(ApiKey::new(KEY).unwrap());
+        settings.credentials = Credentials::open(Some(KEY), None).unwrap();
+        settings.loopback = false;
+    })
+    .await
+}
+
+/// A server with a keys file, and with the key as well, as beyond loopback.
+pub async fn spawn_with_keys(file: &Path) -> TestApp {
+    spawn_with(|settings| {
+        settings.credentials = Credentials::open(Some(KEY), Some(file)).unwrap();
         settings.loopback = false;
     })
     .await
@@ -59,7 +68,7 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
         request_seconds_max: 30.0,
         in_flight_max: 64,
         connections_max: 64,
-        api_key: None,
+        credentials: None,
         loopback: true,
         port,
     };
@@ -84,6 +93,9 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
     .unwrap();
     actix_web::rt::spawn(served.follow(commits));
     let ingest = Ingest::new(engine.clone(), writer);
+    if let Some(credentials) = &settings.credentials {
+        actix_web::rt::spawn(Arc::clone(credentials).follow(Arc::clone(&metrics)));
+    }
     let state = State::new(engine, Some(ingest), settings, metrics);
     actix_web::rt::spawn(http::server(listener, state).unwrap());
     // The client is built with TLS for the sake of archives in buckets, and wants to know whose. Another test may have said so already.

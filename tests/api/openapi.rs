@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use medsearch::http::{SERVED, openapi};
+use medsearch::http::{SERVED, Scope, openapi};
 
 use crate::harness::{problem, spawn_app};
 
@@ -81,6 +81,14 @@ fn every_operation_says_what_it_is_and_how_it_fails() {
                     "{method} {path} {status}"
                 );
             }
+            let security = &operation["security"];
+            let scopes = security[0]["bearer"].as_array().unwrap();
+            assert_eq!(scopes.len(), 1, "{method} {path}");
+            let scope: Result<Scope, _> = scopes[0].as_str().unwrap().parse();
+            assert!(
+                scope.is_ok() && security[1]["api_key"] == security[0]["bearer"],
+                "{method} {path}"
+            );
             for status in ["400", "401", "403", "429", "500"] {
                 assert!(operation["responses"][status].is_object(), "{method} {path} {status}");
             }

@@ -304,8 +304,12 @@ def test_upload_progress_and_cancel(page, tmp_path, image_bytes):
 @pytest.mark.may_fail
 def test_key_is_asked_for_and_sent_with_images(page, case):
     def guard(route):
-        if route.request.headers.get("x-api-key") == "secret":
+        key = route.request.headers.get("x-api-key")
+        if key == "secret":
             route.continue_()
+        elif key == "metrics":
+            problem = {"type": "/problems/insufficient-scope", "status": 403}
+            route.fulfill(status=403, content_type="application/problem+json", json=problem)
         else:
             problem = {"type": "/problems/unauthorized", "status": 401}
             route.fulfill(status=401, content_type="application/problem+json", json=problem)
@@ -318,6 +322,9 @@ def test_key_is_asked_for_and_sent_with_images(page, case):
     page.fill("#key-input", "wrong")
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.getElementById('key-refused').textContent.includes('did not accept')")
+    page.fill("#key-input", "metrics")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.getElementById('key-refused').textContent.includes('does not permit')")
     page.fill("#key-input", "secret")
     page.keyboard.press("Enter")
     page.wait_for_selector("#archive-line span")

@@ -37,6 +37,10 @@ PRODUCT = {
     "medsearch_http_requests_total": metric("counter", route="", method="", status=""),
     "medsearch_http_request_duration_seconds": metric("histogram", route="", method=""),
     "medsearch_http_in_flight_requests": metric("gauge"),
+    "medsearch_requests_refused_total": metric(
+        "counter", reason="no_key unknown_key expired_key insufficient_scope forbidden_origin"
+    ),
+    "medsearch_keys_file_broken": metric("gauge"),
     "medsearch_stage_duration_seconds": metric("histogram", stage="decode preprocess queue model search"),
     "medsearch_queue_depth": metric("gauge"),
     "medsearch_queue_max": metric("gauge"),

@@ -121,6 +121,7 @@ def test_servers_never_listen_without_a_key(case: str) -> None:
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     variables = environment(container)
     assert variables["MEDSEARCH_API_KEY_FILE"] == "/etc/medsearch/api-key/key"
+    assert ("MEDSEARCH_KEYS_FILE" in variables) == (case == "everything")
     assert ("MEDSEARCH_INNER_LISTEN" in variables) == ("MEDSEARCH_INNER_KEY_FILE" in variables)
     # One name twice: the later would win, whichever that is.
     assert len({variable["name"] for variable in container["env"]}) == len(container["env"])
@@ -375,7 +376,30 @@ def test_prometheus_finds_every_replica_once_and_brings_the_key() -> None:
     assert len(chosen) == 1
     (endpoint,) = monitor["spec"]["endpoints"]
     assert endpoint["port"] == chosen[0]["spec"]["ports"][0]["name"] and endpoint["path"] == "/metrics"
-    assert endpoint["authorization"] == {"type": "Bearer", "credentials": {"name": "medsearch", "key": "api-key"}}
+    own = {"name": "medsearch-metrics", "key": "metrics-key"}
+    assert endpoint["authorization"] == {"type": "Bearer", "credentials": own}
+
+
+def test_prometheus_brings_the_api_key_where_it_has_none_of_its_own() -> None:
+    monitor = of_kind(minimal("metrics.serviceMonitor.enabled=true", "networkPolicy.enabled=false"), "ServiceMonitor")
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["authorization"]["credentials"] == {"name": "medsearch", "key": "api-key"}
+
+
+def test_servers_alone_get_the_keys_file_and_follow_its_changes() -> None:
+    documents = rendered("everything")
+    for name, spec in pod_specs(documents):
+        (container,) = spec["containers"]
+        mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+        is_server = name == of_kind(documents, "Deployment")["metadata"]["name"]
+        assert ("keys" in mounts) == is_server, name
+        if is_server:
+            # The kubelet never changes what is mounted by `subPath`.
+            assert mounts["keys"] == {"name": "keys", "mountPath": "/etc/medsearch/keys", "readOnly": True}
+            assert environment(container)["MEDSEARCH_KEYS_FILE"] == "/etc/medsearch/keys/keys.json"
+            (volume,) = [volume for volume in spec["volumes"] if volume["name"] == "keys"]
+            items = [{"key": "keys.json", "path": "keys.json"}]
+            assert volume["secret"] == {"secretName": "medsearch-keys", "defaultMode": 0o400, "items": items}
 
 
 def test_dashboards_arrive_as_they_are() -> None:
@@ -453,7 +477,10 @@ def test_notes_say_how_to_go_on_and_show_no_key() -> None:
     assert outcome.returncode == 0, outcome.stderr
     notes = outcome.stdout.split("NOTES:")[1]
     assert "https://x-rays.example.org" in notes and "helm test" in notes
-    assert '{{index .data "api-key" | base64decode}}' in notes
+    assert '{{index .data "api-key" | base64decode}}' in notes and "medsearch key list" not in notes
+    keys = ("--set", "keysFile.existingSecret=medsearch-keys")
+    outcome = helm("install", "medsearch", str(CHART), "--dry-run=client", "--values", values_of("ingress"), *keys)
+    assert "the Secret medsearch-keys; `medsearch key list`" in outcome.stdout.split("NOTES:")[1]
 
 
 def test_the_charts_versions_are_the_programs() -> None:

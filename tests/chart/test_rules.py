@@ -271,6 +271,12 @@ CASES = {
         "20m",
         POD,
     ),
+    "MedsearchKeysFileBroken": Case(
+        {'medsearch_keys_file_broken{pod="a"}': "0 1x20", 'medsearch_keys_file_broken{pod="b"}': "0x20"},
+        # A file that is being replaced is whole again a moment later.
+        {'medsearch_keys_file_broken{pod="a"}': "0 1 1 0x20", 'medsearch_keys_file_broken{pod="b"}': "0x20"},
+        "10m",
+    ),
     "MedsearchIndexMemoryFilling": Case(
         {'medsearch_index_bytes{pod="a"}': "95x60", 'medsearch_index_bytes_max{pod="a"}': "100x60"},
         # -1: no bound
@@ -440,6 +446,7 @@ HEALTHY = {
     'medsearch_peers{pod="a",state="slow"}': "0x200",
     SHARD % "answered": "0+100x200",
     HEDGE: "0+1x200",
+    'medsearch_keys_file_broken{pod="a"}': "0x200",
     'medsearch_queue_depth{pod="a"}': "1x200",
     'medsearch_queue_max{pod="a"}': "256x200",
     RECALL % "sum": "0+0.99x200",

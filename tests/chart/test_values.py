@@ -50,6 +50,10 @@ REFUSED = [
     ("apiKey=0123456789abcdef", "apiKey"),
     ("apiKey.value=0123456789abcdef", "value"),
     ("apiKey.existingSecret=0123456789ABCDEF", "existingSecret"),
+    ('keysFile={"format": 1, "keys": []}', "keysFile"),
+    ("keysFile.content=x", "content"),
+    ("keysFile.key=", "key"),
+    ("metrics.serviceMonitor.apiKey.value=0123456789abcdef", "value"),
     ("cluster.innerKey.value=0123456789abcdef", "value"),
     ("archive.secret.value=00ff", "value"),
     ("archive.url=s3://key:secret@hospital/x-rays", "url"),
@@ -66,6 +70,7 @@ REFUSED = [
     ('extraEnv=[{"name": "MEDSEARCH_LISTEN", "value": "0.0.0.0:9000"}]', "extraEnv"),
     ('extraEnv=[{"name": "MEDSEARCH_INNER_LISTEN", "value": "0.0.0.0:8001"}]', "extraEnv"),
     ('extraEnv=[{"name": "MEDSEARCH_API_KEY_FILE", "value": "/dev/null"}]', "extraEnv"),
+    ('extraEnv=[{"name": "MEDSEARCH_KEYS_FILE", "value": "/tmp/keys.json"}]', "extraEnv"),
     ('extraEnv=[{"name": "MEDSEARCH_CONFIG", "value": "/tmp/x"}]', "extraEnv"),
     ('networkPolicy.clients=[{"everybody": true}]', "clients"),
     ("networkPolicy.clients=[{}]", "clients"),
@@ -74,10 +79,12 @@ REFUSED = [
     ('podLabels={"app.kubernetes.io/component": "other"}', "podLabels"),
     ('commonLabels={"app.kubernetes.io/name": "other"}', "commonLabels"),
     ("apiKey.existingSecret=", "apiKey.existingSecret is missing"),
+    ("apiKey.existingSecret=,keysFile.existingSecret=keys", "apiKey.existingSecret is missing"),
     ("archive.secret.existingSecret=", "archive.secret.existingSecret is missing"),
     ("archive.url=", "archive.url is missing"),
     ("image.repository=", "image.repository is missing"),
     # what contradicts itself
+    ("keysFile.existingSecret=medsearch,keysFile.key=api-key", "not the API key"),
     ("cluster.enabled=true", "innerKey.existingSecret is missing"),
     (
         "cluster.enabled=true,cluster.innerKey.existingSecret=medsearch,cluster.innerKey.key=api-key",
@@ -107,6 +114,7 @@ REFUSED = [
 ]
 ACCEPTED = [
     "replicaCount=1",
+    "keysFile.existingSecret=medsearch",
     "image.repository=localhost:5000/a/medsearch",
     "server.uploadBytesMax=1000",
     'extraEnv=[{"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": "/var/run/token"}]',

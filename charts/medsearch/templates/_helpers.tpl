@@ -101,6 +101,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if and .Values.autoscaling.enabled (lt (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) -}}
 {{- fail "autoscaling.maxReplicas is less than autoscaling.minReplicas" -}}
 {{- end -}}
+{{- if and .Values.apiKey.existingSecret (eq .Values.keysFile.existingSecret .Values.apiKey.existingSecret) (eq .Values.keysFile.key .Values.apiKey.key) -}}
+{{- fail "keysFile is what `medsearch key` writes, and not the API key: it needs a key of its own in the Secret" -}}
+{{- end -}}
 {{- if .Values.cluster.enabled -}}
 {{- if .Values.archive.existingClaim -}}
 {{- fail "cluster.enabled needs an archive in a bucket" -}}

@@ -305,7 +305,7 @@ impl ArchiveInfo {
                 pixels_max: settings.pixels_max,
                 k_max: K_MAX,
             },
-            authentication: match settings.api_key {
+            authentication: match settings.credentials {
                 Some(_) => Authentication::ApiKey,
                 None => Authentication::None,
             },

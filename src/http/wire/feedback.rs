@@ -20,7 +20,7 @@ pub struct NewFeedback {
     pub image: String,
     /// The class that would be right, one of the archive's; null: not sure.
     pub suggested: Option<String>,
-    /// Why, in 1 to 500 characters. It shall name no patient: whoever has the key of a server that writes can read it.
+    /// Why, in 1 to 500 characters. It shall name no patient: whoever has an admin's key can read it.
     #[schema(min_length = 1, max_length = 500)]
     pub reason: String,
 }

@@ -1,0 +1,20 @@
+//! Who asks, and what they may ask for: keys, what each may do, and what each request needs.
+//!
+//! `scope` has the words, `key` one key, `keys` a list of them as a file holds it, `keys_file` that file, `credentials` what a running server goes by,
+//! `needs` which scope a request needs, and `refusal` how one is turned away. `guard.rs` asks them in turn.
+
+mod credentials;
+mod key;
+mod keys;
+mod keys_file;
+mod needs;
+mod refusal;
+mod scope;
+
+pub use credentials::{Credentials, KeyHolder};
+pub use key::ApiKey;
+pub use keys::{Key, KeyName, Keys};
+pub use keys_file::KeysFile;
+pub use needs::needed;
+pub use refusal::Refusal;
+pub use scope::{Scope, Scopes};

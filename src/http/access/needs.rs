@@ -1,0 +1,90 @@
+//! Which scope a request needs.
+
+use super::Scope;
+
+/// What each scope opens: method and pattern of the route. What is not here needs `admin`, so that a route that somebody forgets is closed.
+///
+/// Deleting is part of `ingest`: whoever puts images in must be able to take back what should not be there, and to follow a patient's wish, without
+/// waiting for an admin. Such a key does not find images: without `search` it knows the ids of those that it added, and the patients that it is told of.
+const NEEDS: &[(&str, &str, Scope)] = &[
+    ("POST", "/v1/search", Scope::Search),
+    ("POST", "/v1/search/by-id", Scope::Search),
+    ("POST", "/v1/search/by-vector", Scope::Search),
+    ("POST", "/v1/explanations", Scope::Search),
+    ("GET", "/v1/images/{id}", Scope::Search),
+    ("GET", "/v1/images/{id}/thumbnail", Scope::Search),
+    ("GET", "/v1/images/{id}/rendered", Scope::Search),
+    ("POST", "/v1/feedback", Scope::Search),
+    ("GET", "/v1/archive", Scope::Search),
+    ("GET", "/v1/archive/datasheet", Scope::Search),
+    ("GET", "/v1/archive/datasheet.md", Scope::Search),
+    ("GET", "/v1/classes", Scope::Search),
+    ("GET", "/v1/model", Scope::Search),
+    ("GET", "/v1/model/card", Scope::Search),
+    ("GET", "/v1/model/card.md", Scope::Search),
+    ("POST", "/v1/embeddings", Scope::Vectors),
+    ("POST", "/v1/images", Scope::Ingest),
+    ("PATCH", "/v1/images/{id}", Scope::Ingest),
+    ("DELETE", "/v1/images/{id}", Scope::Ingest),
+    ("POST", "/v1/patients/delete", Scope::Ingest),
+    ("GET", "/metrics", Scope::Metrics),
+    ("HEAD", "/metrics", Scope::Metrics),
+    // What people wrote about a label may name somebody.
+    ("GET", "/v1/feedback", Scope::Admin),
+    ("DELETE", "/v1/feedback/{id}", Scope::Admin),
+];
+
+/// The scope that a request needs, by its method and the pattern of its route; none: no route takes its path.
+pub fn needed(method: &str, pattern: Option<&str>) -> Scope {
+    pattern
+        .and_then(|pattern| listed(method, pattern))
+        .unwrap_or(Scope::Admin)
+}
+
+fn listed(method: &str, pattern: &str) -> Option<Scope> {
+    let row = NEEDS.iter().find(|(m, p, _)| *m == method && *p == pattern);
+    row.map(|(_, _, scope)| *scope)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::http::SERVED;
+
+    #[test]
+    fn every_route_is_listed_once_and_nothing_else() {
+        let served = SERVED.iter().flat_map(|(path, methods)| {
+            let methods = methods.iter().map(|method| method.to_uppercase());
+            methods.map(move |method| (method, (*path).to_owned()))
+        });
+        let mut served: BTreeSet<(String, String)> = served.collect();
+        served.extend(["GET", "HEAD"].map(|method| (method.to_owned(), "/metrics".to_owned())));
+        let listed = NEEDS
+            .iter()
+            .map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned()));
+        assert_eq!(
+            listed.clone().collect::<BTreeSet<_>>(),
+            served,
+            "say in `NEEDS` what a new route needs"
+        );
+        assert_eq!(listed.count(), served.len());
+    }
+
+    #[test]
+    fn what_is_listed_nowhere_needs_admin() {
+        for (method, pattern) in [
+            ("GET", None),
+            ("GET", Some("/v1/models")),
+            ("GET", Some("/v1/search")),
+            ("PUT", Some("/v1/images/{id}")),
+            ("get", Some("/v1/archive")),
+            ("POST", Some("/metrics")),
+        ] {
+            assert_eq!(needed(method, pattern), Scope::Admin, "{method} {pattern:?}");
+        }
+        assert_eq!(needed("POST", Some("/v1/search")), Scope::Search);
+        assert_eq!(needed("POST", Some("/v1/embeddings")), Scope::Vectors);
+    }
+}

@@ -1,7 +1,7 @@
 //! The service: HTTP in, domain values through, JSON out.
 //!
 //! A request passes `observe` (id, limit, log, metrics, problems), then `guard` (origin, key), then its endpoint. One endpoint, or one
-//! resource, is one file; `access` has the keys and what they open, `wire` the shapes, `body` bounds the time of bodies, `upload` reads forms, `problem`
+//! resource, is one file; `access` has the keys and what they open, `headers` what browsers are told, `wire` the shapes, `body` bounds the time of bodies, `upload` reads forms, `problem`
 //! turns errors into answers.
 
 mod access;
@@ -14,6 +14,7 @@ mod explanations;
 mod feedback;
 mod frontend;
 mod guard;
+mod headers;
 mod images;
 mod inner;
 mod observe;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, HttpRequest, web};
@@ -17,7 +17,7 @@ use tracing::{Instrument, Span};
 
 use super::access::{KeyHolder, KeyName};
 use super::body::Unread;
-use super::{State, problem};
+use super::{State, headers, problem};
 use crate::cluster::wire::SEARCH_PATH;
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::SPANS;
@@ -59,6 +59,8 @@ pub async fn observe(
         here: *trace.here(),
         method,
         quiet,
+        // A browser would hold what it is told of `localhost` against every other server of its machine.
+        host_by_tls: request.app_config().secure() && !state.settings.loopback,
     };
     let api = request.path().starts_with("/v1/");
     let unread = Unread::of(&mut request);
@@ -165,7 +167,7 @@ fn server_span(request: &ServiceRequest, request_id: Option<&str>) -> Span {
         http.request.method = method,
         http.route = request.match_pattern(),
         http.response.status_code = Empty,
-        url.scheme = "http",
+        url.scheme = if request.app_config().secure() { "https" } else { "http" },
         "error.type" = Empty,
         medsearch.request_id = request_id,
         medsearch.key = Empty,
@@ -199,6 +201,7 @@ struct Line {
     here: TraceParent,
     method: &'static str,
     quiet: bool,
+    host_by_tls: bool,
 }
 
 impl Line {
@@ -226,29 +229,15 @@ impl Line {
     }
 }
 
-/// What every answer carries: its id, and that no other site may use it. One of the API also says how long it took and
-/// in which trace, and is not to be kept.
+/// What every answer carries: its id, and what it may do in a browser. One of the API also says how long it took and in which trace.
 fn add_headers(headers: &mut HeaderMap, line: &Line, api_took: Option<Duration>) {
     let id = HeaderValue::from_str(&line.id).expect("an id is checked or made of hex digits");
     headers.insert(REQUEST_ID, id);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(
-        header::CROSS_ORIGIN_RESOURCE_POLICY,
-        HeaderValue::from_static("same-origin"),
-    );
-    // Pages bring a policy of their own; anything else, a problem too, is no page and belongs in nobody's frame.
-    if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
-        let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
-        headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
-    }
     if let Some(took) = api_took {
         headers.insert(SERVER_TIMING, server_timing(took));
         headers.append(SERVER_TIMING, server_span_of(&line.here));
-        if !headers.contains_key(header::CACHE_CONTROL) {
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        }
     }
+    headers::add(headers, line.host_by_tls);
 }
 
 /// Milliseconds, as browsers show them.

@@ -10,6 +10,7 @@ mod feedback;
 mod files;
 mod guard;
 mod harness;
+mod headers;
 mod keys;
 mod openapi;
 mod pages;

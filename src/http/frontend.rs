@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Everything the page may do: its own scripts and styles, pictures of this server or made in the browser, requests to this server. No text becomes
 /// HTML or script (Trusted Types).
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; \
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
      connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
 

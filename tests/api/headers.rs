@@ -34,7 +34,7 @@ fn check_any(response: &Response, what: &str) {
     let policy = one(response, "content-security-policy", what);
     assert!(policy.starts_with("default-src 'none'"), "{what}: {policy}");
     assert!(policy.contains("frame-ancestors 'none'"), "{what}: {policy}");
-    for exception in ["unsafe", "*", "http:", "https:", "wasm", "blob: data:"] {
+    for exception in ["unsafe", "*", "http:", "https:", "wasm"] {
         assert!(!policy.contains(exception), "{what}: {policy}");
     }
     assert!(

@@ -20,8 +20,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, Credentials, HttpSettings};
 use crate::imaging::{DecoderSettings, Limits};
 use crate::index::IndexSettings;
-use crate::ingest::Ingest;
 use crate::ingest::build::graph_builder;
+use crate::ingest::{Ingest, open_inbox};
 use crate::metrics::Metrics;
 use crate::search::{Engine, Holding, Parts, Sampler, Served, first_assigned, keep_placed};
 use crate::telemetry::otlp::Sending;
@@ -160,6 +160,7 @@ impl App {
             joined.inner.begin(engine.clone());
             tokio::spawn(keep_placed(engine.clone(), joined.cluster.clone()));
         }
+        let inbox = archive.inbox();
         let (written, commits) = watch::channel(0);
         let ingest = if settings.read_only {
             None
@@ -175,6 +176,10 @@ impl App {
             .await?;
             Some(Ingest::new(engine.clone(), writer))
         };
+        let reception = ingest.clone().map(|ingest| {
+            let limits = decoder_settings(&settings).limits;
+            open_inbox(&engine, ingest, inbox, limits, Arc::clone(&metrics))
+        });
         tokio::spawn(served.follow(commits));
 
         if let Some(credentials) = &credentials {
@@ -196,6 +201,10 @@ impl App {
             port: address.port(),
         };
         let state = http::State::new(engine, ingest, settings, metrics);
+        let state = match reception {
+            Some(reception) => state.with_reception(reception),
+            None => state,
+        };
         let server = http::server(listener, state.clone())?;
         Ok(Self {
             address,

@@ -24,6 +24,8 @@ pub enum ErrorKind {
     MissingImage,
     /// The request carries more images than the endpoint takes.
     SeveralImages,
+    /// The image is not what the archive is for: another modality, body part, view or SOP class.
+    OutOfScope,
     /// A class that the archive does not have.
     UnknownClass,
     /// No image of the archive has such a source.
@@ -76,6 +78,7 @@ impl ErrorKind {
             Self::TooManyPixels => "too-many-pixels",
             Self::MissingImage => "missing-image",
             Self::SeveralImages => "several-images",
+            Self::OutOfScope => "out-of-scope",
             Self::UnknownClass => "unknown-class",
             Self::UnknownSource => "unknown-source",
             Self::NotFound => "not-found",

@@ -154,6 +154,72 @@ impl IngestOutcome {
     }
 }
 
+/// What became of a DICOM object that was sent to be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceivedOutcome {
+    /// It waits to be embedded.
+    Accepted,
+    /// It is there, or waits already.
+    Known,
+    /// It has no pixels.
+    NotImage,
+    /// The archive is not for its SOP class.
+    OutsideSopClass,
+    /// The archive is not for its modality.
+    OutsideModality,
+    /// The archive is not for its body part.
+    OutsideBodyPart,
+    /// The archive is not for its view.
+    OutsideView,
+    /// It was not taken.
+    Refused,
+}
+
+impl ReceivedOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Known => "known",
+            Self::NotImage => "not_image",
+            Self::OutsideSopClass => "outside_sop_class",
+            Self::OutsideModality => "outside_modality",
+            Self::OutsideBodyPart => "outside_body_part",
+            Self::OutsideView => "outside_view",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What became of a file that waited in the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InboxOutcome {
+    /// Its image is in the archive now.
+    Embedded,
+    /// Its image was there.
+    Known,
+    /// It can't be embedded.
+    Failed,
+    /// It does not belong into the archive any more.
+    Outside,
+    /// Its patient was deleted meanwhile.
+    Erased,
+    /// It could not be embedded yet.
+    Again,
+}
+
+impl InboxOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Known => "known",
+            Self::Failed => "failed",
+            Self::Outside => "outside",
+            Self::Erased => "erased",
+            Self::Again => "again",
+        }
+    }
+}
+
 /// What the archive holds, for the gauges.
 #[derive(Debug, Clone, Copy)]
 pub struct ArchiveFigures<'a> {
@@ -194,6 +260,11 @@ pub struct Metrics {
     near_identical: IntCounterVec,
     reports: IntCounter,
     ingest: IntCounterVec,
+    received: IntCounterVec,
+    inbox: IntCounterVec,
+    inbox_files: IntGauge,
+    inbox_age: Gauge,
+    inbox_failed: IntGauge,
     commit_duration: Histogram,
     manifest_age: Gauge,
     shard_search: HistogramVec,
@@ -316,6 +387,23 @@ impl Metrics {
                 "Images handed in: inserted, duplicate, relabelled, conflict, failed",
                 &["outcome"],
             )?,
+            received: counters(
+                "medsearch_received_total",
+                "DICOM objects sent to be taken over: accepted, known, not_image, outside_sop_class, outside_modality, outside_body_part, outside_view, refused",
+                &["outcome"],
+            )?,
+            inbox: counters(
+                "medsearch_inbox_total",
+                "Files that waited in the inbox: embedded, known, failed, outside, erased, again (not yet)",
+                &["outcome"],
+            )?,
+            inbox_files: gauge("medsearch_inbox_files", "Files that wait in the inbox to be embedded")?,
+            inbox_age: Gauge::new(
+                "medsearch_inbox_oldest_age_seconds",
+                "How long the oldest file of the inbox has waited",
+            )
+            .map_err(fault)?,
+            inbox_failed: gauge("medsearch_inbox_failed_files", "Files kept that could not be embedded")?,
             commit_duration: histogram(
                 "medsearch_commit_duration_seconds",
                 "Time until a change is durable",
@@ -413,7 +501,7 @@ impl Metrics {
 
     /// Counters whose labels are a closed list are there from the start: of one that appears with its first event `rate` does not see that event.
     fn begin_at_zero(&self) {
-        let closed: [(&IntCounterVec, &[&str]); 10] = [
+        let closed: [(&IntCounterVec, &[&str]); 12] = [
             (
                 &self.refused,
                 &[
@@ -431,6 +519,23 @@ impl Metrics {
             (
                 &self.ingest,
                 &["inserted", "duplicate", "relabelled", "conflict", "failed"],
+            ),
+            (
+                &self.received,
+                &[
+                    "accepted",
+                    "known",
+                    "not_image",
+                    "outside_sop_class",
+                    "outside_modality",
+                    "outside_body_part",
+                    "outside_view",
+                    "refused",
+                ],
+            ),
+            (
+                &self.inbox,
+                &["embedded", "known", "failed", "outside", "erased", "again"],
             ),
             (&self.shard_requests, &["answered", "failed", "late"]),
             (&self.hedges, &["won", "lost"]),
@@ -451,7 +556,7 @@ impl Metrics {
         )
         .map_err(fault)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 42] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 47] = [
             Box::new(self.http_requests.clone()),
             Box::new(self.http_duration.clone()),
             Box::new(self.http_in_flight.clone()),
@@ -473,6 +578,11 @@ impl Metrics {
             Box::new(self.near_identical.clone()),
             Box::new(self.reports.clone()),
             Box::new(self.ingest.clone()),
+            Box::new(self.received.clone()),
+            Box::new(self.inbox.clone()),
+            Box::new(self.inbox_files.clone()),
+            Box::new(self.inbox_age.clone()),
+            Box::new(self.inbox_failed.clone()),
             Box::new(self.commit_duration.clone()),
             Box::new(self.manifest_age.clone()),
             Box::new(self.shard_search.clone()),
@@ -518,6 +628,27 @@ impl Metrics {
     /// Whether the keys file can't be read at the moment.
     pub fn keys_file_broken(&self, broken: bool) {
         self.keys_file_broken.set(i64::from(broken));
+    }
+
+    /// One DICOM object that was sent.
+    pub fn received(&self, outcome: ReceivedOutcome) {
+        self.received.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// One file that waited in the inbox.
+    pub fn inbox(&self, outcome: InboxOutcome) {
+        self.inbox.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// What waits in the inbox, and how long the oldest has.
+    pub fn inbox_waits(&self, files: usize, oldest: Duration) {
+        self.inbox_files.set(i64::try_from(files).unwrap_or(i64::MAX));
+        self.inbox_age.set(oldest.as_secs_f64());
+    }
+
+    /// Files that could not be embedded and are kept.
+    pub fn inbox_failed(&self, files: usize) {
+        self.inbox_failed.set(i64::try_from(files).unwrap_or(i64::MAX));
     }
 
     /// Time of one stage.

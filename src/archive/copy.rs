@@ -17,11 +17,13 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::commit::{Placed, place};
 use super::feedback::{FEEDBACK, FeedbackId};
 use super::gc::{FOLDERS, OBJECT_AGE, before};
+use super::inbox::{ERASED, FAILED, INBOX, erased, whose};
 use super::manifest::{MANIFESTS, MODELS};
 use super::newest::{newest_listed, read_manifest};
 use super::room::Room;
 use super::store::{Listed, Put, Store, is_object_name};
 use super::{Manifest, Tuning, read_model};
+use crate::domain::PatientKeys;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Says which archive's copy a place is to hold.
@@ -207,11 +209,15 @@ impl Copy<'_> {
     }
 
     async fn attempt(&self, copied: &mut Copied) -> Result<Attempt> {
-        let Some(manifest) = newest_listed(&self.from).await? else {
-            return Err(no_archive(&self.from.to_string()));
+        let newest = async || {
+            let found = newest_listed(&self.from).await?;
+            found.ok_or_else(|| no_archive(&self.from.to_string()))
         };
         let there = listing(&self.to).await?;
-        self.claim(&manifest, &there).await?;
+        self.claim(&newest().await?, &there).await?;
+        // Before the version is read: what leaves the inbox meanwhile is in it.
+        let waiting = self.copy_inbox(&there, copied).await?;
+        let manifest = newest().await?;
         let reports = reports(&self.from).await?;
         let mut beside = self.model(&manifest).await?;
         beside.extend(reports.values().cloned());
@@ -237,6 +243,7 @@ impl Copy<'_> {
         if place(&self.to, &manifest, self.tuning.patience).await? == Placed::Theirs {
             return self.refuse_diverged(manifest.version);
         }
+        self.tidy_inbox(&waiting, copied).await?;
         if self.purpose == Purpose::Backup {
             self.remove(&manifest, &reports, copied).await?;
         }
@@ -417,6 +424,57 @@ impl Copy<'_> {
         Ok(Attempt::Done)
     }
 
+    /// Copies what waits in the inbox, and what failed there. Gives what was there, whether it is still there or not.
+    async fn copy_inbox(&self, there: &BTreeMap<String, Listed>, copied: &mut Copied) -> Result<BTreeSet<String>> {
+        let mut waiting = BTreeSet::new();
+        for object in self.from.list(INBOX).await? {
+            if whose(&object.name).is_none() {
+                continue;
+            }
+            if there.get(&object.name).is_none_or(|there| there.bytes != object.bytes) {
+                match self.from.get(&object.name).await {
+                    Ok(bytes) => {
+                        if there.contains_key(&object.name) {
+                            self.to.delete(&object.name).await?;
+                        }
+                        self.to.put_object(&object.name, bytes).await?;
+                        copied.objects_copied += 1;
+                        copied.bytes_copied += object.bytes;
+                    }
+                    // Embedded since it was listed.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            waiting.insert(object.name);
+        }
+        Ok(waiting)
+    }
+
+    /// Removes from the target's inbox what did not wait when this copy began, and what is of a patient who was deleted since.
+    async fn tidy_inbox(&self, waiting: &BTreeSet<String>, copied: &mut Copied) -> Result<()> {
+        let erased: Vec<PatientKeys> = (self.from.list(ERASED).await?.iter())
+            .filter_map(|mark| erased(&mark.name))
+            .collect();
+        let still: BTreeSet<String> = (self.from.list(INBOX).await?.into_iter())
+            .map(|object| object.name)
+            .collect();
+        for object in self.to.list(INBOX).await? {
+            let Some(id) = whose(&object.name) else { continue };
+            let is_erased = || {
+                let of = id.patient();
+                of.is_some_and(|of| erased.iter().any(|patient| patient.may_be(of)))
+            };
+            if waiting.contains(&object.name) && (still.contains(&object.name) || !is_erased()) {
+                continue;
+            }
+            self.to.delete(&object.name).await?;
+            copied.objects_removed += 1;
+            copied.bytes_removed += object.bytes;
+        }
+        Ok(())
+    }
+
     async fn is_superseded(&self, manifest: &Manifest) -> Result<bool> {
         let found = newest_listed(&self.from).await?;
         Ok(found.is_some_and(|found| found.commit != manifest.commit))
@@ -462,7 +520,7 @@ impl Copy<'_> {
             copied.objects_removed += 1;
             copied.bytes_removed += object.bytes;
         }
-        for folder in FOLDERS.iter().chain(&[MANIFESTS, FEEDBACK]) {
+        for folder in FOLDERS.iter().chain(&[MANIFESTS, FEEDBACK, INBOX, FAILED]) {
             copied.objects_removed += self.to.sweep_interrupted(folder, written_before).await?;
         }
         Ok(())
@@ -511,7 +569,7 @@ async fn whole_version(store: &Store) -> Result<Option<u64>> {
 /// Whatever an archive keeps but for its manifests.
 async fn listing(store: &Store) -> Result<BTreeMap<String, Listed>> {
     let mut listed = BTreeMap::new();
-    for folder in FOLDERS.iter().chain(&[MODELS, FEEDBACK]) {
+    for folder in FOLDERS.iter().chain(&[MODELS, FEEDBACK, INBOX]) {
         let found = store.list(folder).await?;
         listed.extend(found.into_iter().map(|object| (object.name.clone(), object)));
     }

@@ -29,6 +29,8 @@ const COPIES_MAX: usize = 1000;
 pub enum Change {
     /// Add an image.
     Insert(Box<NewImage>),
+    /// Add an image that is a SOP instance: where the archive has that instance with other pixels, nothing is added.
+    InsertInstance(Box<NewImage>),
     /// Give an image another class, which settles a conflict of labels.
     Relabel {
         /// The image.
@@ -261,7 +263,10 @@ impl<'a> Draft<'a> {
     /// one class too many; `Damaged`, `Unavailable` when the vector of a row that is written again can't be read.
     pub fn apply(&mut self, change: &'a Change, archive: &Archive) -> Result<(Outcome, Option<ImageId>)> {
         match change {
-            Change::Insert(image) => {
+            Change::Insert(image) | Change::InsertInstance(image) => {
+                if matches!(change, Change::InsertInstance(_)) {
+                    self.check_instance(&image.record)?;
+                }
                 check_image(image, self.base, archive)?;
                 admit(image.record.class.as_ref(), self.base, &mut self.classes)?;
                 let (outcome, id) = self.insert(image, archive.identity())?;
@@ -288,6 +293,27 @@ impl<'a> Draft<'a> {
                 Ok((Outcome::Deleted { images }, None))
             }
         }
+    }
+
+    /// Refuses other pixels of an instance that is known.
+    fn check_instance(&self, record: &Record) -> Result<()> {
+        let Some(sop) = record.sop else { return Ok(()) };
+        let new = self.keys.get(&sop).into_iter().flatten().copied();
+        let new = new.filter(|&index| self.rows[index].is_some()).map(Spot::New);
+        let old = self.base.by_sop_key(sop).filter(|at| !self.dead.contains(at));
+        let mut known = new
+            .chain(old.map(|(object, row)| Spot::Base(object, row)))
+            .map(|spot| self.record(spot).pixel_key)
+            .peekable();
+        // What was indexed without its pixels can't be compared.
+        let differs = |key: Option<Key>| key.is_some() && key != record.pixel_key;
+        if known.peek().is_some() && known.all(differs) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "its SOP instance is in the archive with other pixels",
+            ));
+        }
+        Ok(())
     }
 
     fn insert(&mut self, image: &'a NewImage, identity: &Identity) -> Result<(Outcome, ImageId)> {
@@ -519,7 +545,8 @@ impl<'a> Draft<'a> {
         self.ids.insert(row.record.id, index);
         let record = &row.record;
         let aliases = record.aliases.iter().map(|alias| alias.file_key);
-        for key in std::iter::once(record.file_key).chain(record.pixel_key).chain(aliases) {
+        let keys = std::iter::once(record.file_key).chain(record.pixel_key).chain(aliases);
+        for key in keys.chain(record.sop) {
             self.keys.entry(key).or_default().push(index);
         }
         self.rows.push(Some(row));

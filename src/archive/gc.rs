@@ -14,7 +14,7 @@ use super::graphs::{Rebuild, unreadable};
 use super::manifest::MANIFESTS;
 use super::merge::{Merge, Scale};
 use super::store::{Listed, Store, is_object_name};
-use super::{Archive, BASE_AGE_MAX, GraphBuilder, Manifest, State, read_manifest};
+use super::{Archive, BASE_AGE_MAX, GraphBuilder, Manifest, State, inbox, read_manifest};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Manifests read at a time.
@@ -267,6 +267,7 @@ async fn collect(archive: &Archive, state: &Arc<State>, settings: &CompactSettin
     for folder in FOLDERS.iter().chain(&[MANIFESTS, FEEDBACK]) {
         collected.objects_deleted += store.sweep_interrupted(folder, written_before).await?;
     }
+    collected.objects_deleted += inbox::tidy(archive, written_before).await?;
     Ok(collected)
 }
 

@@ -22,6 +22,8 @@ const SEAL_RECORD: u8 = 3;
 const SEAL_RECORD_AND_VECTOR: u8 = 4;
 /// A sealed report about a label: JSON.
 const SEAL_REPORT: u8 = 5;
+/// A sealed file that waits in the inbox, or failed there.
+const SEAL_WAITING: u8 = 6;
 const NONCE_BYTES: usize = 12;
 
 /// Patient ids that name nobody, after normalisation. Rows of zeros, `X` or punctuation are recognised apart.
@@ -261,6 +263,31 @@ impl Identity {
         opened.ok_or_else(|| Error::new(ErrorKind::Damaged, "a report can't be opened with this secret"))
     }
 
+    /// Encrypts what waits under this name of the inbox and no other, in either mode: an upload is not yet without its patient's name.
+    ///
+    /// # Errors
+    /// `Internal` when the system has no randomness.
+    pub(super) fn seal_waiting(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>> {
+        self.encrypt(SEAL_WAITING, &waiting_context(name), plain)
+    }
+
+    /// Decrypts what [`Identity::seal_waiting`] made.
+    ///
+    /// # Errors
+    /// `Damaged` when it is not that, or another secret's, or another name's.
+    pub(super) fn open_waiting(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>> {
+        let opened = match sealed.split_first() {
+            Some((&SEAL_WAITING, rest)) => self.decrypt(&waiting_context(name), rest),
+            _ => None,
+        };
+        opened.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Damaged,
+                "a file of the inbox can't be opened with this secret",
+            )
+        })
+    }
+
     /// What was encrypted for `context`: nonce and ciphertext.
     fn decrypt(&self, context: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = bytes.split_first_chunk::<NONCE_BYTES>()?;
@@ -321,6 +348,10 @@ impl fmt::Debug for Identity {
             .field("mode", &self.mode)
             .finish_non_exhaustive()
     }
+}
+
+fn waiting_context(name: &str) -> Vec<u8> {
+    format!("medsearch/inbox/{SEAL_WAITING}/{name}").into_bytes()
 }
 
 /// Binds what is sealed to what it is and to its file: whoever writes to the storage can't pass one off as another.

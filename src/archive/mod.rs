@@ -6,7 +6,8 @@
 //! - `vectors` those of a rows object, in memory or in a file; `state` one version; `draft` what a change does to it (pure); `commit` how it becomes the next version; `newest` which one that is.
 //! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects, or other shards; `switch` another
 //!   metric; `reembed` another model; `links` which images are copies; `gc` deletes what nothing names.
-//! - `feedback` what people say of labels, beside the versions.
+//! - `scope` what belongs into an archive.
+//! - `feedback` what people say of labels, `inbox` files that wait to be embedded: both beside the versions.
 //! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything; `remains` looks for what was deleted; `copy` backup and restore; `heal` single objects back from a backup.
 
 mod bulk;
@@ -22,6 +23,7 @@ mod gc;
 mod graphs;
 mod heal;
 mod identity;
+mod inbox;
 mod interchange;
 mod links;
 mod manifest;
@@ -34,6 +36,7 @@ mod reembed;
 mod remains;
 mod room;
 mod rows;
+mod scope;
 mod secret;
 mod state;
 mod store;
@@ -67,6 +70,7 @@ pub use gc::{Collected, CompactSettings, OBJECT_AGE, compact, maintain};
 pub use graphs::{GraphBuilder, NewGraph};
 pub use heal::{Healed, heal};
 pub use identity::{Identity, IdentityMode};
+pub use inbox::{FailedFile, Inbox, InboxId, InboxLimits, PutFile, Reason, Waiting};
 pub use interchange::{CLASS_FORMAT, ClassData, ClassFile, Described, VectorProvenance, load_folder, open_age};
 pub use manifest::{
     ArchiveInfo, GraphEntry, GraphParameters, Manifest, ModelRef, PackEntry, Retention, RowsEntry, Scope, Shard, Shown,
@@ -77,6 +81,7 @@ pub use npy::{Matrix, NpyWriter, read_npy};
 pub use reembed::{NewSpace, Reembed, Reembedded};
 pub use remains::{Remains, remains};
 pub use rows::{RowsHeader, RowsObject, RowsProvenance};
+pub use scope::{Outside, ScopeFacts, UNSTATED};
 pub use secret::Secret;
 pub use state::State;
 pub use switch::Learned;
@@ -140,6 +145,8 @@ struct Inner {
     metric: Mutex<Option<(String, Weak<Metric>)>>,
     /// One report is written at a time, so that their number has a bound.
     reporting: tokio::sync::Mutex<()>,
+    /// How much waited in the inbox when it was last counted.
+    inbox: Mutex<Option<inbox::Usage>>,
 }
 
 /// The newest manifest, and when that was certain.
@@ -323,6 +330,7 @@ impl Archive {
             rows: Mutex::default(),
             metric: Mutex::default(),
             reporting: tokio::sync::Mutex::default(),
+            inbox: Mutex::default(),
         }))
     }
 

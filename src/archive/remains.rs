@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::Timestamp;
 
 use super::gc::FOLDERS;
+use super::inbox::{INBOX, whose};
 use super::manifest::MANIFESTS;
 use super::store::Loaded;
 use super::{Archive, Manifest, pack, rows};
@@ -37,6 +38,8 @@ pub struct Remains {
     pub versions: usize,
     /// Objects that can't be read: nobody knows what they hold.
     pub unread: Vec<String>,
+    /// Files that wait in the inbox, or failed there: not looked into, since what waits of a patient goes when the patient is deleted.
+    pub waiting: usize,
     /// Since when the first of the dead rows is dead; none: there is none, or nobody remembers.
     pub since: Option<Timestamp>,
 }
@@ -75,6 +78,9 @@ pub async fn remains(archive: &Archive, ids: &[ImageId]) -> Result<Remains> {
         versions: earlier.filter(|&version| version < manifest.version).count(),
         unnamed: listed.keys().filter(|name| !named.contains(*name)).cloned().collect(),
         since: manifest.tombstones.iter().filter_map(|dead| dead.since).min(),
+        waiting: (store.list(INBOX).await?.iter())
+            .filter(|object| whose(&object.name).is_some())
+            .count(),
         ..Remains::default()
     };
     let dead: HashMap<&str, BTreeSet<u32>> = (manifest.tombstones.iter())

@@ -66,6 +66,7 @@ pub struct RowsObject {
     ids: Vec<(ImageId, u32)>,
     files: Vec<(Key, u32)>,
     pixels: Vec<(Key, u32)>,
+    sops: Vec<(Key, u32)>,
     patients: Vec<(Key, u32)>,
     /// By what they are near-identical to.
     links: Vec<(ImageId, u32)>,
@@ -171,6 +172,11 @@ impl RowsObject {
         equal(&self.pixels, key)
     }
 
+    /// Rows that hold a SOP instance, as themselves or as an alias.
+    pub fn with_sop(&self, key: Key) -> impl Iterator<Item = u32> {
+        equal(&self.sops, key)
+    }
+
     /// Rows that may be a patient's.
     pub fn of_patient(&self, patient: PatientKeys) -> impl Iterator<Item = u32> {
         let own = |row: &u32| PatientKeys::of(&self.records[*row as usize]);
@@ -195,6 +201,14 @@ impl RowsObject {
         let mut pixels: Vec<_> = numbered()
             .filter_map(|(row, record)| Some((record.pixel_key?, row)))
             .collect();
+        let mut sops: Vec<_> = numbered()
+            .flat_map(|(row, record)| {
+                let aliases = record.aliases.iter().map(|alias| alias.sop);
+                std::iter::once(record.sop)
+                    .chain(aliases)
+                    .filter_map(move |key| Some((key?, row)))
+            })
+            .collect();
         let mut patients: Vec<_> = numbered()
             .filter_map(|(row, record)| Some((PatientKeys::of(record)?.id, row)))
             .collect();
@@ -206,6 +220,8 @@ impl RowsObject {
         files.sort_unstable();
         files.dedup();
         pixels.sort_unstable();
+        sops.sort_unstable();
+        sops.dedup();
         patients.sort_unstable();
         Self {
             name,
@@ -215,6 +231,7 @@ impl RowsObject {
             ids,
             files,
             pixels,
+            sops,
             patients,
             links,
         }

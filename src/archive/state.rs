@@ -176,6 +176,11 @@ impl State {
         self.filtered(move |object| object.with_pixels(key))
     }
 
+    /// Live rows that hold a SOP instance, as themselves or as an alias.
+    pub fn by_sop_key(&self, key: Key) -> impl Iterator<Item = (usize, u32)> {
+        self.filtered(move |object| object.with_sop(key))
+    }
+
     /// Live rows that may be a patient's.
     pub fn by_patient(&self, patient: PatientKeys) -> impl Iterator<Item = (usize, u32)> {
         self.filtered(move |object| object.of_patient(patient))

@@ -100,6 +100,14 @@ pub async fn verify(archive: &Archive) -> Result<Verified> {
         });
         verified.note(entry.bytes, read);
     }
+    let inbox = archive.inbox();
+    for waiting in inbox.list().await? {
+        match inbox.read(waiting.id).await {
+            // Embedded since it was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            read => verified.note(waiting.bytes, read.map(drop)),
+        }
+    }
     for object in pictures.keys() {
         verified
             .damaged

@@ -262,7 +262,10 @@ async fn unwound<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 fn adds_rows(change: &Change) -> bool {
-    matches!(change, Change::Insert(_) | Change::Relabel { .. })
+    matches!(
+        change,
+        Change::Insert(_) | Change::InsertInstance(_) | Change::Relabel { .. }
+    )
 }
 
 struct Changes<'a> {

@@ -153,6 +153,9 @@ impl Erased {
         for object in &report.unread {
             println!("can't be read: {object}");
         }
+        if report.waiting > 0 {
+            println!("{} files wait in the inbox or failed there", report.waiting);
+        }
         let since = report
             .since
             .map_or(String::new(), |since| format!(", the first deleted at {since}"));

@@ -44,7 +44,7 @@ pub use problem::Problem;
 pub use search::answer_json;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Reception};
 use crate::metrics::Metrics;
 use crate::search::Engine;
 
@@ -90,6 +90,8 @@ pub struct State {
     pub engine: Engine,
     /// Writes; none when the server is read-only.
     pub ingest: Option<Ingest>,
+    /// Takes files over that are embedded later; none when the server is read-only.
+    pub reception: Option<Reception>,
     /// What the operator decided.
     pub settings: HttpSettings,
     /// Where everything is counted.
@@ -114,8 +116,17 @@ impl State {
             upload_memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
             engine,
             ingest,
+            reception: None,
             settings,
             metrics,
+        }
+    }
+
+    /// The same, taking files over.
+    pub fn with_reception(self, reception: Reception) -> Self {
+        Self {
+            reception: Some(reception),
+            ..self
         }
     }
 

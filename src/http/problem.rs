@@ -49,7 +49,7 @@ pub const fn status(kind: ErrorKind) -> StatusCode {
         | ErrorKind::UnknownClass
         | ErrorKind::UnknownSource
         | ErrorKind::WrongDimension => StatusCode::BAD_REQUEST,
-        ErrorKind::InvalidImage | ErrorKind::ConstantImage => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::InvalidImage | ErrorKind::ConstantImage | ErrorKind::OutOfScope => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorKind::TooLarge | ErrorKind::TooManyPixels => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
@@ -76,6 +76,7 @@ const fn title(kind: ErrorKind) -> &'static str {
         ErrorKind::TooManyPixels => "The image has too many pixels",
         ErrorKind::MissingImage => "No image in the request",
         ErrorKind::SeveralImages => "Too many images in the request",
+        ErrorKind::OutOfScope => "The image is not what the archive is for",
         ErrorKind::UnknownClass => "The archive does not have this class",
         ErrorKind::UnknownSource => "The archive does not have this source",
         ErrorKind::NotFound => "Not found",
@@ -354,6 +355,8 @@ const SEARCH: &[ErrorKind] = &[
     ErrorKind::VersionAhead,
     ErrorKind::Deadline,
 ];
+/// Of those that take images into the archive.
+const ADMITTED: &[ErrorKind] = &[ErrorKind::OutOfScope];
 /// Of those that name a class.
 const CLASS: &[ErrorKind] = &[ErrorKind::UnknownClass];
 /// Of those that take a vector.
@@ -408,7 +411,7 @@ problems! {
     /// What a search by a vector can answer.
     SearchingByVector: JSON SEARCH VECTOR;
     /// What adding can answer.
-    Adding: IMAGE WRITE;
+    Adding: IMAGE ADMITTED WRITE;
     /// What relabelling can answer.
     Changing: JSON ID WRITE;
     /// What a report about a label can answer.

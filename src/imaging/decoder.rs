@@ -135,6 +135,11 @@ impl Decoder {
         }
     }
 
+    /// Bounds on one file.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Pixels that a file announces, at most the limit; 0 where its decoder will refuse it. Costs nothing beside decoding.
     pub fn announced_pixels(&self, bytes: &[u8]) -> u64 {
         let size = self.announced_size(bytes);

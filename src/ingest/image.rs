@@ -8,10 +8,12 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, Semaphore};
 
 use super::copies::copy_of;
-use crate::archive::{Change, Committed, Identity, NewImage, NewPixels, Outcome, Retention, Writer, open_age};
+use super::receive::scope_facts;
+use crate::archive::{Change, Committed, Identity, NewImage, NewPixels, Outcome, Retention, Scope, Writer, open_age};
 use crate::domain::{ClassLabel, ImageId, LabelSource, Record};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::{thumbnail_png, view_png};
+use crate::imaging::sniff::sniff;
+use crate::imaging::{DicomFacts, Format, thumbnail_png, view_png};
 use crate::search::{Engine, PreparedImage, Upload, Version, Whose};
 use crate::telemetry::run_blocking;
 
@@ -75,6 +77,9 @@ pub struct Ingest {
     sweeps: Arc<Sweeps>,
 }
 
+/// How an image is added.
+type AsChange = fn(Box<NewImage>) -> Change;
+
 /// Sweeps of reports about deleted images: one that runs and one that waits, which begins after whatever was deleted before it.
 struct Sweeps {
     places: Semaphore,
@@ -110,17 +115,54 @@ impl Ingest {
     /// # Errors
     /// What decoding and embedding refuse; `Overloaded`, `StorageFull`, `Unavailable` when it can't be stored: then nothing was.
     pub async fn add(&self, upload: Upload, labels: Labels, deadline: Instant) -> Result<Receipt> {
+        self.add_in(upload, labels, Change::Insert, deadline).await
+    }
+
+    /// Adds a DICOM image by its header alone, without a label.
+    ///
+    /// # Errors
+    /// `Conflict` when its SOP instance is there with other pixels; otherwise as [`Ingest::add`].
+    pub async fn add_instance(&self, upload: Upload, deadline: Instant) -> Result<Receipt> {
+        self.add_in(upload, Labels::default(), Change::InsertInstance, deadline)
+            .await
+    }
+
+    async fn add_in(&self, upload: Upload, labels: Labels, as_change: AsChange, deadline: Instant) -> Result<Receipt> {
         let version = self.engine.parts().served.current();
-        match self.add_as(&version, upload.clone(), labels.clone(), deadline).await {
+        self.admit(&version, &upload).await?;
+        let added = self.add_as(&version, upload.clone(), labels.clone(), as_change, deadline);
+        match added.await {
             // The archive has moved to another model: once more with that.
             Err(error) if error.kind() == ErrorKind::SpaceMismatch => {
                 match self.moved_from(&version, deadline).await? {
-                    Some(version) => self.add_as(&version, upload, labels, deadline).await,
+                    Some(version) => self.add_as(&version, upload, labels, as_change, deadline).await,
                     None => Err(error),
                 }
             }
             added => added,
         }
+    }
+
+    /// Refuses a DICOM image that the archive is not for.
+    async fn admit(&self, version: &Version, upload: &Upload) -> Result<()> {
+        let scope = version.state.manifest.archive.scope.clone();
+        if scope == Scope::default() {
+            return Ok(());
+        }
+        let (bytes, limits) = (upload.bytes.clone(), version.model()?.preparer.decoder().limits());
+        run_blocking(move || match sniff(&bytes) {
+            Ok(Format::Dicom) => {
+                let facts = DicomFacts::read(&bytes, &limits)?;
+                scope.admits(scope_facts(&facts)).map_err(|outside| {
+                    Error::new(
+                        ErrorKind::OutOfScope,
+                        format!("the archive does not take images of this {outside}"),
+                    )
+                })
+            }
+            _ => Ok(()),
+        })
+        .await
     }
 
     /// The version that is served once the archive is of another space than `version`; none when it is not.
@@ -143,7 +185,14 @@ impl Ingest {
         Ok(Some(parts.served.current()))
     }
 
-    async fn add_as(&self, version: &Version, upload: Upload, labels: Labels, deadline: Instant) -> Result<Receipt> {
+    async fn add_as(
+        &self,
+        version: &Version,
+        upload: Upload,
+        labels: Labels,
+        as_change: AsChange,
+        deadline: Instant,
+    ) -> Result<Receipt> {
         let bytes = upload.bytes.clone();
         let (image, embedded) = self.engine.prepare_and_embed(version, bytes, deadline).await?;
         let archive = self.engine.parts().archive.clone();
@@ -168,7 +217,7 @@ impl Ingest {
         if let Some(png) = &image.thumbnail {
             image.record.near_identical_to = copy_of(&self.engine, &image, png, deadline).await;
         }
-        let change = Change::Insert(Box::new(image));
+        let change = as_change(Box::new(image));
         Ok(Receipt::of(id, self.writer.submit(change, deadline).await?))
     }
 
@@ -196,7 +245,13 @@ impl Ingest {
     /// # Errors
     /// `NotFound`; otherwise as [`Ingest::add`].
     pub async fn delete(&self, id: ImageId, deadline: Instant) -> Result<u64> {
+        let archive = &self.engine.parts().archive;
+        let sop = self.engine.record(id).and_then(|record| record.sop);
         let version = self.writer.submit(Change::Delete { id }, deadline).await?.version;
+        // Another file of it that waits must not bring it back.
+        if let Some(sop) = sop {
+            archive.inbox().erase_instance(sop).await?;
+        }
         self.erase_reports();
         Ok(version)
     }
@@ -219,11 +274,13 @@ impl Ingest {
                 "`patient_id` is blank or a placeholder and stands for no patient",
             )
         })?;
+        // Before the images: what is being embedded meanwhile is found by the note that this leaves.
+        let waited = self.engine.parts().archive.inbox().erase_patient(patient).await?;
         let committed = self.writer.submit(Change::DeletePatient { patient }, deadline).await?;
         match committed.outcome {
-            Outcome::Deleted { images } if images > 0 => {
+            Outcome::Deleted { images } if images + waited > 0 => {
                 self.erase_reports();
-                Ok((images, committed.version))
+                Ok((images + waited, committed.version))
             }
             _ => Err(Error::new(ErrorKind::NotFound, "no image of this patient")),
         }

@@ -1,4 +1,5 @@
-//! Images in: whole data sets (`dataset`, `metadata`, `bulk`, then `build`), or one at a time (`image`); `copies` finds
+//! Images in: whole data sets (`dataset`, `metadata`, `bulk`, then `build`), or one at a time (`image`), or taken
+//! over at once and embedded behind it (`receive`, `inbox`); `copies` finds
 //! those that are there already in another form, `reembed` moves all of them to another model.
 
 pub mod build;
@@ -8,10 +9,14 @@ pub mod copies;
 pub mod dataset;
 mod files;
 mod image;
+mod inbox;
 pub mod metadata;
 mod parts;
 pub(crate) mod progress;
+mod receive;
 pub mod reembed;
 
 pub use dataset::Dataset;
 pub use image::{Ingest, Labels, Receipt};
+pub use inbox::open_inbox;
+pub use receive::{Received, Reception, Refusal, Verdict};

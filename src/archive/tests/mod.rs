@@ -8,6 +8,7 @@ mod evaluation;
 mod exchange;
 mod faults;
 mod feedback;
+mod inbox;
 mod labels;
 mod links;
 mod local;

@@ -5,8 +5,9 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::{TransferSyntaxIndex, TransferSyntaxRegistry};
 
+use super::elements::Header;
 use super::precheck::Layout;
-use super::syntax::Coding;
+use super::syntax::{Coding, Syntax};
 use super::{invalid, unsupported};
 use crate::error::Result;
 use crate::imaging::decoder::Provenance;
@@ -81,7 +82,7 @@ pub struct Attributes {
 /// # Errors
 /// `InvalidImage`, `UnsupportedMedia` for a photometric interpretation.
 pub fn read(layout: &Layout<'_>) -> Result<(Attributes, Provenance)> {
-    let object = parse(layout)?;
+    let object = parse(layout.bytes, layout.syntax, &layout.elements)?;
     let text = |tag| text(&object, tag);
     let number = |tag, default: u16| {
         let number = object.get(tag).and_then(|element| element.to_int::<u16>().ok());
@@ -136,7 +137,21 @@ pub fn read(layout: &Layout<'_>) -> Result<(Attributes, Provenance)> {
         slope,
         intercept: decimal(&object, tags::RESCALE_INTERCEPT)?.unwrap_or(0.0),
     };
-    let provenance = Provenance {
+    let provenance = said(&object);
+    Ok((attributes, provenance))
+}
+
+/// What elements say of the image, without its pixels.
+///
+/// # Errors
+/// `InvalidImage`.
+pub fn provenance(bytes: &[u8], syntax: Syntax, elements: &[Header]) -> Result<Provenance> {
+    Ok(said(&parse(bytes, syntax, elements)?))
+}
+
+fn said(object: &InMemDicomObject) -> Provenance {
+    let text = |tag| text(object, tag);
+    Provenance {
         patient_id: text(tags::PATIENT_ID),
         issuer: text(tags::ISSUER_OF_PATIENT_ID),
         study_uid: text(tags::STUDY_INSTANCE_UID),
@@ -147,8 +162,7 @@ pub fn read(layout: &Layout<'_>) -> Result<(Attributes, Provenance)> {
         sex: text(tags::PATIENT_SEX).filter(|text| is_code(text)),
         modality: text(tags::MODALITY).filter(|text| is_code(text)),
         body_part: text(tags::BODY_PART_EXAMINED).filter(|text| is_code(text)),
-    };
-    Ok((attributes, provenance))
+    }
 }
 
 /// A code string (PS3.5 6.2, VR CS). Anything else in its place is free text, which may name somebody.
@@ -175,21 +189,21 @@ fn years(age: &str) -> Option<String> {
 /// The wanted elements as a data set of their own.
 ///
 /// Little endian ones are rewritten without a VR, so that the dictionary decides and not what a file calls `UN`.
-fn parse(layout: &Layout<'_>) -> Result<InMemDicomObject> {
-    let big_endian = layout.syntax.big_endian;
+fn parse(bytes: &[u8], syntax: Syntax, elements: &[Header]) -> Result<InMemDicomObject> {
+    let big_endian = syntax.big_endian;
     let mut flat = Vec::new();
-    for header in &layout.elements {
+    for header in elements {
         let range = header.range();
         if range.len() > VALUE_BYTES_MAX || !WANTED.contains(&Tag(header.tag.0, header.tag.1)) {
             continue;
         }
         if big_endian {
-            flat.extend_from_slice(&layout.bytes[header.start..range.end]);
+            flat.extend_from_slice(&bytes[header.start..range.end]);
         } else {
             flat.extend_from_slice(&header.tag.0.to_le_bytes());
             flat.extend_from_slice(&header.tag.1.to_le_bytes());
             flat.extend_from_slice(&(range.len() as u32).to_le_bytes());
-            flat.extend_from_slice(&layout.bytes[range]);
+            flat.extend_from_slice(&bytes[range]);
         }
     }
     let uid = if big_endian {

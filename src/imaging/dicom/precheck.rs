@@ -53,6 +53,53 @@ pub fn announced_size(bytes: &[u8], limits: &Limits) -> Option<(u32, u32)> {
     Some((u32::try_from(shape.pixels()).unwrap_or(u32::MAX), 1))
 }
 
+/// The meta group of a file, and what follows it.
+pub struct Meta<'a> {
+    /// Transfer Syntax UID.
+    pub syntax: Option<&'a str>,
+    /// Media Storage SOP Class UID.
+    pub sop_class: Option<&'a str>,
+    /// Media Storage SOP Instance UID.
+    pub sop_uid: Option<&'a str>,
+    /// The data set, possibly deflated.
+    pub data_set: &'a [u8],
+}
+
+impl<'a> Meta<'a> {
+    /// Reads it (PS3.10, 7.1); its group length is not needed, and often wrong.
+    ///
+    /// # Errors
+    /// `InvalidImage`.
+    pub fn read(bytes: &'a [u8]) -> Result<Self> {
+        if bytes.get(META_AT - 4..META_AT) != Some(b"DICM") {
+            return Err(invalid("it has no `DICM` prefix"));
+        }
+        let mut at = META_AT;
+        let (mut syntax, mut sop_class, mut sop_uid) = (None, None, None);
+        while bytes.get(at..at + 2) == Some(&[0x02, 0x00]) {
+            let header = Header::read(bytes, at, bytes.len(), Syntax::EXPLICIT)?;
+            if header.length.is_none() {
+                return Err(invalid("an element of the meta group has no length"));
+            }
+            let uid = match header.tag.1 {
+                0x0002 => &mut sop_class,
+                0x0003 => &mut sop_uid,
+                0x0010 => &mut syntax,
+                _ => &mut None,
+            };
+            let text = std::str::from_utf8(&bytes[header.range()]).ok();
+            *uid = text.map(|text| text.trim_end_matches(['\0', ' ']));
+            at = header.range().end;
+        }
+        Ok(Self {
+            syntax,
+            sop_class,
+            sop_uid,
+            data_set: &bytes[at..],
+        })
+    }
+}
+
 /// A file behind its preamble and meta group.
 pub struct File<'a> {
     /// How the data set is written.
@@ -62,33 +109,22 @@ pub struct File<'a> {
 }
 
 impl<'a> File<'a> {
-    /// Reads the meta group (PS3.10, 7.1); its group length is not needed, and often wrong.
+    /// Reads the meta group.
     ///
     /// # Errors
     /// `InvalidImage`, `UnsupportedMedia` for the transfer syntax.
     pub fn open(bytes: &'a [u8]) -> Result<Self> {
-        if bytes.get(META_AT - 4..META_AT) != Some(b"DICM") {
-            return Err(invalid("it has no `DICM` prefix"));
-        }
-        let mut at = META_AT;
-        let mut uid = None;
-        while bytes.get(at..at + 2) == Some(&[0x02, 0x00]) {
-            let header = Header::read(bytes, at, bytes.len(), Syntax::EXPLICIT)?;
-            if header.length.is_none() {
-                return Err(invalid("an element of the meta group has no length"));
-            }
-            if header.tag == (0x0002, 0x0010) {
-                uid = std::str::from_utf8(&bytes[header.range()]).ok();
-            }
-            at = header.range().end;
-        }
-        let uid = uid.ok_or_else(|| invalid("it names no transfer syntax"))?;
-        let syntax = Syntax::from_uid(uid.trim_end_matches(['\0', ' ']))?;
-        let data_set = &bytes[at..];
-        Ok(Self {
+        let meta = Meta::read(bytes)?;
+        let uid = meta.syntax.ok_or_else(|| invalid("it names no transfer syntax"))?;
+        Ok(Self::of(Syntax::from_uid(uid)?, meta.data_set))
+    }
+
+    /// A data set that is written in this way, or as it shows in its first element.
+    pub fn of(syntax: Syntax, data_set: &'a [u8]) -> Self {
+        Self {
             syntax: as_written(syntax, data_set),
             data_set,
-        })
+        }
     }
 
     /// The data set, inflated when it is deflated, never beyond its bound.
@@ -293,6 +329,31 @@ struct Level {
 /// # Errors
 /// `InvalidImage`, `UnsupportedMedia`, `TooManyPixels`.
 pub fn walk<'a>(bytes: &'a [u8], syntax: Syntax, limits: &Limits) -> Result<Layout<'a>> {
+    let survey = survey(bytes, syntax)?;
+    let at = survey.pixels_at.ok_or_else(|| invalid("it has no pixel data"))?;
+    let header = Header::read(bytes, at, bytes.len(), syntax)?;
+    if header.tag != PIXEL_DATA {
+        return Err(unsupported("DICOM pixels of floating point are not read"));
+    }
+    let pixels = find_pixels(bytes, &header, syntax)?;
+    layout(bytes, syntax, survey.elements, survey.modality_lut, pixels, limits)
+}
+
+/// What stands before the pixel data.
+pub struct Survey {
+    /// Elements of the outermost level, sequences left out.
+    pub elements: Vec<Header>,
+    /// Those of the item of the Modality LUT Sequence.
+    pub modality_lut: Vec<Header>,
+    /// Where the element of the pixel data begins; none: there is none.
+    pub pixels_at: Option<usize>,
+}
+
+/// Walks all elements up to the pixel data, of whole numbers or floating point, or to the end.
+///
+/// # Errors
+/// `InvalidImage`.
+pub fn survey(bytes: &[u8], syntax: Syntax) -> Result<Survey> {
     let (mut elements, mut modality_lut) = (Vec::new(), Vec::new());
     let mut open: Vec<Level> = Vec::new();
     let mut at = 0;
@@ -309,8 +370,12 @@ pub fn walk<'a>(bytes: &'a [u8], syntax: Syntax, limits: &Limits) -> Result<Layo
         let (in_item, bound, level_syntax) = open.last().map_or((true, bytes.len(), syntax), |level| {
             (level.item, level.bound, level.syntax)
         });
-        if open.is_empty() && at == bytes.len() {
-            return Err(invalid("it has no pixel data"));
+        if open.is_empty() && (at == bytes.len() || begins_pixels(bytes, at, syntax)) {
+            return Ok(Survey {
+                elements,
+                modality_lut,
+                pixels_at: (at < bytes.len()).then_some(at),
+            });
         }
         let header = Header::read(bytes, at, bound, level_syntax)?;
         let by_delimiter = open.last().is_some_and(|level| level.end.is_none());
@@ -330,13 +395,6 @@ pub fn walk<'a>(bytes: &'a [u8], syntax: Syntax, limits: &Limits) -> Result<Layo
             SEQUENCE_END if !in_item && by_delimiter => drop(open.pop()),
             ITEM | ITEM_END | SEQUENCE_END => return Err(invalid("an item or its end is where none can be")),
             _ if !in_item => return Err(invalid("an element is where an item should be")),
-            PIXEL_DATA if open.is_empty() => {
-                let pixels = find_pixels(bytes, &header, syntax)?;
-                return layout(bytes, syntax, elements, modality_lut, pixels, limits);
-            }
-            tag if open.is_empty() && FLOAT_PIXEL_DATA.contains(&tag) => {
-                return Err(unsupported("DICOM pixels of floating point are not read"));
-            }
             tag => match kind_of(&header, level_syntax, tag) {
                 Kind::Sequence(inner) => {
                     if open.iter().filter(|level| !level.item).count() == NESTING_MAX {
@@ -366,6 +424,12 @@ pub fn walk<'a>(bytes: &'a [u8], syntax: Syntax, limits: &Limits) -> Result<Layo
             },
         }
     }
+}
+
+fn begins_pixels(bytes: &[u8], at: usize, syntax: Syntax) -> bool {
+    let half = |at| number::<2>(bytes, at, syntax.big_endian).map(|half| half as u16);
+    let tag = half(at).zip(half(at + 2));
+    tag.is_some_and(|tag| tag == PIXEL_DATA || FLOAT_PIXEL_DATA.contains(&tag))
 }
 
 /// Where a sequence or an item ends, and what its contents can't go beyond.

@@ -1,0 +1,207 @@
+//! What a DICOM header says, read without the pixels and without a worker: whose the object is, and whether it is an image at all.
+
+use std::fmt;
+use std::io::Read;
+use std::panic::catch_unwind;
+
+use super::attributes;
+use super::elements::Tag;
+use super::invalid;
+use super::precheck::{File, Meta, check, survey};
+use super::syntax::Syntax;
+use crate::error::Result;
+use crate::imaging::decoder::Provenance;
+use crate::imaging::limits::Limits;
+
+/// Of a deflated data set no more than this is inflated to find the pixel data, in bytes.
+const INFLATED_BYTES_MAX: usize = 4 << 20;
+/// Longest UID (PS3.5, 9.1).
+const UID_BYTES_MAX: usize = 64;
+/// Longest value that is kept of a header.
+const VALUE_BYTES_MAX: usize = 1024;
+
+const SOP_CLASS: Tag = (0x0008, 0x0016);
+const SOP_UID: Tag = (0x0008, 0x0018);
+/// An image says how large it is: Rows, Columns, BitsAllocated.
+const SIZE: [Tag; 3] = [(0x0028, 0x0010), (0x0028, 0x0011), (0x0028, 0x0100)];
+
+/// The names of an object: what a meta group says before anything else is read. `Debug` shows none.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Named {
+    /// SOP Class UID.
+    pub sop_class: Option<String>,
+    /// SOP Instance UID.
+    pub sop_uid: Option<String>,
+}
+
+impl fmt::Debug for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Named").finish_non_exhaustive()
+    }
+}
+
+/// Identifiers and kind of a DICOM object. `Debug` shows no value.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DicomFacts {
+    /// SOP Class UID.
+    pub sop_class: Option<String>,
+    /// What else is said of it.
+    pub provenance: Provenance,
+    /// It has pixel data, or says how large that should be.
+    pub image: bool,
+}
+
+impl fmt::Debug for DicomFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DicomFacts")
+            .field("image", &self.image)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DicomFacts {
+    /// Reads them from a Part 10 file, of any transfer syntax.
+    ///
+    /// # Errors
+    /// `TooLarge`; `InvalidImage` for what is no DICOM, or broken before its pixel data.
+    pub fn read(bytes: &[u8], limits: &Limits) -> Result<Self> {
+        limits.check_file(bytes.len())?;
+        // The elements are few and short by now, but what reads their text is not ours.
+        catch_unwind(|| read(bytes)).unwrap_or_else(|_| Err(invalid("its header breaks its reader")))
+    }
+
+    /// Which object it says it is, even where nothing else can be read.
+    pub fn named(bytes: &[u8]) -> Named {
+        let meta = Meta::read(bytes).ok();
+        let uid = |uid: Option<&str>| uid.filter(|uid| is_uid(uid)).map(str::to_owned);
+        Named {
+            sop_class: uid(meta.as_ref().and_then(|meta| meta.sop_class)),
+            sop_uid: uid(meta.as_ref().and_then(|meta| meta.sop_uid)),
+        }
+    }
+
+    /// Whether the structure and the sizes of an image are such that a worker may try to decode it.
+    ///
+    /// # Errors
+    /// `TooLarge`, `TooManyPixels`, `InvalidImage`, `UnsupportedMedia`.
+    pub fn check(bytes: &[u8], limits: &Limits) -> Result<()> {
+        check(bytes, limits)
+    }
+
+    /// Whether the transfer syntax is one that is read here.
+    pub fn is_syntax_read(bytes: &[u8]) -> bool {
+        let syntax = Meta::read(bytes).ok().and_then(|meta| meta.syntax);
+        syntax.is_some_and(|uid| Syntax::from_uid(uid).is_ok())
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<DicomFacts> {
+    let meta = Meta::read(bytes)?;
+    let uid = meta.syntax.ok_or_else(|| invalid("it names no transfer syntax"))?;
+    // Compressed pixels of whatever kind lie in explicit little endian (PS3.5, A.4).
+    let syntax = Syntax::from_uid(uid).unwrap_or(Syntax::EXPLICIT);
+    let file = File::of(syntax, meta.data_set);
+    let mut inflated = Vec::new();
+    let data_set = if file.syntax.deflated {
+        // What is broken further on is found when it is decoded.
+        let stream = flate2::read::DeflateDecoder::new(file.data_set);
+        let _ = stream.take(INFLATED_BYTES_MAX as u64).read_to_end(&mut inflated);
+        inflated.as_slice()
+    } else {
+        file.data_set
+    };
+    let survey = survey(data_set, file.syntax)?;
+    let value = |tag: Tag| {
+        let header = survey.elements.iter().rfind(|header| header.tag == tag)?;
+        let text = std::str::from_utf8(&data_set[header.range()]).ok()?;
+        let text = text.trim_matches(['\0', ' ']);
+        is_uid(text).then(|| text.to_owned())
+    };
+    let named = DicomFacts::named(bytes);
+    let mut provenance = attributes::provenance(data_set, file.syntax, &survey.elements)?;
+    provenance.drop_longer_than(VALUE_BYTES_MAX);
+    provenance.sop_uid = value(SOP_UID).or(named.sop_uid);
+    let sized = || survey.elements.iter().any(|header| SIZE.contains(&header.tag));
+    Ok(DicomFacts {
+        sop_class: value(SOP_CLASS).or(named.sop_class),
+        provenance,
+        image: survey.pixels_at.is_some() || sized(),
+    })
+}
+
+/// Digits and dots (PS3.5, 9.1).
+pub fn is_uid(text: &str) -> bool {
+    (1..=UID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imaging::dicom::testing::{BIG_ENDIAN, DEFLATED, Dicom, EXPLICIT, IMPLICIT, nested};
+
+    fn element(tag: Tag, vr: &[u8; 2], value: &[u8]) -> Vec<u8> {
+        let mut bytes = [tag.0.to_le_bytes(), tag.1.to_le_bytes()].concat();
+        bytes.extend_from_slice(vr);
+        bytes.extend_from_slice(&(value.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(value);
+        bytes
+    }
+
+    fn facts(bytes: &[u8]) -> Result<DicomFacts> {
+        DicomFacts::read(bytes, &Limits::default())
+    }
+
+    /// A file with these elements and nothing else.
+    fn file(elements: &[Vec<u8>]) -> Vec<u8> {
+        let meta = element((2, 0x10), b"UI", b"1.2.840.10008.1.2.1\0");
+        [&[0; 128][..], b"DICM", &meta, &elements.concat()].concat()
+    }
+
+    #[test]
+    fn images_are_told_from_reports_in_every_syntax() {
+        for syntax in [EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED] {
+            let image = Dicom::gray16(2, 2, &[1, 2, 3, 4]).syntax(syntax).file();
+            assert!(facts(&image).unwrap().image, "{syntax}");
+        }
+        let report = file(&[
+            element(SOP_CLASS, b"UI", b"1.2.840.10008.5.1.4.1.1.88.11\0"),
+            element(SOP_UID, b"UI", b"1.2.3.4\0"),
+            element((8, 0x60), b"CS", b"SR"),
+            nested(3),
+        ]);
+        let report = facts(&report).unwrap();
+        assert!(!report.image);
+        assert_eq!(report.sop_class.as_deref(), Some("1.2.840.10008.5.1.4.1.1.88.11"));
+        assert_eq!(report.provenance.sop_uid.as_deref(), Some("1.2.3.4"));
+        assert_eq!(report.provenance.modality.as_deref(), Some("SR"));
+        assert!(!format!("{report:?}").contains("1.2.3.4"));
+    }
+
+    #[test]
+    fn an_image_without_its_pixels_is_broken_and_no_report() {
+        let cut = file(&[element((0x28, 0x10), b"US", &[2, 0])]);
+        assert!(facts(&cut).unwrap().image);
+        assert!(DicomFacts::check(&cut, &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn nothing_of_a_broken_file_breaks_the_reader() {
+        let whole = Dicom::gray16(2, 2, &[1, 2, 3, 4]).extra(nested(2)).file();
+        for cut in 0..whole.len() {
+            let _ = facts(&whole[..cut]);
+            let mut flipped = whole.clone();
+            flipped[cut] ^= 0xff;
+            let _ = facts(&flipped);
+        }
+        assert!(facts(b"GIF89a").is_err() && facts(b"").is_err());
+        assert_eq!(DicomFacts::named(b""), Named::default());
+    }
+
+    #[test]
+    fn uids_are_digits_and_dots() {
+        assert!(is_uid("1.2.840.10008.1.2") && is_uid(&"1".repeat(64)));
+        for odd in ["", "1.2 ", "1.2/../3", "1.2é", &"1".repeat(65)] {
+            assert!(!is_uid(odd), "{odd}");
+        }
+    }
+}

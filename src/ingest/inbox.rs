@@ -1,0 +1,441 @@
+//! From the inbox into the archive: what this replica received at once, what others left behind a little later.
+//!
+//! Every replica that writes may embed any file, since the same image again changes nothing. A file leaves the inbox when its image is durable in a version, or
+//! when it can't be one: then it lies among the failed with the reason. A fault of the storage or of the model keeps it waiting, longer with every try.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use super::Ingest;
+use super::receive::Reception;
+use crate::archive::{Inbox, InboxId, Outcome, Reason};
+use crate::error::{Error, ErrorKind, Result};
+use crate::imaging::Limits;
+use crate::metrics::{InboxOutcome, Metrics};
+use crate::search::{Engine, Upload};
+
+/// Files embedded at a time: some are decoded while others are in the model.
+const EMBEDDED_MAX: usize = 8;
+/// Files that this replica was told of and has not begun with; further ones are found in the list.
+const ARRIVED_MAX: usize = 4096;
+/// Time between two looks at what waits, while something does.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The same when nothing did the last time: a request to the storage each.
+const LOOK_IDLE_EVERY: Duration = Duration::from_secs(30);
+/// What another replica received is left to it for so long.
+const OTHERS_AFTER: Duration = Duration::from_secs(10);
+/// Time for one file, waiting included.
+const FILE_TIME_MAX: Duration = Duration::from_secs(120);
+/// Times that a file may break its decoder before it is set aside: what failed for want of memory may not fail again.
+const BREAKS_MAX: u32 = 3;
+/// Wait after the first fault that is not the file's.
+const WAIT_FIRST: Duration = Duration::from_secs(1);
+/// Longest wait between two tries.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// Opens an archive's inbox on this replica: gives what takes files, and embeds them until the last clone of that is dropped.
+pub fn open_inbox(engine: &Engine, ingest: Ingest, inbox: Inbox, limits: Limits, metrics: Arc<Metrics>) -> Reception {
+    let (arrived, arrivals) = mpsc::channel(ARRIVED_MAX);
+    let keeper = Keeper {
+        work: Work {
+            ingest,
+            inbox: inbox.clone(),
+            metrics: Arc::clone(&metrics),
+        },
+        metrics: Arc::clone(&metrics),
+        turns: Turns::default(),
+    };
+    tokio::spawn(keeper.run(arrivals));
+    Reception {
+        engine: engine.clone(),
+        inbox,
+        limits,
+        metrics,
+        arrived,
+    }
+}
+
+struct Keeper {
+    work: Work,
+    metrics: Arc<Metrics>,
+    turns: Turns,
+}
+
+impl Keeper {
+    async fn run(mut self, mut arrivals: mpsc::Receiver<InboxId>) {
+        let mut running = FuturesUnordered::new();
+        let mut open = true;
+        let mut look_at = tokio::time::Instant::now();
+        // What was left when this replica, or the only one, was last stopped has waited long enough.
+        let mut others_after = Duration::ZERO;
+        loop {
+            while let Some(id) = self.turns.next(Instant::now()) {
+                let work = self.work.clone();
+                running.push(tokio::spawn(async move { (id, work.embed(id).await) }).map(move |done| (id, done)));
+            }
+            tokio::select! {
+                arrived = arrivals.recv(), if open => match arrived {
+                    Some(id) => self.turns.add(id),
+                    None => open = false,
+                },
+                Some((id, done)) = running.next() => {
+                    let done = done.unwrap_or_else(|_| (id, Err(Error::internal("embedding a file panicked"))));
+                    self.settle(done).await;
+                }
+                () = tokio::time::sleep_until(look_at), if open => {
+                    let waits = self.look(others_after).await;
+                    others_after = OTHERS_AFTER;
+                    let every = if waits { LOOK_EVERY } else { LOOK_IDLE_EVERY };
+                    look_at = tokio::time::Instant::now() + every;
+                }
+            }
+            if !open && running.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Lists what waits, and takes on what is due. Says whether anything waits.
+    async fn look(&mut self, others_after: Duration) -> bool {
+        let waiting = match self.work.inbox.list().await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::warn!(error = %error, "the inbox can't be listed");
+                return true;
+            }
+        };
+        let now = Timestamp::now();
+        let age = |since: Timestamp| Duration::try_from(now.duration_since(since)).unwrap_or_default();
+        let oldest = waiting.first().map_or(Duration::ZERO, |first| age(first.since));
+        self.metrics.inbox_waits(waiting.len(), oldest);
+        let there: HashSet<InboxId> = waiting.iter().map(|waiting| waiting.id).collect();
+        self.turns.keep(&there);
+        for waiting in &waiting {
+            if age(waiting.since) >= others_after {
+                self.turns.add(waiting.id);
+            }
+        }
+        match self.work.inbox.failed_count().await {
+            Ok(failed) => self.metrics.inbox_failed(failed),
+            Err(error) => tracing::warn!(error = %error, "what failed in the inbox can't be listed"),
+        }
+        !waiting.is_empty()
+    }
+
+    async fn settle(&mut self, (id, embedded): (InboxId, Result<Embedded>)) {
+        let error = match embedded {
+            Ok(embedded) => {
+                self.turns.done(id);
+                self.metrics.inbox(match embedded {
+                    Embedded::Inserted => InboxOutcome::Embedded,
+                    Embedded::Known => InboxOutcome::Known,
+                    Embedded::Erased => InboxOutcome::Erased,
+                    Embedded::Outside => InboxOutcome::Outside,
+                    Embedded::Gone => return,
+                });
+                return;
+            }
+            Err(error) => error,
+        };
+        let broken = self.turns.broke(id);
+        match fate(error.kind(), broken) {
+            Fate::Again => {
+                self.metrics.inbox(InboxOutcome::Again);
+                let wait = self.turns.again(id, Instant::now());
+                tracing::warn!(error = %error, seconds = wait.as_secs(), "a file of the inbox could not be embedded yet");
+            }
+            Fate::AtOnce => self.turns.at_once(id),
+            Fate::Failed => match self.work.fail(id, &error).await {
+                Ok(()) => {
+                    self.turns.done(id);
+                    self.metrics.inbox(InboxOutcome::Failed);
+                    tracing::warn!(problem = error.kind().slug(), "a file of the inbox can't be embedded");
+                }
+                Err(error) => {
+                    let wait = self.turns.again(id, Instant::now());
+                    tracing::warn!(error = %error, seconds = wait.as_secs(), "a file of the inbox could not be set aside yet");
+                }
+            },
+        }
+    }
+}
+
+/// What becomes of a file that was not embedded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is tried again after a while, however often.
+    Again,
+    /// It is tried again now.
+    AtOnce,
+    /// It is set aside with the reason.
+    Failed,
+}
+
+/// By the kind of the error, and how many times the file was tried. Only what the file itself is to blame for sets it aside.
+fn fate(kind: ErrorKind, tries: u32) -> Fate {
+    match kind {
+        ErrorKind::InvalidImage if tries < BREAKS_MAX => Fate::AtOnce,
+        ErrorKind::InvalidImage
+        | ErrorKind::UnsupportedMedia
+        | ErrorKind::ConstantImage
+        | ErrorKind::TooLarge
+        | ErrorKind::TooManyPixels
+        | ErrorKind::MissingImage
+        | ErrorKind::InvalidRequest
+        | ErrorKind::Conflict => Fate::Failed,
+        _ => Fate::Again,
+    }
+}
+
+/// Whose turn it is. One instance at a time, so that two files of one SOP instance meet in the archive one after the other.
+#[derive(Default)]
+struct Turns {
+    queue: VecDeque<InboxId>,
+    known: HashMap<InboxId, Turn>,
+    running: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Turn {
+    running: bool,
+    tries: u32,
+    faults: u32,
+    not_before: Option<Instant>,
+}
+
+impl Turns {
+    fn add(&mut self, id: InboxId) {
+        if !self.known.contains_key(&id) {
+            self.known.insert(id, Turn::default());
+            self.queue.push_back(id);
+        }
+    }
+
+    /// Forgets what waits no more, but for what is being embedded.
+    fn keep(&mut self, there: &HashSet<InboxId>) {
+        self.known.retain(|id, turn| turn.running || there.contains(id));
+        let known = &self.known;
+        self.queue.retain(|id| known.contains_key(id));
+    }
+
+    /// The next to embed, if there is a place for it.
+    fn next(&mut self, now: Instant) -> Option<InboxId> {
+        if self.running == EMBEDDED_MAX {
+            return None;
+        }
+        let busy: HashSet<_> = (self.known.iter())
+            .filter(|(_, turn)| turn.running)
+            .filter_map(|(id, _)| id.sop())
+            .collect();
+        let is_due = |id: &InboxId| {
+            let turn = self.known.get(id).copied().unwrap_or_default();
+            turn.not_before.is_none_or(|at| at <= now) && !id.sop().is_some_and(|sop| busy.contains(&sop))
+        };
+        let at = self.queue.iter().position(is_due)?;
+        let id = self.queue.remove(at)?;
+        self.known.entry(id).or_default().running = true;
+        self.running += 1;
+        Some(id)
+    }
+
+    fn stop(&mut self, id: InboxId) {
+        if self.known.get(&id).is_some_and(|turn| turn.running) {
+            self.running -= 1;
+        }
+    }
+
+    fn done(&mut self, id: InboxId) {
+        self.stop(id);
+        self.known.remove(&id);
+    }
+
+    /// Counts a try that came to nothing, and gives how many there were.
+    fn broke(&mut self, id: InboxId) -> u32 {
+        let turn = self.known.entry(id).or_default();
+        turn.tries += 1;
+        turn.tries
+    }
+
+    fn at_once(&mut self, id: InboxId) {
+        self.stop(id);
+        self.known.entry(id).or_default().running = false;
+        self.queue.push_back(id);
+    }
+
+    /// Puts a file off, twice as long with each fault. Gives how long.
+    fn again(&mut self, id: InboxId, now: Instant) -> Duration {
+        self.stop(id);
+        let turn = self.known.entry(id).or_default();
+        let wait = WAIT_FIRST.saturating_mul(1 << turn.faults.min(16)).min(WAIT_MAX);
+        *turn = Turn {
+            running: false,
+            // Not the file's fault.
+            tries: turn.tries.saturating_sub(1),
+            faults: turn.faults + 1,
+            not_before: Some(now + wait),
+        };
+        self.queue.push_back(id);
+        wait
+    }
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Embedded {
+    /// Its image is new.
+    Inserted,
+    /// Its image was there.
+    Known,
+    /// Its patient was deleted meanwhile, and so is the image.
+    Erased,
+    /// It does not belong into the archive any more.
+    Outside,
+    /// It waits no more: another replica was faster, or it was deleted.
+    Gone,
+}
+
+#[derive(Clone)]
+struct Work {
+    ingest: Ingest,
+    inbox: Inbox,
+    metrics: Arc<Metrics>,
+}
+
+impl Work {
+    async fn embed(&self, id: InboxId) -> Result<Embedded> {
+        let work = AssertUnwindSafe(self.embed_one(id)).catch_unwind();
+        work.await
+            .unwrap_or_else(|_| Err(Error::internal("embedding a file panicked")))
+    }
+
+    async fn embed_one(&self, id: InboxId) -> Result<Embedded> {
+        let file = match self.inbox.read(id).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Embedded::Gone),
+            file => file?,
+        };
+        let upload = Upload {
+            bytes: file,
+            patient_id: None,
+            issuer: None,
+            study_uid: None,
+            preview: false,
+        };
+        let deadline = || Instant::now() + FILE_TIME_MAX;
+        let embedded = match self.ingest.add_instance(upload, deadline()).await {
+            Err(error) if error.kind() == ErrorKind::OutOfScope => Embedded::Outside,
+            Err(error) => return Err(error),
+            Ok(receipt) if receipt.outcome == Outcome::Inserted => {
+                self.metrics.near_identical(receipt.near_identical_to.is_some());
+                if self.inbox.was_erased(id).await? {
+                    match self.ingest.delete(receipt.id, deadline()).await {
+                        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                        _ => Embedded::Erased,
+                    }
+                } else {
+                    Embedded::Inserted
+                }
+            }
+            Ok(_) => Embedded::Known,
+        };
+        self.inbox.remove(id).await?;
+        Ok(embedded)
+    }
+
+    async fn fail(&self, id: InboxId, why: &Error) -> Result<()> {
+        let file = match self.inbox.read(id).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
+        self.inbox.fail(id, &file, &Reason::from(why)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(file: u8, sop: u8) -> InboxId {
+        let key = |byte: u8| format!("{byte:02x}").repeat(16);
+        format!("{}-{}-{}-{}", key(0), key(0), key(sop), key(file))
+            .parse()
+            .unwrap()
+    }
+
+    #[test]
+    fn one_instance_has_one_turn_at_a_time() {
+        let now = Instant::now();
+        let mut turns = Turns::default();
+        for (file, sop) in [(1, 1), (2, 1), (3, 2), (3, 2)] {
+            turns.add(id(file, sop));
+        }
+        assert_eq!(turns.next(now), Some(id(1, 1)));
+        assert_eq!(turns.next(now), Some(id(3, 2)));
+        assert_eq!(turns.next(now), None);
+        turns.done(id(1, 1));
+        assert_eq!(turns.next(now), Some(id(2, 1)));
+    }
+
+    #[test]
+    fn so_many_run_at_a_time() {
+        let now = Instant::now();
+        let mut turns = Turns::default();
+        (1..=20).for_each(|file| turns.add(id(file, file)));
+        let begun = std::iter::from_fn(|| turns.next(now)).count();
+        assert_eq!(begun, EMBEDDED_MAX);
+        turns.done(id(1, 1));
+        assert!(turns.next(now).is_some() && turns.next(now).is_none());
+    }
+
+    #[test]
+    fn faults_put_a_file_off_and_off_and_never_away() {
+        let now = Instant::now();
+        let mut turns = Turns::default();
+        turns.add(id(1, 1));
+        let mut waited = Duration::ZERO;
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            assert_eq!(turns.next(now + waited), Some(id(1, 1)));
+            assert_eq!(fate(ErrorKind::Unavailable, turns.broke(id(1, 1))), Fate::Again);
+            let wait = turns.again(id(1, 1), now + waited);
+            assert_eq!(turns.next(now + waited), None);
+            waited += wait;
+            waits.push(wait.as_secs());
+        }
+        assert_eq!(waits[..4], [1, 2, 4, 8]);
+        assert_eq!(waits[11], WAIT_MAX.as_secs());
+    }
+
+    #[test]
+    fn what_breaks_its_decoder_is_set_aside_after_some_tries() {
+        assert_eq!(fate(ErrorKind::InvalidImage, 1), Fate::AtOnce);
+        assert_eq!(fate(ErrorKind::InvalidImage, BREAKS_MAX), Fate::Failed);
+        assert_eq!(fate(ErrorKind::ConstantImage, 1), Fate::Failed);
+        for fault in [
+            ErrorKind::Overloaded,
+            ErrorKind::StorageFull,
+            ErrorKind::Unavailable,
+            ErrorKind::Internal,
+        ] {
+            assert_eq!(fate(fault, 1_000), Fate::Again);
+        }
+    }
+
+    #[test]
+    fn what_waits_no_more_is_forgotten_but_for_what_runs() {
+        let now = Instant::now();
+        let mut turns = Turns::default();
+        turns.add(id(1, 1));
+        assert_eq!(turns.next(now), Some(id(1, 1)));
+        turns.add(id(2, 2));
+        turns.keep(&HashSet::new());
+        assert_eq!(turns.next(now), None);
+        assert!(turns.known.contains_key(&id(1, 1)));
+    }
+}

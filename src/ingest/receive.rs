@@ -1,0 +1,252 @@
+//! One file in, durably, before it is embedded: for senders that wait for a receipt and not for the model.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::archive::{Inbox, InboxId, Outside, PutFile, ScopeFacts};
+use crate::domain::Key;
+use crate::error::{Error, ErrorKind, Result};
+use crate::imaging::{DicomFacts, Limits};
+use crate::metrics::{Metrics, ReceivedOutcome};
+use crate::search::Engine;
+use crate::telemetry::run_blocking;
+
+/// Takes DICOM objects into the inbox. Cheap to clone.
+#[derive(Clone)]
+pub struct Reception {
+    pub(super) engine: Engine,
+    pub(super) inbox: Inbox,
+    pub(super) limits: Limits,
+    pub(super) metrics: Arc<Metrics>,
+    /// To whoever embeds on this replica. A full queue does no harm: what waits is listed every few seconds.
+    pub(super) arrived: mpsc::Sender<InboxId>,
+}
+
+/// What became of a file. `Debug` shows no identifier.
+#[derive(Clone)]
+pub struct Received {
+    /// SOP Class UID, where the file says.
+    pub sop_class: Option<String>,
+    /// SOP Instance UID, where the file says.
+    pub sop_uid: Option<String>,
+    /// Study Instance UID, where the file says.
+    pub study_uid: Option<String>,
+    /// Series Instance UID, where the file says.
+    pub series_uid: Option<String>,
+    /// What was done with it.
+    pub verdict: Verdict,
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received")
+            .field("verdict", &self.verdict)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was done with a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is durable, and will be embedded.
+    Accepted,
+    /// It is in the archive, or waits to be: nothing to do.
+    Known,
+    /// It has no pixels: a report, a key object, a plan. It is not kept.
+    NotImage,
+    /// It is not what the archive is for. It is not kept.
+    Outside(Outside),
+    /// It was not taken.
+    Refused(Refusal, String),
+}
+
+impl Verdict {
+    /// Whether the sender may forget the file.
+    pub fn is_success(&self) -> bool {
+        !matches!(self, Self::Refused(..))
+    }
+}
+
+/// Why a file was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is no DICOM file, or a broken one.
+    Broken,
+    /// Its transfer syntax is not read here.
+    Syntax,
+    /// It is of another study than the one that was named.
+    OtherStudy,
+    /// Its SOP instance is known with other pixels.
+    Conflict,
+    /// It is too large, or there is no room at the moment.
+    Resources,
+    /// Something that is needed is not there at the moment.
+    Unavailable,
+}
+
+impl Refusal {
+    fn of(error: &Error) -> Self {
+        match error.kind() {
+            ErrorKind::TooLarge
+            | ErrorKind::TooManyPixels
+            | ErrorKind::Overloaded
+            | ErrorKind::StorageFull
+            | ErrorKind::Deadline => Self::Resources,
+            ErrorKind::InvalidImage | ErrorKind::UnsupportedMedia | ErrorKind::ConstantImage => Self::Broken,
+            _ => Self::Unavailable,
+        }
+    }
+
+    /// Whether the same file may be taken later.
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::Resources | Self::Unavailable)
+    }
+}
+
+fn refused(error: &Error) -> Verdict {
+    Verdict::Refused(Refusal::of(error), error.message().to_owned())
+}
+
+/// The names that a file has here.
+struct Checked {
+    id: InboxId,
+    /// Of its SOP instance.
+    sop: Key,
+}
+
+impl Reception {
+    /// Takes a DICOM file. A [`Verdict`] that is a success means that the sender may forget it: it is durable, known, or not wanted here.
+    /// `study` is the only study it may be of.
+    pub async fn receive(&self, file: Bytes, study: Option<&str>, deadline: Instant) -> Received {
+        let named = DicomFacts::named(&file);
+        let (facts, verdict) = match self.judge(file, study, deadline).await {
+            Ok(judged) => judged,
+            Err(error) => (None, refused(&error)),
+        };
+        self.metrics.received(match &verdict {
+            Verdict::Accepted => ReceivedOutcome::Accepted,
+            Verdict::Known => ReceivedOutcome::Known,
+            Verdict::NotImage => ReceivedOutcome::NotImage,
+            Verdict::Outside(Outside::SopClass) => ReceivedOutcome::OutsideSopClass,
+            Verdict::Outside(Outside::Modality) => ReceivedOutcome::OutsideModality,
+            Verdict::Outside(Outside::BodyPart) => ReceivedOutcome::OutsideBodyPart,
+            Verdict::Outside(Outside::View) => ReceivedOutcome::OutsideView,
+            Verdict::Refused(..) => ReceivedOutcome::Refused,
+        });
+        match facts {
+            Some(facts) => Received {
+                sop_class: facts.sop_class,
+                sop_uid: facts.provenance.sop_uid,
+                study_uid: facts.provenance.study_uid,
+                series_uid: facts.provenance.series_uid,
+                verdict,
+            },
+            None => Received {
+                sop_class: named.sop_class,
+                sop_uid: named.sop_uid,
+                study_uid: None,
+                series_uid: None,
+                verdict,
+            },
+        }
+    }
+
+    async fn judge(
+        &self,
+        file: Bytes,
+        study: Option<&str>,
+        deadline: Instant,
+    ) -> Result<(Option<DicomFacts>, Verdict)> {
+        let (limits, bytes) = (self.limits, file.clone());
+        let facts = run_blocking(move || DicomFacts::read(&bytes, &limits)).await?;
+        let verdict = match self.verdict(&facts, file, study, deadline).await {
+            Ok(verdict) => verdict,
+            Err(error) => refused(&error),
+        };
+        Ok((Some(facts), verdict))
+    }
+
+    async fn verdict(
+        &self,
+        facts: &DicomFacts,
+        file: Bytes,
+        study: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Verdict> {
+        let refuse = |why, message: &str| Ok(Verdict::Refused(why, message.to_owned()));
+        if study.is_some() && study != facts.provenance.study_uid.as_deref() {
+            return refuse(Refusal::OtherStudy, "it is of another study");
+        }
+        if !facts.image {
+            return Ok(Verdict::NotImage);
+        }
+        let version = self.engine.parts().served.current();
+        if let Err(outside) = version.state.manifest.archive.scope.admits(scope_facts(facts)) {
+            return Ok(Verdict::Outside(outside));
+        }
+        if !DicomFacts::is_syntax_read(&file) {
+            return refuse(Refusal::Syntax, "its transfer syntax is not read here");
+        }
+        if facts.sop_class.is_none() || facts.provenance.study_uid.is_none() {
+            return refuse(Refusal::Broken, "it names no SOP class or no study");
+        }
+        let checked = self.check(facts.clone(), file.clone()).await?;
+        if version.state.by_file_key(checked.id.file).next().is_some() {
+            return Ok(Verdict::Known);
+        }
+        if version.state.by_sop_key(checked.sop).next().is_some() {
+            // The archive has this instance, of other bytes: only the pixels tell whether it is the same.
+            let prepared = version.model()?.preparer.prepare(file.clone(), None, deadline).await?;
+            let bytes = file.clone();
+            let pixels = run_blocking(move || Ok(prepared.picture.digest(&bytes).pixels)).await?;
+            let pixels = self.engine.parts().archive.identity().pixel_key(&pixels);
+            let mut known = version.state.by_sop_key(checked.sop);
+            let differs = |at| {
+                let record = version.state.at(at);
+                record.pixel_key.is_some_and(|key| key != pixels)
+            };
+            if known.all(differs) {
+                return refuse(Refusal::Conflict, "its SOP instance is known with other pixels");
+            }
+        }
+        let id = checked.id;
+        match self.inbox.put(id, file).await? {
+            PutFile::New => {
+                let _ = self.arrived.try_send(id);
+                Ok(Verdict::Accepted)
+            }
+            PutFile::Known => Ok(Verdict::Known),
+        }
+    }
+
+    /// Looks at structure and sizes, and names the file by whose it is.
+    async fn check(&self, facts: DicomFacts, file: Bytes) -> Result<Checked> {
+        let (limits, inbox) = (self.limits, self.inbox.clone());
+        let identity = self.engine.parts().archive.identity().clone();
+        run_blocking(move || {
+            DicomFacts::check(&file, &limits)?;
+            let said = &facts.provenance;
+            let sop = said.sop_uid.as_deref().and_then(|uid| identity.sop_key(uid));
+            let sop = sop.ok_or_else(|| Error::new(ErrorKind::InvalidImage, "it names no SOP instance"))?;
+            let patient = said.patient_id.as_deref();
+            let patient = patient.and_then(|id| identity.patient_keys(said.issuer.as_deref(), id));
+            let id = inbox.id(&file, patient, Some(sop));
+            Ok(Checked { id, sop })
+        })
+        .await
+    }
+}
+
+/// What of an object is held against a scope.
+pub(super) fn scope_facts(facts: &DicomFacts) -> ScopeFacts<'_> {
+    ScopeFacts {
+        sop_class: facts.sop_class.as_deref(),
+        modality: facts.provenance.modality.as_deref(),
+        body_part: facts.provenance.body_part.as_deref(),
+        view: facts.provenance.view.as_deref(),
+    }
+}

@@ -23,6 +23,7 @@ use crate::index::IndexSettings;
 use crate::ingest::build::graph_builder;
 use crate::ingest::{Ingest, open_inbox};
 use crate::metrics::Metrics;
+use crate::pacs::PacsList;
 use crate::search::{Engine, Holding, Parts, Sampler, Served, first_assigned, keep_placed};
 use crate::telemetry::otlp::Sending;
 use crate::telemetry::{Spans, run_blocking};
@@ -53,6 +54,8 @@ pub struct Settings {
     pub api_key: Option<String>,
     /// File with keys that may do some things each.
     pub keys_file: Option<PathBuf>,
+    /// File with the PACS that searches by reference may ask.
+    pub pacs_file: Option<PathBuf>,
     /// Largest upload.
     pub upload_bytes_max: usize,
     /// Largest picture.
@@ -105,6 +108,7 @@ impl Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             api_key: None,
             keys_file: None,
+            pacs_file: None,
             upload_bytes_max: 64 << 20,
             pixels_max: 64 << 20,
             request_seconds_max: 30,
@@ -144,6 +148,12 @@ impl App {
     pub async fn build(mut settings: Settings) -> Result<Self> {
         check_access(&settings)?;
         let credentials = Credentials::open(settings.api_key.as_deref(), settings.keys_file.as_deref())?;
+        let pacs = settings
+            .pacs_file
+            .as_deref()
+            .map(PacsList::open)
+            .transpose()?
+            .unwrap_or_default();
         let metrics = Arc::new(Metrics::new()?);
         let spans = match settings.spans.take() {
             Some(spans) => Some(spans.send(&instance(&settings), Arc::clone(&metrics))?),
@@ -199,6 +209,7 @@ impl App {
             credentials,
             loopback: address.ip().is_loopback(),
             port: address.port(),
+            pacs,
         };
         let state = http::State::new(engine, ingest, settings, metrics);
         let state = match reception {

@@ -30,6 +30,8 @@ pub enum ErrorKind {
     UnknownClass,
     /// No image of the archive has such a source.
     UnknownSource,
+    /// No PACS of this name, or none to which this URL belongs, is configured.
+    UnknownPacs,
     /// No such image, route or object.
     NotFound,
     /// The archive did not keep these pixels.
@@ -54,6 +56,8 @@ pub enum ErrorKind {
     StorageFull,
     /// Something that the answer needs is not there at the moment.
     Unavailable,
+    /// A PACS can't be reached, or does not answer as it should.
+    PacsFailed,
     /// A part of the archive can't be searched at the moment: come back, or take an answer without it.
     ShardsMissing,
     /// The time for this request is used up.
@@ -81,6 +85,7 @@ impl ErrorKind {
             Self::OutOfScope => "out-of-scope",
             Self::UnknownClass => "unknown-class",
             Self::UnknownSource => "unknown-source",
+            Self::UnknownPacs => "unknown-pacs",
             Self::NotFound => "not-found",
             Self::PixelsNotKept => "pixels-not-kept",
             Self::SpaceMismatch => "space-mismatch",
@@ -93,6 +98,7 @@ impl ErrorKind {
             Self::Overloaded => "overloaded",
             Self::StorageFull => "storage-full",
             Self::Unavailable => "unavailable",
+            Self::PacsFailed => "pacs-failed",
             Self::ShardsMissing => "shards-missing",
             Self::Deadline => "deadline",
             Self::VersionAhead => "version-ahead",

@@ -11,8 +11,9 @@
 //! 7. [`search`] – plan, search, merge, vote; [`search::Engine`] is the whole query.
 //! 8. [`ingest`] – images in, one at a time or a data set at once.
 //! 9. [`quality`] – how good the answers are, beside what a shortcut would reach.
-//! 10. [`http`] – the API and the page.
-//! 11. [`app`] – settings and parts become a server; [`cli`] is the command line.
+//! 10. [`pacs`] – the hospital's image stores that may be asked for a query's image.
+//! 11. [`http`] – the API and the page.
+//! 12. [`app`] – settings and parts become a server; [`cli`] is the command line.
 //!
 //! [`error`], [`metrics`] and [`telemetry`] belong to everyone. ARCHITECTURE.md walks one query and one ingest through these files.
 
@@ -28,6 +29,7 @@ pub mod imaging;
 pub mod index;
 pub mod ingest;
 pub mod metrics;
+pub mod pacs;
 pub mod quality;
 pub mod search;
 pub mod telemetry;

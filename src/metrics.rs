@@ -220,6 +220,45 @@ impl InboxOutcome {
     }
 }
 
+/// What became of an image that a PACS was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullOutcome {
+    /// It is here.
+    Pulled,
+    /// The PACS does not have it.
+    NotFound,
+    /// It is too large.
+    TooLarge,
+    /// It did not come in time.
+    Late,
+    /// The PACS is busy.
+    Busy,
+    /// The PACS could not be reached, or did not answer as it should.
+    Failed,
+}
+
+impl PullOutcome {
+    const ALL: [Self; 6] = [
+        Self::Pulled,
+        Self::NotFound,
+        Self::TooLarge,
+        Self::Late,
+        Self::Busy,
+        Self::Failed,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Pulled => "pulled",
+            Self::NotFound => "not_found",
+            Self::TooLarge => "too_large",
+            Self::Late => "late",
+            Self::Busy => "busy",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What the archive holds, for the gauges.
 #[derive(Debug, Clone, Copy)]
 pub struct ArchiveFigures<'a> {
@@ -284,6 +323,8 @@ pub struct Metrics {
     storage_damage: IntCounterVec,
     cache_bytes: IntGauge,
     spans: IntCounterVec,
+    pacs_pulls: IntCounterVec,
+    pacs_pull_duration: HistogramVec,
     /// Held while counters that are kept elsewhere are brought up to date: two scrapes at a time would count twice.
     storage_scrape: Mutex<()>,
 }
@@ -369,6 +410,17 @@ impl Metrics {
                 "medsearch_calibrations_total",
                 "Votes, by whether a calibration says what they are worth: valid, not_valid",
                 &["outcome"],
+            )?,
+            pacs_pulls: counters(
+                "medsearch_pacs_pulls_total",
+                "Images asked of a PACS for a search by reference, by its configured name: pulled, not_found, too_large, late, busy, failed",
+                &["pacs", "outcome"],
+            )?,
+            pacs_pull_duration: histograms(
+                "medsearch_pacs_pull_duration_seconds",
+                "Time until the image of a search by reference was here",
+                &["pacs"],
+                REQUEST_BUCKETS,
             )?,
             explanations: counters(
                 "medsearch_explanations_total",
@@ -556,7 +608,7 @@ impl Metrics {
         )
         .map_err(fault)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 47] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 48] = [
             Box::new(self.http_requests.clone()),
             Box::new(self.http_duration.clone()),
             Box::new(self.http_in_flight.clone()),
@@ -602,6 +654,8 @@ impl Metrics {
             Box::new(self.storage_damage.clone()),
             Box::new(self.cache_bytes.clone()),
             Box::new(self.spans.clone()),
+            Box::new(self.pacs_pulls.clone()),
+            Box::new(self.pacs_pull_duration.clone()),
             Box::new(build),
             Box::new(prometheus::process_collector::ProcessCollector::for_self()),
         ];
@@ -696,6 +750,25 @@ impl Metrics {
     /// One explanation, by its method as the API names it.
     pub fn explanation(&self, method: &str) {
         self.explanations.with_label_values(&[method]).inc();
+    }
+
+    /// What became of an image that was asked of the PACS of this name.
+    pub fn pacs_pull(&self, pacs: &str, outcome: PullOutcome) {
+        self.pacs_pulls.with_label_values(&[pacs, outcome.as_str()]).inc();
+    }
+
+    /// Time until an image of the PACS of this name was here.
+    pub fn pacs_pull_took(&self, pacs: &str, took: Duration) {
+        self.pacs_pull_duration
+            .with_label_values(&[pacs])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Makes the counters of the PACS of this name begin at zero.
+    pub fn pacs(&self, pacs: &str) {
+        for outcome in PullOutcome::ALL {
+            self.pacs_pulls.with_label_values(&[pacs, outcome.as_str()]).inc_by(0);
+        }
     }
 
     /// Whether an image that was handed in is a copy of another one's picture.

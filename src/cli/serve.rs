@@ -35,6 +35,9 @@ pub struct Serve {
     /// File with keys, each with what it may do, as `medsearch key` writes it. It is read again within seconds of a change.
     #[arg(long, value_name = "FILE", env = "MEDSEARCH_KEYS_FILE")]
     keys_file: Option<PathBuf>,
+    /// File (TOML) with the PACS that searches by reference may ask: their names, URLs and credentials. Nothing else is ever asked for an image.
+    #[arg(long, value_name = "FILE", env = "MEDSEARCH_PACS_FILE")]
+    pacs_file: Option<PathBuf>,
     /// The key itself, from the environment only: on a command line every user of the machine could read it.
     #[arg(long, hide = true, env = "MEDSEARCH_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
@@ -170,6 +173,7 @@ impl Serve {
             listen: self.listen,
             api_key,
             keys_file: self.keys_file,
+            pacs_file: self.pacs_file,
             upload_bytes_max: self.upload_bytes_max,
             pixels_max: self.pixels_max,
             request_seconds_max: self.request_seconds_max,

@@ -22,6 +22,7 @@ mod ops;
 mod patients;
 mod pixels;
 mod problem;
+mod reference;
 mod search;
 mod upload;
 mod wire;
@@ -46,12 +47,15 @@ pub use search::answer_json;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::{Ingest, Reception};
 use crate::metrics::Metrics;
+use crate::pacs::PacsList;
 use crate::search::Engine;
 
 /// Most bytes of a JSON body: a vector of some 30,000 components.
 const JSON_BYTES_MAX: usize = 1 << 20;
 /// Uploads of the largest size that may be in memory at once; smaller ones count by their length.
 const UPLOADS_IN_MEMORY_MAX: usize = 8;
+/// Images that are fetched from PACS, or searched for after that, at the same time; one more is refused. A slow PACS takes no place of uploads.
+const PULLS_MAX: usize = 8;
 /// Unit in which upload memory is counted.
 const MEMORY_UNIT_BYTES: usize = 1024;
 /// After an early answer (413, 401) the rest of the body is read and thrown away for so long, that the client sees the answer
@@ -81,6 +85,8 @@ pub struct HttpSettings {
     pub loopback: bool,
     /// The port it listens on.
     pub port: u16,
+    /// The PACS that searches by reference may ask.
+    pub pacs: PacsList,
 }
 
 /// What every endpoint works with.
@@ -101,12 +107,16 @@ pub struct State {
     draining: Arc<AtomicBool>,
     in_flight: Arc<Semaphore>,
     upload_memory: Arc<Semaphore>,
+    pulls: Arc<Semaphore>,
 }
 
 impl State {
     /// Joins the parts.
     pub fn new(engine: Engine, ingest: Option<Ingest>, settings: HttpSettings, metrics: Arc<Metrics>) -> Self {
         let body_bytes_max = settings.upload_bytes_max.saturating_add(upload::FORM_BYTES_MAX);
+        for pacs in settings.pacs.iter() {
+            metrics.pacs(pacs.name().as_str());
+        }
         let units = (body_bytes_max / MEMORY_UNIT_BYTES + 1).saturating_mul(UPLOADS_IN_MEMORY_MAX);
         Self {
             cards: Arc::default(),
@@ -114,6 +124,7 @@ impl State {
             draining: Arc::default(),
             in_flight: Arc::new(Semaphore::new(settings.in_flight_max)),
             upload_memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            pulls: Arc::new(Semaphore::new(PULLS_MAX)),
             engine,
             ingest,
             reception: None,
@@ -164,6 +175,17 @@ impl State {
         permit.map_err(|_| Error::new(ErrorKind::Overloaded, "too many uploads at the same time"))
     }
 
+    /// A place among the images that are fetched from PACS.
+    fn reserve_pull(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.pulls).try_acquire_owned();
+        permit.map_err(|_| {
+            Error::new(
+                ErrorKind::Overloaded,
+                "too many images are fetched from PACS at the same time",
+            )
+        })
+    }
+
     fn requests_in_flight(&self) -> usize {
         self.settings
             .in_flight_max
@@ -206,6 +228,7 @@ api! {
     "/v1/search": post search::by_image;
     "/v1/search/by-id": post search::by_id;
     "/v1/search/by-vector": post search::by_vector;
+    "/v1/search/by-reference": post reference::by_reference;
     "/v1/explanations": post explanations::explain;
     "/v1/embeddings": post embeddings::embed;
     "/v1/images": post images::add;

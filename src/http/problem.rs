@@ -52,7 +52,7 @@ pub const fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::InvalidImage | ErrorKind::ConstantImage | ErrorKind::OutOfScope => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorKind::TooLarge | ErrorKind::TooManyPixels => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::NotFound | ErrorKind::UnknownPacs => StatusCode::NOT_FOUND,
         ErrorKind::PixelsNotKept | ErrorKind::SpaceMismatch | ErrorKind::Conflict => StatusCode::CONFLICT,
         ErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
         ErrorKind::InsufficientScope | ErrorKind::ForbiddenOrigin => StatusCode::FORBIDDEN,
@@ -60,6 +60,7 @@ pub const fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
         ErrorKind::Unavailable | ErrorKind::ShardsMissing | ErrorKind::VersionAhead => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::PacsFailed => StatusCode::BAD_GATEWAY,
         ErrorKind::Deadline => StatusCode::GATEWAY_TIMEOUT,
         ErrorKind::Damaged | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -79,6 +80,7 @@ const fn title(kind: ErrorKind) -> &'static str {
         ErrorKind::OutOfScope => "The image is not what the archive is for",
         ErrorKind::UnknownClass => "The archive does not have this class",
         ErrorKind::UnknownSource => "The archive does not have this source",
+        ErrorKind::UnknownPacs => "This server asks no such PACS",
         ErrorKind::NotFound => "Not found",
         ErrorKind::PixelsNotKept => "The archive does not keep these pixels",
         ErrorKind::SpaceMismatch => "The vector is of another space",
@@ -91,6 +93,7 @@ const fn title(kind: ErrorKind) -> &'static str {
         ErrorKind::Overloaded => "The server is busy",
         ErrorKind::StorageFull => "The storage is full",
         ErrorKind::Unavailable => "Not available at the moment",
+        ErrorKind::PacsFailed => "The PACS does not answer as it should",
         ErrorKind::ShardsMissing => "A part of the archive can't be searched",
         ErrorKind::Deadline => "The time for the request is used up",
         ErrorKind::VersionAhead => "This version is not served yet",
@@ -365,6 +368,8 @@ const VECTOR: &[ErrorKind] = &[ErrorKind::WrongDimension, ErrorKind::SpaceMismat
 const SPACE: &[ErrorKind] = &[ErrorKind::SpaceMismatch];
 /// Of those that name an image or a patient.
 const ID: &[ErrorKind] = &[ErrorKind::NotFound];
+/// Of those that ask a PACS.
+const PACS: &[ErrorKind] = &[ErrorKind::UnknownPacs, ErrorKind::NotFound, ErrorKind::PacsFailed];
 /// Of those that show pixels.
 const PIXELS: &[ErrorKind] = &[ErrorKind::PixelsNotKept, ErrorKind::Unavailable];
 /// Of those that change the archive.
@@ -406,6 +411,8 @@ problems! {
     Explaining: IMAGE ID SPACE;
     /// What a search by an image can answer.
     SearchingByImage: IMAGE SEARCH;
+    /// What a search by reference can answer.
+    SearchingByReference: IMAGE JSON SEARCH PACS;
     /// What a search by ids can answer.
     SearchingById: JSON SEARCH ID;
     /// What a search by a vector can answer.

@@ -80,7 +80,7 @@ pub async fn by_vector(state: Data<State>, request: Json<ByVector>) -> Result<Js
     Ok(show(&state, &answer))
 }
 
-fn show(state: &State, answer: &Answer) -> Json<SearchResponse> {
+pub(super) fn show(state: &State, answer: &Answer) -> Json<SearchResponse> {
     count(state, answer);
     let names = Names {
         pseudonym: &|key| state.engine.pseudonym(key),

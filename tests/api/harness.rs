@@ -11,6 +11,7 @@ use medsearch::archive::{Archive, Writer, WriterSettings};
 use medsearch::http::{self, Credentials, HttpSettings, Problem, State};
 use medsearch::ingest::Ingest;
 use medsearch::metrics::Metrics;
+use medsearch::pacs::PacsList;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -71,6 +72,7 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
         credentials: None,
         loopback: true,
         port,
+        pacs: PacsList::default(),
     };
     change(&mut settings);
     let parts = app::Settings {

@@ -15,6 +15,7 @@ mod keys;
 mod openapi;
 mod pages;
 mod problems;
+mod reference;
 mod retrieval;
 mod traces;
 mod uploads;

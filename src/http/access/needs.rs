@@ -10,6 +10,7 @@ const NEEDS: &[(&str, &str, Scope)] = &[
     ("POST", "/v1/search", Scope::Search),
     ("POST", "/v1/search/by-id", Scope::Search),
     ("POST", "/v1/search/by-vector", Scope::Search),
+    ("POST", "/v1/search/by-reference", Scope::Search),
     ("POST", "/v1/explanations", Scope::Search),
     ("GET", "/v1/images/{id}", Scope::Search),
     ("GET", "/v1/images/{id}/thumbnail", Scope::Search),

@@ -1,6 +1,7 @@
 //! What searches and embeddings answer.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -9,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::{INTENDED_USE, LabelSource, NearIdentical, Vote, Window, thumbnail_path};
 use crate::domain::{self, ClassLabel, Hit, ImageId, Key, PathTaken, Record, Status};
+use crate::pacs::{Chosen, PacsName};
 use crate::search::{Answer, EmbeddedImage};
 
 /// What an answer needs to know about the archive besides the hits.
@@ -86,6 +88,53 @@ pub struct SearchQuery {
     /// The uploaded image in 8 bit, at most 1024 pixels long, as a `data:image/png;base64,` URL; absent unless `preview` was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preview: Option<String>,
+    /// Where the image came from; absent unless it was searched by reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<QueryReference>,
+}
+
+/// Where the image of a search by reference came from.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct QueryReference {
+    /// Name of the PACS.
+    #[schema(example = "main")]
+    pub pacs: String,
+    /// Milliseconds until the file was here; not part of `timings_ms`.
+    pub pull_ms: f64,
+    /// Which instance of the study or series it is; null: the one that was named.
+    #[schema(required)]
+    pub chosen: Option<ChosenInstance>,
+}
+
+/// The instance that stands for a study or a series: the middle one of its images, in the order of their numbers.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChosenInstance {
+    /// Series Number; null: the series was named, or has none.
+    #[schema(required)]
+    pub series_number: Option<i64>,
+    /// Instance Number; null: it has none.
+    #[schema(required)]
+    pub instance_number: Option<i64>,
+    /// Its place among the images of its series, from 1.
+    pub position: usize,
+    /// Images of its series.
+    pub images: usize,
+}
+
+impl QueryReference {
+    /// As it is sent.
+    pub fn new(pacs: &PacsName, took: Duration, chosen: Option<Chosen>) -> Self {
+        Self {
+            pacs: pacs.to_string(),
+            pull_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
+            chosen: chosen.map(|chosen| ChosenInstance {
+                series_number: chosen.series_number,
+                instance_number: chosen.instance_number,
+                position: chosen.position,
+                images: chosen.images,
+            }),
+        }
+    }
 }
 
 /// The uploaded image as it was decoded.
@@ -380,6 +429,7 @@ impl SearchQuery {
                 .preview
                 .as_ref()
                 .map(|png| format!("data:image/png;base64,{}", BASE64.encode(png))),
+            reference: None,
         }
     }
 }

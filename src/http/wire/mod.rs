@@ -6,12 +6,12 @@ mod ask;
 mod explain;
 mod feedback;
 
-pub use answer::{Embeddings, Names, SearchResponse};
+pub use answer::{Embeddings, Names, QueryReference, SearchResponse};
 pub use archive::{
     ArchiveInfo, Classes, Deleted, DeletedPatient, EvaluationInfo, ImageDetails, ModelInfo, NewImage, NewImageFields,
     NewLabel, PatientToDelete, Written,
 };
-pub use ask::{ById, ByVector, EmbedForm, RenderQuery, SearchForm, SearchFormFields};
+pub use ask::{ById, ByReference, ByVector, EmbedForm, Referenced, RenderQuery, SearchForm, SearchFormFields};
 pub use explain::{ExplanationForm, ExplanationFormFields, ExplanationResponse};
 pub use feedback::{FeedbackList, FeedbackPage, FeedbackReceipt, NewFeedback};
 

@@ -1,0 +1,369 @@
+//! The file that says which PACS there are: nothing outside of it is ever asked for anything.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ipnet::IpNet;
+use reqwest::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
+use reqwest::{Certificate, Identity};
+use serde::Deserialize;
+
+use super::base::BaseUrl;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Largest file of the configuration, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Most PACS.
+const PACS_MAX: usize = 64;
+/// Longest name of one.
+const NAME_CHARACTERS_MAX: usize = 64;
+/// Time for one request to a PACS where the file says nothing.
+const SECONDS: u64 = 20;
+/// Longest time that may be set.
+const SECONDS_MAX: u64 = 600;
+/// Requests to one PACS at a time where the file says nothing.
+const AT_ONCE: usize = 4;
+/// Most that may be set.
+const AT_ONCE_MAX: usize = 64;
+
+/// What a PACS is called here: in requests, metrics and logs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PacsName(String);
+
+impl PacsName {
+    /// Letters, digits, `-`, `_`, `.`.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for anything else, nothing, or more than 64 characters.
+    pub fn parse(text: &str) -> Result<Self> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if !(1..=NAME_CHARACTERS_MAX).contains(&text.len()) || !text.chars().all(fits) {
+            return refuse(format!(
+                "the name of a PACS is 1 to {NAME_CHARACTERS_MAX} letters, digits, `-`, `_`, `.`"
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PacsName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One PACS: where it is, and what it wants to be shown. `Debug` shows no credential.
+pub struct PacsSettings {
+    /// What it is called.
+    pub name: PacsName,
+    /// Where its DICOMweb begins.
+    pub base: BaseUrl,
+    /// The only addresses that its name may stand for; none: any at which a PACS can be.
+    pub addresses: Option<Vec<IpNet>>,
+    /// Sent with each request, the credential among them.
+    pub headers: HeaderMap,
+    /// Shown where TLS asks for it.
+    pub identity: Option<Identity>,
+    /// Whose certificates are trusted; none: those that the machine trusts.
+    pub authorities: Option<Vec<Certificate>>,
+    /// Time for one request.
+    pub time_max: Duration,
+    /// Requests at a time.
+    pub at_once: usize,
+}
+
+impl fmt::Debug for PacsSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PacsSettings({} at {:?})", self.name, self.base)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    pacs: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    url: String,
+    addresses: Option<Vec<String>>,
+    basic_file: Option<PathBuf>,
+    header_file: Option<PathBuf>,
+    client_certificate_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    seconds_max: Option<u64>,
+    at_once: Option<usize>,
+}
+
+/// Reads the file. Files that it names lie beside it unless they have a path of their own.
+///
+/// # Errors
+/// `InvalidRequest` for a file that can't be read or is not as it should be, naming the entry; no credential is repeated.
+pub fn read(path: &Path) -> Result<Vec<PacsSettings>> {
+    let context = |error: Error| error.context(format!("the PACS file `{}`", path.display()));
+    let text = text_of(path).map_err(context)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    parse(&text, folder).map_err(context)
+}
+
+/// Reads the text of such a file.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(text: &str, folder: &Path) -> Result<Vec<PacsSettings>> {
+    // Without the line that it shows: somebody may have put a password there.
+    let file: File = toml::from_str(text).map_err(|error| invalid(error.message()))?;
+    if file.pacs.len() > PACS_MAX {
+        return refuse(format!("more than `{PACS_MAX}` PACS"));
+    }
+    let mut seen = BTreeSet::new();
+    let mut list = Vec::with_capacity(file.pacs.len());
+    for entry in file.pacs {
+        let name = PacsName::parse(&entry.name)?;
+        if !seen.insert(name.clone()) {
+            return refuse(format!("`{name}` stands there twice"));
+        }
+        let settings = entry.settings(name.clone(), folder);
+        list.push(settings.map_err(|error| error.context(format!("PACS `{name}`")))?);
+    }
+    Ok(list)
+}
+
+impl Entry {
+    fn settings(self, name: PacsName, folder: &Path) -> Result<PacsSettings> {
+        let base = BaseUrl::parse(&self.url)?;
+        let file = |path: PathBuf| text_of(&folder.join(path));
+        let headers = match (self.basic_file, self.header_file) {
+            (Some(_), Some(_)) => return refuse("`basic_file` and `header_file` exclude each other"),
+            (Some(path), None) => basic(&file(path)?)?,
+            (None, Some(path)) => header(&file(path)?)?,
+            (None, None) => HeaderMap::new(),
+        };
+        let unfit = |what: &'static str| move |error| Error::with_source(ErrorKind::InvalidRequest, what, error);
+        let identity = self
+            .client_certificate_file
+            .map(|path| {
+                let pem = file(path)?;
+                let identity = Identity::from_pem(pem.as_bytes());
+                identity.map_err(unfit(
+                    "`client_certificate_file` holds no certificate with its key, in PEM",
+                ))
+            })
+            .transpose()?;
+        let authorities = self
+            .ca_file
+            .map(|path| {
+                let pem = file(path)?;
+                let certificates = Certificate::from_pem_bundle(pem.as_bytes());
+                match certificates.map_err(unfit("`ca_file` holds no certificates in PEM"))? {
+                    none if none.is_empty() => refuse("`ca_file` holds no certificate"),
+                    certificates => Ok(certificates),
+                }
+            })
+            .transpose()?;
+        if (identity.is_some() || authorities.is_some()) && !base.is_encrypted() {
+            return refuse("certificates need `https://`");
+        }
+        let addresses = self
+            .addresses
+            .map(|list| list.iter().map(|text| network(text)).collect());
+        let addresses: Option<Vec<IpNet>> = addresses.transpose()?;
+        if let (Some(list), Some(address)) = (&addresses, base.address())
+            && !list.iter().any(|network| network.contains(&address))
+        {
+            return refuse("`addresses` does not hold the address in `url`");
+        }
+        Ok(PacsSettings {
+            name,
+            base,
+            addresses,
+            headers,
+            identity,
+            authorities,
+            time_max: Duration::from_secs(within("seconds_max", self.seconds_max, SECONDS, SECONDS_MAX)?),
+            at_once: within("at_once", self.at_once, AT_ONCE, AT_ONCE_MAX)?,
+        })
+    }
+}
+
+fn within<T: PartialOrd + From<u8> + fmt::Display>(name: &str, value: Option<T>, default: T, max: T) -> Result<T> {
+    match value {
+        None => Ok(default),
+        Some(value) if value >= T::from(1) && value <= max => Ok(value),
+        Some(value) => refuse(format!("`{name}` is 1 to {max}, not `{value}`")),
+    }
+}
+
+/// An address, or a network as `10.1.0.0/16`.
+fn network(text: &str) -> Result<IpNet> {
+    let parsed = text
+        .parse()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
+    parsed.map_err(|_| invalid("`addresses` lists addresses, or networks as `10.1.0.0/16`"))
+}
+
+/// `USER:PASSWORD` (RFC 7617).
+fn basic(text: &str) -> Result<HeaderMap> {
+    let pair = text.trim_end_matches(['\r', '\n']);
+    if !pair.contains(':') || pair.contains(char::is_control) {
+        return refuse("`basic_file` holds `USER:PASSWORD` on one line");
+    }
+    one_header(AUTHORIZATION, &format!("Basic {}", BASE64.encode(pair)))
+}
+
+/// `NAME: VALUE`, for a bearer token or a key.
+fn header(text: &str) -> Result<HeaderMap> {
+    let line = text.trim_end_matches(['\r', '\n']);
+    let wrong = || invalid("`header_file` holds `NAME: VALUE` on one line");
+    let (name, value) = line.split_once(':').ok_or_else(wrong)?;
+    let name: HeaderName = name.trim().parse().map_err(|_| wrong())?;
+    if [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].contains(&name) {
+        return refuse(format!("`header_file` can't set `{name}`"));
+    }
+    one_header(name, value.trim())
+}
+
+fn one_header(name: HeaderName, value: &str) -> Result<HeaderMap> {
+    let value = HeaderValue::from_str(value).map_err(|_| invalid("the credential can't be sent in a header"));
+    let mut value = value?;
+    value.set_sensitive(true);
+    Ok(HeaderMap::from_iter([(name, value)]))
+}
+
+fn text_of(path: &Path) -> Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    read.map_err(|error| {
+        let message = format!("`{}` can't be read", path.display());
+        Error::with_source(ErrorKind::InvalidRequest, message, error)
+    })?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return refuse(format!("`{}` is too long", path.display()));
+    }
+    Ok(text)
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidRequest, message)
+}
+
+fn refuse<T>(message: impl Into<String>) -> Result<T> {
+    Err(invalid(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str, files: &[(&str, &str)]) -> Result<Vec<PacsSettings>> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            std::fs::write(folder.path().join(name), content).unwrap();
+        }
+        parse(text, folder.path())
+    }
+
+    #[test]
+    fn an_entry_is_a_name_a_place_and_what_it_wants_to_see() {
+        let text = r#"
+            [[pacs]]
+            name = "main"
+            url = "https://pacs.example/dicom-web/"
+            basic_file = "basic"
+            addresses = ["10.1.0.0/16", "10.2.0.1"]
+            [[pacs]]
+            name = "other"
+            url = "http://10.0.0.1:8042/dicom-web"
+            header_file = "header"
+            seconds_max = 5
+            at_once = 1
+        "#;
+        let list = parsed(text, &[("basic", "user:pass:word\n"), ("header", "X-Api-Key: abc\r\n")]).unwrap();
+        let [main, other] = list.as_slice() else {
+            panic!("{list:?}")
+        };
+        assert_eq!(
+            (main.name.as_str(), main.time_max, main.at_once),
+            ("main", Duration::from_secs(20), 4)
+        );
+        let sent = main.headers.get("authorization").unwrap();
+        assert_eq!(sent, &format!("Basic {}", BASE64.encode("user:pass:word")));
+        assert!(sent.is_sensitive() && !format!("{main:?} {:?}", main.headers).contains(&BASE64.encode("user")));
+        assert_eq!(main.addresses.as_ref().unwrap().len(), 2);
+        assert_eq!(other.headers.get("x-api-key").unwrap(), "abc");
+        assert_eq!((other.time_max, other.at_once), (Duration::from_secs(5), 1));
+        assert!(parsed("", &[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_credential() {
+        let entry = |rest: &str| format!("[[pacs]]\nname = \"main\"\nurl = \"https://pacs.example/\"\n{rest}");
+        let rows = [
+            ("[[pacs]]\nname = \"main\"".to_owned(), "missing field `url`"),
+            (
+                "[[pacs]]\nname = \"a b\"\nurl = \"https://x/\"".to_owned(),
+                "the name of a PACS",
+            ),
+            (
+                "[[pacs]]\nname = \"\"\nurl = \"https://x/\"".to_owned(),
+                "the name of a PACS",
+            ),
+            (
+                "[[pacs]]\nname = \"main\"\nurl = \"https://u:secret@x/\"".to_owned(),
+                "holds a user or a password",
+            ),
+            (entry("password = \"secret\""), "unknown field `password`"),
+            (entry("[[pacs]]\nname = \"main\"\nurl = \"https://x/\""), "twice"),
+            (entry("basic_file = \"gone\""), "can't be read"),
+            (
+                entry("basic_file = \"secret\"\nheader_file = \"secret\""),
+                "exclude each other",
+            ),
+            (entry("basic_file = \"secret\""), "USER:PASSWORD"),
+            (entry("header_file = \"secret\""), "NAME: VALUE"),
+            (entry("header_file = \"host\""), "can't set `host`"),
+            (entry("header_file = \"lines\""), "can't be sent"),
+            (entry("ca_file = \"secret\""), "`ca_file`"),
+            (
+                entry("client_certificate_file = \"secret\""),
+                "`client_certificate_file`",
+            ),
+            (entry("seconds_max = 0"), "`seconds_max` is 1 to 600"),
+            (entry("seconds_max = -1"), "invalid value"),
+            (entry("at_once = 65"), "`at_once` is 1 to 64"),
+            (entry("addresses = [\"pacs.example\"]"), "`addresses`"),
+            (
+                "[[pacs]]\nname = \"m\"\nurl = \"http://10.0.0.1/\"\naddresses = [\"10.0.0.2\"]".to_owned(),
+                "does not hold",
+            ),
+            ("secret = ".to_owned(), ""),
+        ];
+        let files = [
+            ("secret", "hunter2secret"),
+            ("host", "Host: evil"),
+            ("lines", "X-Key: a\nb"),
+        ];
+        for (text, says) in rows {
+            let error = parsed(&text, &files).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{text}");
+            assert!(error.message().contains(says), "{text}: {error}");
+            assert!(!error.message().contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -146,6 +146,9 @@ fn parsed(text: &str) -> Result<Url> {
     if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
         return Err(wrong("has a blank or a backslash"));
     }
+    if text.split_once("://").is_none_or(|(_, rest)| rest.starts_with('/')) {
+        return Err(wrong("begins with https:// or http:// and names a host"));
+    }
     let url = Url::parse(text).map_err(|_| wrong("is none"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return Err(wrong("begins with https:// or http:// and names a host"));
@@ -184,6 +187,8 @@ mod tests {
             "file:///etc/passwd",
             "https://",
             "https:///x",
+            "https:x",
+            "https:/x",
             "https://user@pacs.example/",
             "https://user:pass@pacs.example/",
             "https://@pacs.example/",

@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(read("application/dicom; transfer-syntax=1.2", b"DICM").unwrap(), "DICM");
         for body in [
             b"\r\n--B\r\ncontent-type: application/dicom; x=1\r\n\r\nDICM\r\n--B--\r\nepilogue".as_slice(),
-            b"preamble\r\n--B \r\n\r\n\r\nDICM\r\n--B\r\n\r\nsecond\r\n--B--",
+            b"preamble\r\n--B \r\n\r\nDICM\r\n--B\r\n\r\nsecond\r\n--B--",
             b"--B\r\nX: y\r\n\r\nDICM\r\n--B--",
         ] {
             assert_eq!(read(TYPE, body).unwrap(), "DICM", "{}", String::from_utf8_lossy(body));

@@ -87,6 +87,21 @@ pub fn dicom(transfer_syntax: &str, data_set: &[u8]) -> Vec<u8> {
     file
 }
 
+/// A DICOM file of a patient and a study with a pattern in it; its SOP Instance UID is 1.2.3.4.
+pub fn picture_dicom(patient: &str, study: &str, seed: u16) -> Vec<u8> {
+    let (rows, columns) = (64u16, 48u16);
+    let image = image_attributes(rows, columns, "1");
+    let class_bytes = 8 + 26;
+    let mut data = image[..class_bytes].to_vec();
+    data.extend(element(0x0010, 0x0020, b"LO", &even(patient)));
+    data.extend(element(0x0020, 0x000d, b"UI", &even(study)));
+    data.extend(&image[class_bytes..]);
+    let pixel = |at: u32| (at * u32::from(seed) / 7 % 251) as u8;
+    let pixels: Vec<u8> = (0..u32::from(rows) * u32::from(columns)).map(pixel).collect();
+    data.extend(element(0x7fe0, 0x0010, b"OB", &pixels));
+    dicom(EXPLICIT, &data)
+}
+
 /// The attributes of a grey image, without its pixels.
 pub fn image_attributes(rows: u16, columns: u16, frames: &str) -> Vec<u8> {
     let mut data = Vec::new();

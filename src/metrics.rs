@@ -154,6 +154,45 @@ impl IngestOutcome {
     }
 }
 
+/// What became of an image that a PACS was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullOutcome {
+    /// It is here.
+    Pulled,
+    /// The PACS does not have it.
+    NotFound,
+    /// It is too large.
+    TooLarge,
+    /// It did not come in time.
+    Late,
+    /// The PACS is busy.
+    Busy,
+    /// The PACS could not be reached, or did not answer as it should.
+    Failed,
+}
+
+impl PullOutcome {
+    const ALL: [Self; 6] = [
+        Self::Pulled,
+        Self::NotFound,
+        Self::TooLarge,
+        Self::Late,
+        Self::Busy,
+        Self::Failed,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Pulled => "pulled",
+            Self::NotFound => "not_found",
+            Self::TooLarge => "too_large",
+            Self::Late => "late",
+            Self::Busy => "busy",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What became of a DICOM object that was sent to be taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceivedOutcome {
@@ -216,45 +255,6 @@ impl InboxOutcome {
             Self::Outside => "outside",
             Self::Erased => "erased",
             Self::Again => "again",
-        }
-    }
-}
-
-/// What became of an image that a PACS was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PullOutcome {
-    /// It is here.
-    Pulled,
-    /// The PACS does not have it.
-    NotFound,
-    /// It is too large.
-    TooLarge,
-    /// It did not come in time.
-    Late,
-    /// The PACS is busy.
-    Busy,
-    /// The PACS could not be reached, or did not answer as it should.
-    Failed,
-}
-
-impl PullOutcome {
-    const ALL: [Self; 6] = [
-        Self::Pulled,
-        Self::NotFound,
-        Self::TooLarge,
-        Self::Late,
-        Self::Busy,
-        Self::Failed,
-    ];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Pulled => "pulled",
-            Self::NotFound => "not_found",
-            Self::TooLarge => "too_large",
-            Self::Late => "late",
-            Self::Busy => "busy",
-            Self::Failed => "failed",
         }
     }
 }
@@ -608,7 +608,7 @@ impl Metrics {
         )
         .map_err(fault)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 48] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 49] = [
             Box::new(self.http_requests.clone()),
             Box::new(self.http_duration.clone()),
             Box::new(self.http_in_flight.clone()),

@@ -49,11 +49,12 @@ export function search(query, options, { signal, onUpload }) {
   return request("POST", "/v1/search/by-id", { ...how, json: { ids: [query.id], ...others, ...ids(examples) } });
 }
 
-/** Where a query, or the part of it that was searched, and the case `neighbor` of an answer of `space` look alike. A case that is the query is sent as the archive keeps it. */
-export async function explainSimilarity(query, { region }, neighbor, space, { signal }) {
+/** Where a query, or the frame and the part of it that were searched, and the case `neighbor` of an answer of `space` look alike. A case that is the query is sent as the archive keeps it. */
+export async function explainSimilarity(query, { frame, region }, neighbor, space, { signal }) {
   const form = new FormData();
   form.append("neighbor", neighbor);
   form.append("space", space);
+  if (frame) form.append("frame", frame);
   if (region) form.append("region", region.join(","));
   form.append("image", query.file ?? await keptPicture(query, signal), "image");
   return request("POST", "/v1/explanations", { body: form, signal, timeout: SEARCH_MS }).then(({ body }) => body);
@@ -75,6 +76,7 @@ function asForm({ file, preview }, options) {
   if (options.k) form.append("k", options.k);
   if (options.vote) form.append("vote", options.vote);
   form.append("exact", options.exact);
+  if (options.frame) form.append("frame", options.frame);
   if (options.region) form.append("region", options.region.join(","));
   form.append("exclude", options.exclude.join(",") || "none");
   // Repeated, not joined: a class name may hold a comma.

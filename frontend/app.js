@@ -47,7 +47,7 @@ async function run(query, options = { ...readOptions(), examples: NONE }) {
 function present(entry, isNew) {
   shown = entry;
   clearProblem();
-  showAnswer(entry, archive, { onCompare: compare, onExample, onExamples, onRegion });
+  showAnswer(entry, archive, { onCompare: compare, onExample, onExamples, onRegion, onFrame });
   const { body } = entry.result;
   document.title = `${headline(body)} · medsearch`;
   announce(`${plural(body.neighbors.length, "case")} found. ${headline(body)}.`);
@@ -91,6 +91,11 @@ function onExamples(examples) {
 function onRegion(region) {
   const { region: _, ...options } = shown.options;
   run(shown.query, region ? { ...options, region } : options);
+}
+
+/** The same search by another frame of the file. */
+function onFrame(frame) {
+  run(shown.query, { ...shown.options, frame });
 }
 
 function searchFrom(hit) {

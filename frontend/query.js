@@ -1,4 +1,5 @@
 import { el } from "./dom.js";
+import { frameLine } from "./frames.js";
 import { caseImage, note } from "./images.js";
 import { sniff } from "./upload.js";
 import { bytes, number } from "./words.js";
@@ -53,7 +54,7 @@ export function windowFilter(query, facts) {
 /** One line about the query. */
 export function queryLine(query, facts) {
   if (query.id) return query.title;
-  return [facts && `${facts.format.toUpperCase()}, ${size(facts)}`, bytes(query.file.size), windowLine(facts)].filter(Boolean).join(" · ");
+  return [facts && `${facts.format.toUpperCase()}, ${size(facts)}`, frameLine(facts), bytes(query.file.size), windowLine(facts)].filter(Boolean).join(" · ");
 }
 
 const size = (facts) => `${number(facts.width)} × ${number(facts.height)} px`;

@@ -2,6 +2,7 @@ import { byId, el } from "./dom.js";
 import { mark } from "./classes.js";
 import { exampleList } from "./examples.js";
 import { explain } from "./explain.js";
+import { frameControls } from "./frames.js";
 import { placeOptions, writeOptions } from "./options.js";
 import { queryImage, queryLine } from "./query.js";
 import { regionControls, regionLine } from "./region.js";
@@ -12,9 +13,10 @@ import { className, plural } from "./words.js";
 /**
  * Draws an answer: the query and the vote on one side, its neighbors on the other.
  * `onCompare(hits, index, total)` opens the compare view on one of a list of cases, out of `total` there are; `onExample(kind, hit)` makes one an
- * example, `onExamples(examples)` changes them all; `onRegion(region)` searches by a part of the query, or with null by all of it.
+ * example, `onExamples(examples)` changes them all; `onRegion(region)` searches by a part of the query, or with null by all of it; `onFrame(frame)` by another
+ * frame of its file.
  */
-export function showAnswer(entry, archive, { onCompare, onExample, onExamples, onRegion }) {
+export function showAnswer(entry, archive, { onCompare, onExample, onExamples, onRegion, onFrame }) {
   const { body } = entry.result;
   const { neighbors, nearest_per_class: perClass } = body;
   // Compared are the cases on view: a filter holds there too.
@@ -36,6 +38,7 @@ export function showAnswer(entry, archive, { onCompare, onExample, onExamples, o
       el("figure", { class: "query" },
         picture,
         el("figcaption", {}, el("strong", {}, "Query"), " ", queryLine(entry.query, body.query.image), region && ` · ${regionLine(region)}`),
+        entry.query.file && frameControls(body.query.image, onFrame),
         entry.query.file && regionControls(picture, region, onRegion)),
       verdict(body),
       exampleList(entry.options.examples, onExamples),

@@ -16,6 +16,7 @@ from medsearch_py.card import CardError
 from medsearch_py.dataset import Dataset, DatasetError
 from medsearch_py.embed import run
 from medsearch_py.model import load_model
+from medsearch_py.pixels import FRAMES
 
 SOME_BROKEN = 3
 FAILED = 1
@@ -30,7 +31,7 @@ def main() -> int:
         if dataset.unread:
             print(f"{len(dataset.unread)} files lie too deep and are not read", file=sys.stderr)
         model = load_model(args.model, args.device, args.threads)
-        broken = run(dataset, model, args.out, args.batch, args.workers, args.limit)
+        broken = run(dataset, model, args.out, args.batch, args.workers, args.limit, args.frames)
     except (DatasetError, CardError) as error:
         print(f"calculate_embeddings: {error}", file=sys.stderr)
         return FAILED
@@ -44,6 +45,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", required=True, type=Path, help="folder or zip with <CLASS>/ or <CLASS>/images/")
     parser.add_argument("--out", required=True, type=Path, help="folder for the embeddings")
     parser.add_argument("--model", required=True, help="folder of an exported model, or `thumbnail`")
+    parser.add_argument(
+        "--frames", default="first", choices=FRAMES, help="of a DICOM file of several frames, default %(default)s"
+    )
     parser.add_argument("--batch", type=positive, default=32, help="images a batch, default %(default)s")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N, default %(default)s")
     parser.add_argument("--workers", type=positive, default=len(os.sched_getaffinity(0)), help="decoding threads")

@@ -27,6 +27,11 @@ def same_but_for_ties(one, other, similarities) -> bool:
     return all(abs(similarities[a] - similarities[b]) < TIE for a, b in zip(one, other, strict=True) if a != b)
 
 
+def name(record: dict) -> str:
+    """The file, and which frame of it unless that is the first."""
+    return f"{record['file']}, frame {record['frame']}" if "frame" in record else record["file"]
+
+
 def main() -> int:
     """Compares and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -36,7 +41,7 @@ def main() -> int:
     parser.add_argument("-k", type=int, default=10)
     arguments = parser.parse_args()
     sides = [load(arguments.one), load(arguments.other)]
-    orders = [{record["file"]: row for row, record in enumerate(side[2])} for side in sides]
+    orders = [{name(record): row for row, record in enumerate(side[2])} for side in sides]
     missing = orders[0].keys() ^ orders[1].keys()
     files = sorted(orders[0].keys() & orders[1].keys())
     one, other = (side[0][[order[file] for file in files]] for side, order in zip(sides, orders, strict=True))

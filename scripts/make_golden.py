@@ -3,6 +3,7 @@
 
     scripts/make_golden.py --out tests/golden
 
+Of a file of several frames it is the first.
 For a file that decodes the same everywhere (`lossless`), `raster8_sha256` and `samples_digest` are exact;
 for the others `grid8` (8x8 RGB after the resize) says what to expect within a few levels.
 """
@@ -44,6 +45,8 @@ def expected(name: str, data: bytes) -> dict:
     try:
         raster = pixels.decode(data)
         grey_or_rgb, window = pixels.to_8_bit(raster)
+        if (frames := pixels.frames(data)) > 1:
+            found["frames"] = frames
         found |= {"format": raster.format, "width": raster.width, "height": raster.height}
         found |= {"channels": raster.channels, "bits": raster.bits, "window": window, "lossless": _lossless(name)}
         if raster.facts:

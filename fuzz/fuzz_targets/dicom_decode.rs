@@ -2,17 +2,25 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use medsearch::domain::{FRAMES_MAX, FrameNumber};
 use medsearch::imaging::dicom::decode::decode;
 use medsearch::imaging::{Limits, to_eight_bit};
 
 mod driver;
+
+/// Where the preamble begins, which may hold anything (PS3.10, 7.1): here it says which frame is wanted.
+const FRAME_AT: usize = 0;
 
 fuzz_target!(|bytes: &[u8]| {
     let limits = Limits {
         pixels_max: 1 << 20,
         file_bytes_max: 1 << 20,
     };
-    if let Ok((raster, _)) = decode(bytes, &limits) {
-        let _ = to_eight_bit(&raster);
+    let wanted = bytes.get(FRAME_AT..FRAME_AT + 2).unwrap_or(&[0, 0]);
+    let wanted = u32::from(u16::from_le_bytes([wanted[0], wanted[1]])) % FRAMES_MAX + 1;
+    let frame = FrameNumber::try_from(wanted).expect("it is one of them");
+    if let Ok(decoded) = decode(bytes, frame, &limits) {
+        assert!(decoded.frame.number() == frame && decoded.frame.frames() >= wanted);
+        let _ = to_eight_bit(&decoded.raster);
     }
 });

@@ -20,12 +20,17 @@ class DatasetError(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: `file` is its path below the data folder with `/`; class None directly in it."""
+    """One image: a frame, from 1, of the file at this path below the data folder; class None directly in it."""
 
     file: str
     folder_class: str | None
     size: int
     changed: int
+    frame: int = 1
+
+    def named(self) -> dict:
+        """What names it in records and lists; the first frame goes without saying."""
+        return {"file": self.file} if self.frame == 1 else {"file": self.file, "frame": self.frame}
 
 
 class FolderSource:

@@ -1,4 +1,4 @@
-"""DICOM to a raster: stored values of frame 0, and what the header says about them."""
+"""DICOM to a raster: stored values of a frame, and what the header says about them."""
 
 import io
 import logging
@@ -13,8 +13,8 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import apply_color_lut, pixel_array
 from pydicom.pixels.utils import get_j2k_parameters
 
-from .problems import BROKEN, UNSUPPORTED, ImageProblem
-from .raster import Raster, check_dimensions
+from .problems import BROKEN, INVALID_REQUEST, TOO_MANY_PIXELS, UNSUPPORTED, ImageProblem
+from .raster import FRAMES_MAX, Raster, check_dimensions
 
 # pydicom's warnings quote values of the file; those may name a patient.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -56,15 +56,35 @@ AGE = re.compile(r"([0-9]{1,3})([YMWD])")
 IN_A_YEAR = {"Y": 1, "M": 12, "W": 52, "D": 365}
 
 
-def decode(data: bytes) -> Raster:
-    """DICOM bytes -> Raster. VOI windows are not applied."""
+def decode(data: bytes, frame: int = 1) -> Raster:
+    """DICOM bytes -> Raster of one frame, counted from 1. VOI windows are not applied."""
     try:
         dataset = pydicom.dcmread(io.BytesIO(data))
-        return _raster(dataset)
+        count = _frames(dataset)
+        if not 1 <= frame <= count:
+            raise ImageProblem(INVALID_REQUEST, f"there is no frame `{frame}`: the number of frames is `{count}`")
+        return _raster(dataset, frame)
     except ImageProblem:
         raise
     except Exception as error:  # pydicom and its plugins raise almost anything on broken files
         raise ImageProblem(BROKEN, f"broken DICOM: {type(error).__name__}") from error
+
+
+def frames(data: bytes) -> int:
+    """How many frames a DICOM file has."""
+    try:
+        return _frames(pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=["NumberOfFrames"]))
+    except ImageProblem:
+        raise
+    except Exception as error:  # as above
+        raise ImageProblem(BROKEN, f"broken DICOM: {type(error).__name__}") from error
+
+
+def _frames(dataset: pydicom.Dataset) -> int:
+    count = max(int(dataset.get("NumberOfFrames") or 1), 1)
+    if count > FRAMES_MAX:
+        raise ImageProblem(TOO_MANY_PIXELS, f"`{count}` frames are over the limit of `{FRAMES_MAX}`")
+    return count
 
 
 def facts(dataset: pydicom.Dataset) -> dict:
@@ -93,7 +113,7 @@ def _text(dataset: pydicom.Dataset, keyword: str) -> str:
     return "" if value is None else str(value).strip().strip("\0")
 
 
-def _raster(dataset: pydicom.Dataset) -> Raster:
+def _raster(dataset: pydicom.Dataset, frame: int) -> Raster:
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax not in TRANSFER_SYNTAXES:
         raise ImageProblem(UNSUPPORTED, f"transfer syntax `{syntax}` is not read")
@@ -106,9 +126,9 @@ def _raster(dataset: pydicom.Dataset) -> Raster:
             UNSUPPORTED, f"{dataset.SamplesPerPixel} samples of {dataset.BitsAllocated} bits are not read"
         )
     if syntax == uid.JPEGExtended12Bit and dataset.BitsAllocated == 16:
-        values = _twelve_bit(dataset)
+        values = _twelve_bit(dataset, frame)
     else:
-        values = pixel_array(dataset, index=0, decoding_plugin=TRANSFER_SYNTAXES[syntax] or "")
+        values = pixel_array(dataset, index=frame - 1, decoding_plugin=TRANSFER_SYNTAXES[syntax] or "")
     photometric = dataset.PhotometricInterpretation
     if photometric == "PALETTE COLOR":
         colours = apply_color_lut(values, dataset)[..., :3]
@@ -118,18 +138,19 @@ def _raster(dataset: pydicom.Dataset) -> Raster:
         return Raster(_whole_range(values, int(dataset.BitsStored)), "dicom", facts=facts(dataset))
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise ImageProblem(UNSUPPORTED, f"photometric interpretation `{photometric}` is not read")
-    return _grey(dataset, values)
+    return _grey(dataset, frame, values)
 
 
-def _first_frame(dataset: pydicom.Dataset) -> bytes:
-    return get_frame(dataset.PixelData, 0, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
+def _coded(dataset: pydicom.Dataset, frame: int) -> bytes:
+    """What a frame is coded as."""
+    return get_frame(dataset.PixelData, frame - 1, number_of_frames=_frames(dataset))
 
 
-def _twelve_bit(dataset: pydicom.Dataset) -> np.ndarray:
+def _twelve_bit(dataset: pydicom.Dataset, frame: int) -> np.ndarray:
     """JPEG of 12 bits, which neither Pillow nor GDCM reads; what BitsStored can't say is the largest value."""
     if dataset.SamplesPerPixel != 1:
         raise ImageProblem(UNSUPPORTED, "JPEG of 12 bits in colour is not read")
-    values = imagecodecs.jpeg_decode(_first_frame(dataset)).astype(np.uint16)
+    values = imagecodecs.jpeg_decode(_coded(dataset, frame)).astype(np.uint16)
     if values.shape != (dataset.Rows, dataset.Columns):
         raise ImageProblem(BROKEN, "the picture inside has another size or depth than the data set says")
     return values if dataset.PixelRepresentation == 1 else np.minimum(values, (1 << dataset.BitsStored) - 1)
@@ -144,10 +165,10 @@ def _whole_range(values: np.ndarray, stored: int) -> np.ndarray:
     return np.ascontiguousarray(values)
 
 
-def _grey(dataset: pydicom.Dataset, values: np.ndarray) -> Raster:
+def _grey(dataset: pydicom.Dataset, frame: int, values: np.ndarray) -> Raster:
     signed = dataset.PixelRepresentation == 1
     stored = values
-    if not _is_j2k_of_values(dataset, signed):
+    if not _is_j2k_of_values(dataset, frame, signed):
         stored = _stored_bits(values, int(dataset.BitsStored), int(dataset.HighBit), signed)
     if dataset.get("ModalityLUTSequence"):
         return _by_table(dataset, stored, signed)
@@ -164,11 +185,11 @@ def _grey(dataset: pydicom.Dataset, values: np.ndarray) -> Raster:
     )
 
 
-def _is_j2k_of_values(dataset: pydicom.Dataset, signed: bool) -> bool:
+def _is_j2k_of_values(dataset: pydicom.Dataset, frame: int, signed: bool) -> bool:
     """JPEG 2000 codes values, not bits, unless whole cells were coded as if they were numbers without a sign."""
     if dataset.file_meta.TransferSyntaxUID not in (uid.JPEG2000Lossless, uid.JPEG2000):
         return False
-    codestream = get_j2k_parameters(_first_frame(dataset))
+    codestream = get_j2k_parameters(_coded(dataset, frame))
     return not (signed and not codestream["is_signed"] and codestream["precision"] > dataset.BitsStored)
 
 

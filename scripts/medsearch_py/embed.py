@@ -5,7 +5,7 @@ import concurrent.futures
 import hashlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ BROKEN_FILE = "_broken.json"
 
 @dataclass(frozen=True)
 class Ready:
-    """One file after decoding: its input for the model, or what is wrong with it."""
+    """One image after decoding: its input for the model, or what is wrong with it."""
 
     entry: Entry
     item: dict
@@ -37,11 +37,13 @@ class Ready:
     problem: ImageProblem | None = None
 
 
-def run(dataset: Dataset, model: Model, out: Path, batch: int, workers: int, limit: int | None) -> list[dict]:
+def run(
+    dataset: Dataset, model: Model, out: Path, batch: int, workers: int, limit: int | None, frames: str = "first"
+) -> list[dict]:
     """Embed everything that isn't embedded yet, write the interchange form; returns the broken images."""
     # Documents first: what is wrong with them shall not be found after an hour.
     metadata = Metadata(dataset)
-    entries = dataset.entries[:limit]
+    entries = images(dataset, dataset.entries[:limit], frames, workers)[:limit]
     out.mkdir(parents=True, exist_ok=True)
     parts = Parts(out, f"{model.space['id']}-{model.provenance['precision']}")
     todo = [entry for entry in entries if not parts.holds(entry)]
@@ -57,6 +59,22 @@ def run(dataset: Dataset, model: Model, out: Path, batch: int, workers: int, lim
         (out / BROKEN_FILE).unlink(missing_ok=True)
     parts.remove()
     return broken
+
+
+def images(dataset: Dataset, files: list[Entry], frames: str, workers: int) -> list[Entry]:
+    """The wanted frames of each file; one that can't be read is left to be refused when it is decoded."""
+    if frames == "first":
+        return files
+
+    def of_file(entry: Entry) -> list[Entry]:
+        try:
+            count = pixels.frames(dataset.read(entry.file))
+        except Exception:  # whatever it is, decoding it says so
+            count = 1
+        return [replace(entry, frame=frame) for frame in pixels.wanted_frames(frames, count)]
+
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        return [image for found in pool.map(of_file, files) for image in found]
 
 
 def embed_all(dataset: Dataset, model: Model, todo: list[Entry], parts: Parts, batch: int, workers: int) -> list[dict]:
@@ -86,8 +104,9 @@ def embed_all(dataset: Dataset, model: Model, todo: list[Entry], parts: Parts, b
     with tqdm(total=len(todo), unit="image", desc="embedding", smoothing=0.05) as bar:
         for ready in decoded(dataset, model, todo, workers, ahead=2 * batch + workers):
             if ready.problem is not None:
-                broken.append({"file": ready.entry.file, "type": ready.problem.kind, "detail": str(ready.problem)})
-                tqdm.write(f"broken: {ready.entry.file}: {ready.problem}", file=sys.stderr)
+                broken.append({**ready.entry.named(), "type": ready.problem.kind, "detail": str(ready.problem)})
+                which = "" if ready.entry.frame == 1 else f", frame {ready.entry.frame}"
+                tqdm.write(f"broken: {ready.entry.file}{which}: {ready.problem}", file=sys.stderr)
             else:
                 good.append(ready)
             if len(good) - embedded >= batch:
@@ -116,10 +135,10 @@ def decoded(dataset: Dataset, model: Model, entries: list[Entry], workers: int, 
 
 
 def prepare(dataset: Dataset, entry: Entry, card_input: dict) -> Ready:
-    """Read and decode one file; never raises for what is wrong with the file."""
+    """Read a file and decode one frame of it; never raises for what is wrong with the file."""
     try:
         data = dataset.read(entry.file)
-        prepared = pixels.prepare(data, card_input["width"], card_input["height"], card_input["fit"])
+        prepared = pixels.prepare(data, card_input["width"], card_input["height"], card_input["fit"], entry.frame)
     except ImageProblem as problem:
         return Ready(entry, {}, None, problem)
     except Exception as error:  # a damaged zip entry, an unreadable file: one image, not the run

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from openpyxl import load_workbook
 
 from .dataset import Dataset, DatasetError, Entry
+from .raster import frame_digest
 
 # Column of metadata.csv -> field of the record.
 COLUMNS = {
@@ -62,7 +63,7 @@ class Metadata:
                 found[COLUMNS[column]] = value
             elif column not in ("file", "class"):
                 tags[column] = value
-        record = {"id": sha256[:32], "file": entry.file, "sha256": sha256}
+        record = {"id": frame_digest(sha256, entry.frame)[:32], **entry.named(), "sha256": sha256}
         record.update((field, found[field]) for field in FIELDS if found.get(field))
         return {**record, "tags": tags} if tags else record
 

@@ -9,11 +9,13 @@ import numpy as np
 from PIL import Image
 
 from . import dicom, jpeg, png
-from .problems import CONSTANT, UNSUPPORTED, ImageProblem
+from .problems import CONSTANT, INVALID_REQUEST, UNSUPPORTED, ImageProblem
 from .raster import Raster, check_file_size
 
 PIPELINE = "medsearch-pixels/1"
 FITS = ("squeeze", "pad", "crop")
+# Which frames of a file become images; the middle of an even number is the earlier of the two.
+FRAMES = ("first", "middle", "all")
 IDENTITY = {"kind": "identity"}
 
 # Limits are checked from each header before decoding; Pillow's own guess would only warn.
@@ -29,24 +31,42 @@ class Prepared:
     input: np.ndarray
 
 
-def prepare(data: bytes, width: int, height: int, fit: str = "squeeze") -> Prepared:
+def prepare(data: bytes, width: int, height: int, fit: str = "squeeze", frame: int = 1) -> Prepared:
     """All steps: sniff, decode, 8 bit, refuse a constant image, fit, resize to width x height."""
-    raster = decode(data)
+    raster = decode(data, frame)
     grey_or_rgb, window = to_8_bit(raster)
     refuse_constant(grey_or_rgb)
     return Prepared(raster, window, as_rgb(fit_and_resize(grey_or_rgb, width, height, fit)))
 
 
-def decode(data: bytes) -> Raster:
-    """Steps 1 and 2: the file's own first bytes decide the decoder, never its name."""
+def is_dicom(data: bytes) -> bool:
+    """Whether a file says that it is DICOM; nothing else has more than one frame."""
+    return data[dicom.MAGIC_OFFSET : dicom.MAGIC_OFFSET + 4] == dicom.MAGIC
+
+
+def frames(data: bytes) -> int:
+    """How many frames a file has: 1 of a format that knows none."""
+    return dicom.frames(data) if is_dicom(data) else 1
+
+
+def decode(data: bytes, frame: int = 1) -> Raster:
+    """Steps 1 and 2: the file's own first bytes decide the decoder, never its name. Frames are counted from 1."""
     check_file_size(len(data))
-    if data[dicom.MAGIC_OFFSET : dicom.MAGIC_OFFSET + 4] == dicom.MAGIC:
-        return dicom.decode(data)
+    if is_dicom(data):
+        return dicom.decode(data, frame)
+    if frame != 1:
+        raise ImageProblem(INVALID_REQUEST, f"there is no frame `{frame}`: only DICOM has more than one")
     if data.startswith(png.MAGIC):
         return png.decode(data)
     if data.startswith(jpeg.MAGIC):
         return jpeg.decode(data)
     raise ImageProblem(UNSUPPORTED, "neither PNG, JPEG nor DICOM")
+
+
+def wanted_frames(which: str, count: int) -> range:
+    """The numbers of the wanted frames of a file that has so many."""
+    middle = (count + 1) // 2
+    return {"first": range(1, 2), "middle": range(middle, middle + 1), "all": range(1, count + 1)}[which]
 
 
 def to_8_bit(raster: Raster) -> tuple[np.ndarray, dict]:

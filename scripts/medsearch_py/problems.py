@@ -1,6 +1,7 @@
 """What can be wrong with one image, under the same names as the HTTP problems."""
 
 BROKEN = "invalid-image"
+INVALID_REQUEST = "invalid-request"
 UNSUPPORTED = "unsupported-media"
 CONSTANT = "constant-image"
 TOO_LARGE = "too-large"

@@ -9,6 +9,7 @@ from .problems import BROKEN, TOO_LARGE, TOO_MANY_PIXELS, ImageProblem
 
 FILE_BYTES_MAX = 64 << 20
 PIXELS_MAX = 64 << 20
+FRAMES_MAX = 10_000
 SIDE_MAX = 32_767
 
 
@@ -48,8 +49,18 @@ class Raster:
 
 
 def file_digest(data: bytes) -> str:
-    """sha256 of the file, in hex; its first 32 digits are the image's id."""
+    """sha256 of the file, in hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def frame_digest(sha256: str, frame: int) -> str:
+    """What stands for a frame of a file, in hex; its first 32 digits are the image's id.
+
+    For the first frame it is the file's own sha256; `FrameNumber::digest` in `src/domain/frame.rs` is the same.
+    """
+    if frame == 1:
+        return sha256
+    return hashlib.sha256(bytes.fromhex(sha256) + frame.to_bytes(4, "little")).hexdigest()
 
 
 def check_file_size(size: int) -> None:

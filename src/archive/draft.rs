@@ -128,6 +128,7 @@ pub(super) fn alias_of(record: &Record) -> Alias {
         file: record.file.clone(),
         name_key: record.name_key,
         file_key: record.file_key,
+        frame: record.frame,
         ingested_at: Some(record.ingested_at.clone()),
         sealed: record.sealed.clone(),
         other: record.other.clone(),

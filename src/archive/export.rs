@@ -9,7 +9,7 @@ use super::interchange::{files, stem, vectors_sha256};
 use super::npy::{NpyWriter, write_failed};
 use super::store::blocking;
 use super::{Archive, ClassFile, Identity, IdentityMode, State, VectorProvenance};
-use crate::domain::{ClassLabel, LabelSource, Record};
+use crate::domain::{ClassLabel, FrameNumber, LabelSource, Record};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows whose vectors are read at a time: by file name, so that those of an object are not next to each other.
@@ -39,6 +39,7 @@ pub async fn export(archive: &Archive, folder: &Path) -> Result<Exported> {
 /// One row of a class file.
 struct Row {
     file: String,
+    frame: FrameNumber,
     value: Value,
     at: (usize, u32),
     /// Where it is not that of `at`.
@@ -61,6 +62,7 @@ fn write(state: &State, identity: &Identity, folder: &Path) -> Result<Exported> 
             };
             let row = Row {
                 file: value["file"].as_str().unwrap_or_default().to_owned(),
+                frame: alias.map_or(record.frame, |alias| alias.frame),
                 value,
                 at,
                 vector,
@@ -72,7 +74,10 @@ fn write(state: &State, identity: &Identity, folder: &Path) -> Result<Exported> 
     refuse_others(folder, &classes)?;
     let mut exported = Exported { records: 0, classes: 0 };
     for (class, mut rows) in classes {
-        rows.sort_by(|a, b| a.file.as_bytes().cmp(b.file.as_bytes()).then_with(|| a.at.cmp(&b.at)));
+        rows.sort_by(|a, b| {
+            let by_name = a.file.as_bytes().cmp(b.file.as_bytes());
+            by_name.then(a.frame.cmp(&b.frame)).then_with(|| a.at.cmp(&b.at))
+        });
         let path = folder.join(format!("{}.npy", stem(class.as_ref())));
         let mut writer = NpyWriter::create(&path, rows.len(), state.manifest.space.dimension)?;
         for rows in rows.chunks(READ_TOGETHER) {
@@ -124,7 +129,10 @@ fn linked(record: &Record, index: usize, identity: &Identity) -> Result<(Value, 
 /// Pseudonyms in place of ids. An alias has its own file, study and label, and shares the rest with its image.
 fn anonymous(record: &Record, index: usize) -> Value {
     let alias = index.checked_sub(1).map(|index| &record.aliases[index]);
-    let (file, file_key) = alias.map_or((&record.file, record.file_key), |alias| (&alias.file, alias.file_key));
+    let (file, file_key, frame) = match alias {
+        None => (&record.file, record.file_key, record.frame),
+        Some(alias) => (&alias.file, alias.file_key, alias.frame),
+    };
     let [study, series, sop] = match alias {
         None => [record.study, record.series, record.sop],
         Some(alias) => [alias.study, alias.series, alias.sop],
@@ -152,6 +160,9 @@ fn anonymous(record: &Record, index: usize) -> Value {
     put("sex", record.sex.clone());
     put("file_key", Some(file_key.to_string()));
     put("pixel_key", record.pixel_key.map(|key| key.to_string()));
+    if !frame.is_first() {
+        fields.insert("frame".to_owned(), frame.get().into());
+    }
     put_label_source(&mut fields, label_source.as_ref());
     if !record.tags.is_empty() {
         let tags = record

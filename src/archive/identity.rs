@@ -148,9 +148,9 @@ impl Identity {
         self.uid_key("sop", uid)
     }
 
-    /// Pseudonym of a file's SHA-256.
-    pub fn file_key(&self, sha256: &[u8; 32]) -> Key {
-        self.key("file", &[sha256])
+    /// Pseudonym of a file's SHA-256, or of what stands for another frame of it than the first.
+    pub fn file_key(&self, digest: &[u8; 32]) -> Key {
+        self.key("file", &[digest])
     }
 
     /// Pseudonym of a file's name; none in mode `anonymous`, where nothing is kept of it.
@@ -164,7 +164,7 @@ impl Identity {
     }
 
     /// Name of an image: the slot of its patient (or, without one, of the image), then a keyed digest of patient and content.
-    /// `content` is the raster's digest where it is known, else the file's SHA-256.
+    /// `content` is the raster's digest where it is known, else that of the file and frame.
     pub fn image_id(&self, patient: Option<Key>, content: &[u8; 32]) -> ImageId {
         let of_whom = patient.map(|key| key.0);
         let digest = self.key("image", &[of_whom.as_ref().map_or(&[][..], |key| key), content]);

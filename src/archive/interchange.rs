@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::npy::{Matrix, read_npy, write_whole};
 use super::{Identity, RowsProvenance, Shown};
-use crate::domain::{ClassLabel, ImageId, Key, LabelSource, Record, Space, SpaceId, UNLABELLED};
+use crate::domain::{ClassLabel, FrameNumber, ImageId, Key, LabelSource, Record, Space, SpaceId, UNLABELLED};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The format of `<CLASS>.json` that is written; the only one so far. Files of other origin need not say it.
@@ -20,9 +20,10 @@ pub const CLASS_FORMAT: u32 = 1;
 /// The list of images that could not be embedded lies beside the class files; no class begins with `_`.
 const BROKEN: &str = "_broken.json";
 /// Fields of a record in the order in which they are written; others follow.
-const FIELD_ORDER: [&str; 17] = [
+const FIELD_ORDER: [&str; 18] = [
     "id",
     "file",
+    "frame",
     "sha256",
     "patient_id",
     "patient_id_key",
@@ -240,8 +241,11 @@ impl ClassFile {
                 let patient = patient.map(|keys| keys.patient);
                 let mut digest = [0; 32];
                 match (sha256, file_key) {
-                    (Some(sha256), _) => hex::decode_to_slice(sha256, &mut digest)
-                        .map_err(|_| needs("has a `sha256` that is not 64 hex digits"))?,
+                    (Some(sha256), _) => {
+                        hex::decode_to_slice(sha256, &mut digest)
+                            .map_err(|_| needs("has a `sha256` that is not 64 hex digits"))?;
+                        digest = described.frame.digest(&digest);
+                    }
                     // Another archive's pseudonym names the file well enough to tell it from others.
                     (None, Some(key)) => digest = *blake3::hash(&key.0).as_bytes(),
                     (None, None) => return Err(needs("has no `sha256`")),
@@ -267,6 +271,7 @@ impl ClassFile {
             series: keys.series,
             sop: keys.sop,
             pixel_key: keys.pixel_key,
+            frame: described.frame,
             name_key: described.file.as_deref().and_then(|file| identity.name_key(file)),
             file: described.file.filter(|_| shown.file_names),
             source: described.source,
@@ -302,11 +307,14 @@ struct Keys {
 /// A record of the interchange form, as `embed` writes and `index` reads it. Absent fields are left out of the JSON.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Described {
-    /// First 32 hex digits of the file's SHA-256; an image id in a file of pseudonyms.
+    /// First 32 hex digits of the file's SHA-256, or of [`FrameNumber::digest`]; an image id in a file of pseudonyms.
     pub id: String,
     /// Path below the data folder, with `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// Which frame of the file, counted from 1; absent: the first.
+    #[serde(default, skip_serializing_if = "FrameNumber::is_first")]
+    pub frame: FrameNumber,
     /// SHA-256 of the file, 64 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -732,12 +740,16 @@ mod tests {
             json!({"id": "x"}),
             json!({"id": "x", "sha256": "zz"}),
             json!([]),
+            json!({"id": "x", "sha256": "ab".repeat(32), "frame": 0}),
+            json!({"id": "x", "sha256": "ab".repeat(32), "frame": "2"}),
+            json!({"id": "x", "sha256": "ab".repeat(32), "frame": 10_001}),
         ]);
         let made = file.record(0, &identity, &Shown::default(), "now").unwrap();
         assert_eq!(made.patient, identity.patient_key(None, "7"));
         assert_eq!(made.age.as_deref(), Some("45"));
         assert_eq!(made.file_key, identity.file_key(&[0xab; 32]));
         assert_eq!(made.id, identity.image_id(made.patient, &[0xab; 32]));
+        assert!(made.frame.is_first());
         assert_eq!(
             ["89", "90", "101", "90+", "old"].map(|age| open_age(age.into())),
             ["89", "90+", "90+", "90+", "old"]
@@ -759,7 +771,7 @@ mod tests {
             identity.open(made.sealed.as_deref().unwrap(), made.file_key).unwrap(),
             record()
         );
-        for broken in 1..4 {
+        for broken in 1..7 {
             assert_eq!(
                 file.record(broken, &identity, &Shown::default(), "now")
                     .unwrap_err()

@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::EXIT_PARTIAL;
 use super::index::decoder;
+use crate::domain::{FrameNumber, Frames};
 use crate::embed::load_backend;
 use crate::error::Result;
+use crate::imaging::{Decoder, InputSpec, ModelInput, Provenance};
 use crate::ingest::Dataset;
-use crate::ingest::bulk::{self, BulkSettings};
+use crate::ingest::bulk::{self, BulkSettings, Decode};
 use crate::search::prepare;
 
 /// Turn a folder (or zip) of images into vectors: one `.npy` and one `.json` a class.
@@ -30,6 +32,9 @@ pub struct Embed {
     /// Folder with `model.pt` and `model.json`, or `thumbnail` for the 32x32 grey embedder.
     #[arg(long, value_name = "DIR", env = "MEDSEARCH_MODEL")]
     model: PathBuf,
+    /// Which frames of a DICOM file of several become images.
+    #[arg(long, value_enum, default_value_t, env = "MEDSEARCH_FRAMES")]
+    frames: WhichFrames,
     /// Where the model runs: `auto`, `cpu` or `cuda:N`.
     #[arg(long, default_value = "auto", env = "MEDSEARCH_DEVICE")]
     device: String,
@@ -47,26 +52,63 @@ pub struct Embed {
     progress_seconds: u64,
 }
 
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum WhichFrames {
+    /// The first of each file.
+    #[default]
+    First,
+    /// The one in the middle, of an even number the earlier of the two.
+    Middle,
+    /// Each for itself.
+    All,
+}
+
+impl From<WhichFrames> for Frames {
+    fn from(frames: WhichFrames) -> Self {
+        match frames {
+            WhichFrames::First => Self::First,
+            WhichFrames::Middle => Self::Middle,
+            WhichFrames::All => Self::All,
+        }
+    }
+}
+
+/// The pixel pipeline up to a model's input.
+struct Pipeline {
+    decoder: Decoder,
+    input: InputSpec,
+}
+
+impl Decode for Pipeline {
+    fn frames(&self, bytes: &[u8]) -> Result<u32> {
+        self.decoder.frames(bytes)
+    }
+
+    fn decode(&self, bytes: &[u8], frame: FrameNumber) -> Result<(ModelInput, Provenance)> {
+        let prepared = prepare(&self.decoder, &self.input, bytes, frame.into())?;
+        Ok((prepared.input, prepared.picture.provenance))
+    }
+}
+
 impl Embed {
     /// Exit code 3 when images were left out.
     pub fn run(self) -> Result<ExitCode> {
         let dataset = Dataset::open(&self.data)?;
         let mut backend = load_backend(model_dir(&self.model), &self.device)?;
         let threads = self.decode_threads.unwrap_or_else(super::processors);
-        let decoder = decoder(threads);
-        let input = backend.card().input();
-        let decode = |bytes: &[u8]| {
-            let prepared = prepare(&decoder, &input, bytes, None)?;
-            Ok((prepared.input, prepared.picture.provenance))
+        let pipeline = Pipeline {
+            decoder: decoder(threads),
+            input: backend.card().input(),
         };
         let settings = BulkSettings {
             batch: self.batch.into(),
             decode_threads: threads,
+            frames: self.frames.into(),
             resume: !self.fresh,
             progress_seconds: self.progress_seconds,
             ..BulkSettings::new(self.out.clone())
         };
-        let report = bulk::run(&dataset, backend.as_mut(), &decode, &settings)?;
+        let report = bulk::run(&dataset, backend.as_mut(), &pipeline, &settings)?;
         eprintln!(
             "{} of {} images embedded, {} known from an interrupted run, {} broken; written to {}",
             report.embedded,

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use super::settings::ArchiveArgs;
 use crate::app::{Settings, open_engine};
-use crate::domain::{Ask, ClassLabel, Exclude, Hit, VoteMethod, Wanted};
+use crate::domain::{Ask, ClassLabel, Exclude, FrameNumber, Hit, VoteMethod, Wanted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::answer_json;
 use crate::metrics::Metrics;
@@ -22,6 +22,9 @@ pub struct Search {
     archive: ArchiveArgs,
     /// PNG, JPEG or DICOM file.
     image: PathBuf,
+    /// Which frame of a DICOM file, counted from 1.
+    #[arg(long, value_name = "N", default_value_t)]
+    frame: FrameNumber,
     /// Neighbors wanted, 1 to 100. Default: as many as the archive is calibrated for, or 10.
     #[arg(short, value_parser = clap::value_parser!(u16).range(1..=100))]
     k: Option<u16>,
@@ -110,6 +113,7 @@ impl Search {
         };
         let upload = Upload {
             bytes: bytes.into(),
+            frame: self.frame,
             patient_id: None,
             issuer: None,
             study_uid: None,
@@ -132,6 +136,10 @@ impl Search {
 }
 
 fn print_table(answer: &Answer) {
+    let frame = answer.query.image.as_ref().and_then(|image| image.frame);
+    if let Some(frame) = frame.filter(|frame| frame.frames() > 1) {
+        println!("frame {} of {}\n", frame.number(), frame.frames());
+    }
     println!("rank  similarity  class                file or id");
     for (rank, hit) in answer.ranking.hits.iter().enumerate() {
         print_hit(&(rank + 1).to_string(), hit);
@@ -164,6 +172,8 @@ fn print_table(answer: &Answer) {
 
 fn print_hit(rank: &str, hit: &Hit) {
     let class = hit.class().map_or("(no label)", |class| class.as_str());
-    let name = hit.record.file.clone().unwrap_or_else(|| hit.id().to_string());
+    let record = &hit.record;
+    let file = record.file.as_deref().map(|file| record.frame.named(file));
+    let name = file.unwrap_or_else(|| hit.id().to_string());
     println!("{rank:>4}  {:>10.4}  {class:<20} {name}", hit.similarity);
 }

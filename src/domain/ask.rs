@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClassLabel, Embedding, ImageId, Key, PatientKeys};
+use super::{ClassLabel, Embedding, FrameNumber, ImageId, Key, PatientKeys};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most neighbors that one request may ask for.
@@ -87,6 +87,22 @@ impl Region {
     /// x, y, width, height as fractions.
     pub fn fractions(self) -> [f64; 4] {
         [self.x, self.y, self.width, self.height]
+    }
+}
+
+/// What of a file is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Excerpt {
+    /// Which of its pictures.
+    pub frame: FrameNumber,
+    /// The part of that; none: all of it.
+    pub region: Option<Region>,
+}
+
+impl From<FrameNumber> for Excerpt {
+    /// All of a frame.
+    fn from(frame: FrameNumber) -> Self {
+        Self { frame, region: None }
     }
 }
 

@@ -5,6 +5,7 @@ mod ask;
 mod calibration;
 mod distribution;
 mod embedding;
+mod frame;
 mod ids;
 mod metric;
 mod ranking;
@@ -14,13 +15,14 @@ mod union;
 mod verdict;
 
 pub use appearance::{Appearance, Appearances};
-pub use ask::{Ask, EXAMPLES_MAX, Exclude, K_MAX, OnePer, Query, Region, VoteMethod, Wanted};
+pub use ask::{Ask, EXAMPLES_MAX, Excerpt, Exclude, K_MAX, OnePer, Query, Region, VoteMethod, Wanted};
 pub use calibration::{
     Calibration, Doubt, Level, SET_SIZE_MAX, ShareCalibration, prediction_set, softmax, strangeness,
 };
 pub use distribution::{DIRECTIONS_MAX, Distribution};
 pub(crate) use embedding::sum;
 pub use embedding::{Embedding, similarity};
+pub use frame::{FRAMES_MAX, FrameNumber, FrameOf, Frames};
 pub use ids::{ClassLabel, ImageId, Key, LabelSource, Slot, UNLABELLED};
 pub use metric::Metric;
 pub use ranking::{Copies, Coverage, Group, Hit, PathTaken, Ranking};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ClassLabel, ImageId, Key, LabelSource};
+use super::{ClassLabel, FrameNumber, ImageId, Key, LabelSource};
 
 /// Earlier labels that a record keeps: the first one and the latest.
 const HISTORY_MAX: usize = 100;
@@ -39,8 +39,11 @@ pub struct Record {
     /// Pseudonym of the SOP Instance UID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sop: Option<Key>,
-    /// Pseudonym of the file's bytes.
+    /// Pseudonym of the file's bytes, of any frame but the first of those and its number.
     pub file_key: Key,
+    /// Which frame of the file it is; absent: the first.
+    #[serde(default, skip_serializing_if = "FrameNumber::is_first")]
+    pub frame: FrameNumber,
     /// Pseudonym of the decoded pixels; absent when indexed from vectors alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pixel_key: Option<Key>,
@@ -106,6 +109,7 @@ impl Record {
             series: None,
             sop: None,
             file_key,
+            frame: FrameNumber::FIRST,
             pixel_key: None,
             file: None,
             name_key: None,
@@ -198,8 +202,11 @@ pub struct Alias {
     /// Pseudonym of that path, in mode `linked`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name_key: Option<Key>,
-    /// Pseudonym of its bytes.
+    /// Pseudonym of its bytes, of any frame but the first of those and its number.
     pub file_key: Key,
+    /// Which frame of the file it is; absent: the first.
+    #[serde(default, skip_serializing_if = "FrameNumber::is_first")]
+    pub frame: FrameNumber,
     /// RFC 3339 time of acceptance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingested_at: Option<String>,
@@ -224,6 +231,7 @@ impl Alias {
             file: None,
             name_key: None,
             file_key,
+            frame: FrameNumber::FIRST,
             ingested_at: None,
             sealed: None,
             other: Unknown::new(),

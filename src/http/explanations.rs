@@ -25,10 +25,10 @@ pub async fn explain(state: Data<State>, form: Form<ExplanationForm>) -> Result<
     let ExplanationForm {
         image,
         neighbor,
-        region,
+        excerpt,
         space,
     } = form.value;
-    let explanation = state.engine.explain(image, neighbor, region, space, deadline).await?;
+    let explanation = state.engine.explain(image, neighbor, excerpt, space, deadline).await?;
     state.metrics.explanation(explanation.method.as_str());
     Ok(Json(explanation.into()))
 }

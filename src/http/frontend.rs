@@ -37,6 +37,7 @@ const FILES: &[File] = files![
     "dom.js",
     "examples.js",
     "explain.js",
+    "frames.js",
     "heat.js",
     "icon.svg",
     "images.js",

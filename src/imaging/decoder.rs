@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::dicom::decode::DecodedFrame;
 use super::dicom::pool::Pool;
 use super::dicom::precheck;
 use super::dicom::protocol::Settings;
@@ -13,6 +14,7 @@ use super::limits::Limits;
 use super::raster::Raster;
 use super::sniff::{Format, sniff};
 use super::{jpeg, png};
+use crate::domain::{FrameNumber, FrameOf};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How decoding is bounded.
@@ -39,6 +41,8 @@ pub struct Decoded {
     pub format: Format,
     /// Empty but for DICOM.
     pub provenance: Provenance,
+    /// Which picture of the file it is.
+    pub frame: FrameOf,
 }
 
 /// Identifiers and facts of a DICOM header, trimmed, absent when empty. `Debug` tells only which are there.
@@ -162,25 +166,52 @@ impl Decoder {
         here && bytes.len() <= QUICK_BYTES_MAX && self.announced_pixels(bytes) <= QUICK_PIXELS_MAX
     }
 
+    /// How many pictures a file has. PNG and JPEG have one; a deflated DICOM file is decoded to tell.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn frames(&self, bytes: &[u8]) -> Result<u32> {
+        match sniff(bytes)? {
+            Format::Png | Format::Jpeg => Ok(1),
+            Format::Dicom => match precheck::frames(bytes, &self.limits)? {
+                Some(frames) => Ok(frames),
+                None => Ok(self.decode(bytes, FrameNumber::FIRST)?.frame.frames()),
+            },
+        }
+    }
+
     /// Steps 1 and 2 of the pipeline: PNG and JPEG here, DICOM checked here and decoded in a worker.
     ///
     /// # Errors
-    /// `TooLarge`, `TooManyPixels`, `InvalidImage`, `UnsupportedMedia`; `Unavailable` when no worker starts.
-    pub fn decode(&self, bytes: &[u8]) -> Result<Decoded> {
+    /// `TooLarge`, `TooManyPixels`, `InvalidImage`, `UnsupportedMedia`; `InvalidRequest` for a frame that is not there; `Unavailable` when
+    /// no worker starts.
+    pub fn decode(&self, bytes: &[u8], frame: FrameNumber) -> Result<Decoded> {
         self.limits.check_file(bytes.len())?;
         let format = sniff(bytes)?;
-        let (raster, provenance) = match format {
-            Format::Png => (guarded(|| png::decode(bytes, &self.limits))?, Provenance::default()),
-            Format::Jpeg => (guarded(|| jpeg::decode(bytes, &self.limits))?, Provenance::default()),
+        let only = |decode: fn(&[u8], &Limits) -> Result<Raster>| -> Result<DecodedFrame> {
+            Ok(DecodedFrame {
+                frame: FrameOf::new(frame, 1)?,
+                raster: guarded(|| decode(bytes, &self.limits))?,
+                provenance: Provenance::default(),
+            })
+        };
+        let DecodedFrame {
+            raster,
+            provenance,
+            frame,
+        } = match format {
+            Format::Png => only(png::decode)?,
+            Format::Jpeg => only(jpeg::decode)?,
             Format::Dicom => {
-                precheck::check(bytes, &self.limits)?;
-                self.workers.decode(bytes)?
+                precheck::check(bytes, frame, &self.limits)?;
+                self.workers.decode(bytes, frame)?
             }
         };
         Ok(Decoded {
             raster,
             format,
             provenance,
+            frame,
         })
     }
 }
@@ -211,11 +242,12 @@ mod tests {
 
     #[test]
     fn formats_find_their_decoder() {
-        let decoded = decoder(1 << 20).decode(GRAY_JPEG).unwrap();
+        let decode = |bytes: &[u8]| decoder(1 << 20).decode(bytes, FrameNumber::FIRST);
+        let decoded = decode(GRAY_JPEG).unwrap();
         assert_eq!((decoded.format, decoded.raster.width()), (Format::Jpeg, 16));
         assert_eq!(decoded.provenance, Provenance::default());
         let png = crate::imaging::png::encode(2, 1, &crate::imaging::Samples::Gray8(vec![1, 2])).unwrap();
-        assert_eq!(decoder(1 << 20).decode(&png).unwrap().format, Format::Png);
+        assert_eq!(decode(&png).unwrap().format, Format::Png);
     }
 
     #[test]
@@ -253,7 +285,7 @@ mod tests {
 
     #[test]
     fn refusals_have_fitting_kinds() {
-        let kind = |bytes: &[u8]| decoder(150).decode(bytes).unwrap_err().kind();
+        let kind = |bytes: &[u8]| decoder(150).decode(bytes, FrameNumber::FIRST).unwrap_err().kind();
         assert_eq!(kind(GRAY_JPEG), ErrorKind::TooLarge);
         assert_eq!(kind(b"GIF89a"), ErrorKind::UnsupportedMedia);
         assert_eq!(kind(b""), ErrorKind::UnsupportedMedia);
@@ -264,8 +296,28 @@ mod tests {
     fn a_missing_program_is_not_the_files_fault() {
         let dicom = crate::imaging::dicom::testing::Dicom::gray16(2, 1, &[1, 2]).file();
         assert_eq!(
-            decoder(1 << 20).decode(&dicom).unwrap_err().kind(),
+            decoder(1 << 20).decode(&dicom, FrameNumber::FIRST).unwrap_err().kind(),
             ErrorKind::Unavailable
+        );
+    }
+
+    #[test]
+    fn only_dicom_has_more_than_one_frame() {
+        let decoder = decoder(1 << 20);
+        let second = FrameNumber::try_from(2).unwrap();
+        let refused = decoder.decode(GRAY_JPEG, second).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidRequest);
+        assert!(refused.message().contains("the number of frames is `1`"), "{refused}");
+        assert_eq!(decoder.decode(GRAY_JPEG, FrameNumber::FIRST).unwrap().frame.frames(), 1);
+        let three = crate::imaging::dicom::testing::Dicom::gray8(2, 1, &[1, 2, 3, 4, 5, 6]);
+        let three = three.text((0x28, 0x08), b"IS", "3").file();
+        assert_eq!(decoder.frames(&three).unwrap(), 3);
+        assert_eq!(decoder.frames(GRAY_JPEG).unwrap(), 1);
+        // Refused here, before a worker is woken.
+        let fourth = FrameNumber::try_from(4).unwrap();
+        assert_eq!(
+            decoder.decode(&three, fourth).unwrap_err().kind(),
+            ErrorKind::InvalidRequest
         );
     }
 

@@ -2,6 +2,8 @@
 
 use png::{BitDepth, ColorType};
 
+pub use super::dicom::testing::Dicom;
+
 /// A PNG of the given raw lines.
 pub fn png_of(
     width: u32,

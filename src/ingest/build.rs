@@ -400,7 +400,9 @@ impl Source<'_> {
                 height: 1,
                 fit: crate::imaging::Fit::Squeeze,
             });
-            let image = prepare(self.decoder, &input, &bytes, None)?.picture.digest(&bytes);
+            let image = prepare(self.decoder, &input, &bytes, described.frame.into())?
+                .picture
+                .digest(&bytes);
             record.id = identity.image_id(record.patient, &image.pixels);
             record.pixel_key = Some(identity.pixel_key(&image.pixels));
             record.window = Some(image.window.into());
@@ -423,7 +425,7 @@ impl Source<'_> {
 fn name_of(class: &ClassData, row: usize) -> String {
     let described = class.file.described(row).ok();
     described
-        .and_then(|described| described.file)
+        .and_then(|described| Some(described.frame.named(&described.file?)))
         .unwrap_or_else(|| format!("{}, row {row}", class.file.stem()))
 }
 
@@ -509,12 +511,13 @@ fn graph(
 
 #[cfg(test)]
 mod tests {
-    use super::super::bulk::{self, BulkSettings};
+    use super::super::bulk::{self, BulkSettings, Decode};
     use super::*;
     use crate::archive::export;
+    use crate::domain::FrameNumber;
     use crate::embed::ThumbnailBackend;
     use crate::imaging::testing::png_of;
-    use crate::imaging::{DecoderSettings, Limits};
+    use crate::imaging::{DecoderSettings, Limits, ModelInput, Provenance};
 
     fn decoder() -> Decoder {
         Decoder::new(DecoderSettings {
@@ -537,6 +540,20 @@ mod tests {
             None,
             None,
         )
+    }
+
+    /// Pictures as the thumbnail embedder takes them.
+    struct Pictures;
+
+    impl Decode for Pictures {
+        fn frames(&self, bytes: &[u8]) -> Result<u32> {
+            decoder().frames(bytes)
+        }
+
+        fn decode(&self, bytes: &[u8], frame: FrameNumber) -> Result<(ModelInput, Provenance)> {
+            let prepared = prepare(&decoder(), &ModelCard::thumbnail().input(), bytes, frame.into())?;
+            Ok((prepared.input, prepared.picture.provenance))
+        }
     }
 
     /// A data set whose names of files and columns name patients, embedded.
@@ -563,16 +580,11 @@ mod tests {
 
         fn embed(&self) {
             let mut backend = ThumbnailBackend::default();
-            let input = ModelCard::thumbnail().input();
-            let decode = |bytes: &[u8]| {
-                let prepared = prepare(&decoder(), &input, bytes, None)?;
-                Ok((prepared.input, prepared.picture.provenance))
-            };
             let dataset = Dataset::open(&self.path("data")).unwrap();
             bulk::run(
                 &dataset,
                 &mut backend,
-                &decode,
+                &Pictures,
                 &BulkSettings::new(self.path("embeddings")),
             )
             .unwrap();

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use rayon::prelude::*;
 
 use crate::archive::{Archive, NewImage, State};
-use crate::domain::{Ask, Embedding, Exclude, ImageId, OnePer, Query, Record, Union};
+use crate::domain::{Ask, Embedding, Exclude, FrameNumber, ImageId, OnePer, Query, Record, Union};
 use crate::error::Result;
 use crate::imaging::{
     COSINE_CANDIDATE, Decoder, Fingerprint, NEAR_DUPLICATE, OUTLINE_CANDIDATE, Outline, to_eight_bit,
@@ -54,7 +54,7 @@ impl Compared {
 
     /// Of a small picture as it is kept; none of one that can't be read.
     pub fn of_thumbnail(png: &[u8], decoder: &Decoder) -> Option<Self> {
-        let decoded = decoder.decode(png).ok()?;
+        let decoded = decoder.decode(png, FrameNumber::FIRST).ok()?;
         let (picture, _) = to_eight_bit(&decoded.raster).ok()?;
         Some(Self::of(Fingerprint::of(&picture)))
     }

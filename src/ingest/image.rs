@@ -193,8 +193,8 @@ impl Ingest {
         as_change: AsChange,
         deadline: Instant,
     ) -> Result<Receipt> {
-        let bytes = upload.bytes.clone();
-        let (image, embedded) = self.engine.prepare_and_embed(version, bytes, deadline).await?;
+        let (bytes, frame) = (upload.bytes.clone(), upload.frame);
+        let (image, embedded) = self.engine.prepare_and_embed(version, bytes, frame, deadline).await?;
         let archive = self.engine.parts().archive.clone();
         let manifest = &version.state.manifest;
         let (space, retention) = (manifest.space.id(), manifest.archive.retention);
@@ -327,14 +327,14 @@ struct InterchangeFacts(Value);
 impl InterchangeFacts {
     fn of(identity: &Identity, upload: &Upload, labels: &Labels, image: &PreparedImage) -> Self {
         let dicom = &image.provenance;
-        let sha256 = hex::encode(image.sha256);
+        let (sha256, id) = (hex::encode(image.sha256), hex::encode(image.file_digest()));
         let mut map = Map::new();
         let mut put = |key: &str, value: Option<&str>| {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 map.insert(key.to_owned(), Value::from(value));
             }
         };
-        put("id", Some(&sha256[..32]));
+        put("id", Some(&id[..32]));
         put("file", Some(&format!("upload/{sha256}.{}", image.facts.format)));
         put("sha256", Some(&sha256));
         let (issuer, patient_id) = Whose::named(identity, upload, image);
@@ -348,6 +348,9 @@ impl InterchangeFacts {
         put("view", labels.view.as_deref().or(dicom.view.as_deref()));
         put("age", labels.age.as_deref().or(dicom.age.as_deref()));
         put("sex", labels.sex.as_deref().or(dicom.sex.as_deref()));
+        if !image.frame().is_first() {
+            map.insert("frame".to_owned(), image.frame().get().into());
+        }
         let tags = tags(image);
         if !tags.is_empty() {
             map.insert("tags".to_owned(), serde_json::to_value(tags).unwrap_or_default());
@@ -384,6 +387,7 @@ fn record(
         series: whose.series,
         sop: whose.sop,
         pixel_key: Some(whose.pixel_key),
+        frame: image.frame(),
         name_key: facts.0["file"].as_str().and_then(|file| identity.name_key(file)),
         source: labels.source,
         view: labels.view.or_else(|| dicom.view.clone()),

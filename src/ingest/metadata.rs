@@ -8,7 +8,7 @@ use calamine::{Data, Reader, Xlsx};
 
 use super::dataset::{Dataset, Entry};
 use crate::archive::Described;
-use crate::domain::{ClassLabel, LabelSource};
+use crate::domain::{ClassLabel, FrameNumber, LabelSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::Provenance;
 
@@ -76,13 +76,15 @@ impl Metadata {
             .or_else(|| entry.folder_class.clone())
     }
 
-    /// Everything known about an image; `sha256` of its file, in hex. `metadata.csv` wins over the xlsx, which wins over the file's own header.
-    pub fn record(&self, entry: &Entry, sha256: String, facts: Provenance) -> Described {
+    /// Everything known about a frame of a file; `sha256` of the file. What is said of the file holds for each of its frames: `metadata.csv` wins over the
+    /// xlsx, which wins over the file's own header.
+    pub fn record(&self, entry: &Entry, frame: FrameNumber, sha256: [u8; 32], facts: Provenance) -> Described {
         let folder_says = entry.folder_class.is_some() && self.class_of(entry) == entry.folder_class;
         let mut record = Described {
-            id: sha256[..32].to_owned(),
+            id: hex::encode(&frame.digest(&sha256)[..16]),
             file: Some(entry.file.clone()),
-            sha256: Some(sha256),
+            frame,
+            sha256: Some(hex::encode(sha256)),
             patient_id: facts.patient_id,
             issuer: facts.issuer,
             study_uid: facts.study_uid,
@@ -368,7 +370,8 @@ pub(super) mod tests {
             modality: Some("DX".into()),
             ..Provenance::default()
         };
-        let record = |file: &str| metadata.record(entry(&dataset, file), "ab".repeat(32), facts.clone());
+        let frame = |file: &str, frame| metadata.record(entry(&dataset, file), frame, [0xab; 32], facts.clone());
+        let record = |file: &str| frame(file, FrameNumber::FIRST);
         let class = |file: &str| metadata.class_of(entry(&dataset, file)).map(|class| class.to_string());
 
         let json = serde_json::to_string(&record("COVID/a.png")).unwrap();
@@ -378,6 +381,15 @@ pub(super) mod tests {
             "ab".repeat(32)
         );
         assert_eq!(json, expected);
+        let second = frame("COVID/a.png", FrameNumber::try_from(2).unwrap());
+        let first = record("COVID/a.png");
+        assert_eq!(
+            (second.frame.get(), &second.sha256, &second.view),
+            (2, &first.sha256, &first.view)
+        );
+        assert_ne!(second.id, first.id);
+        let json = serde_json::to_string(&second).unwrap();
+        assert!(json.contains(r#""file":"COVID/a.png","frame":2,"sha256":"#), "{json}");
         assert_eq!(class("COVID/a.png").as_deref(), Some("COVID"));
         // Another class than the folder's: nobody says how it was proven.
         assert_eq!(class("COVID/b.png").as_deref(), Some("Normal"));
@@ -412,7 +424,12 @@ pub(super) mod tests {
         let metadata = Metadata::read(&dataset).unwrap();
         let source = |file: &str| {
             metadata
-                .record(entry(&dataset, file), "00".repeat(32), Provenance::default())
+                .record(
+                    entry(&dataset, file),
+                    FrameNumber::FIRST,
+                    [0; 32],
+                    Provenance::default(),
+                )
                 .source
         };
         assert_eq!(
@@ -439,7 +456,12 @@ pub(super) mod tests {
         std::fs::write(dir.path().join("A.metadata.xlsx"), bytes).unwrap();
         let dataset = Dataset::open(dir.path()).unwrap();
         let metadata = Metadata::read(&dataset).unwrap();
-        let record = metadata.record(entry(&dataset, "A/A-1.png"), "00".repeat(32), Provenance::default());
+        let record = metadata.record(
+            entry(&dataset, "A/A-1.png"),
+            FrameNumber::FIRST,
+            [0; 32],
+            Provenance::default(),
+        );
         assert_eq!(record.source.as_deref(), Some("https://example.org"));
     }
 

@@ -7,6 +7,7 @@ pub mod bulk;
 mod class_files;
 pub mod copies;
 pub mod dataset;
+mod file_keys;
 mod files;
 mod image;
 mod inbox;
@@ -17,6 +18,7 @@ mod receive;
 pub mod reembed;
 
 pub use dataset::Dataset;
+pub use file_keys::file_keys;
 pub use image::{Ingest, Labels, Receipt};
 pub use inbox::open_inbox;
 pub use receive::{Received, Reception, Refusal, Verdict};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::files::{replace, storage, sync_folder};
+use crate::domain::FrameNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::Provenance;
 
@@ -33,22 +34,25 @@ pub(super) struct Parts {
     _lock: Lock,
 }
 
-/// A file whose vector is in a part.
+/// An image whose vector is in a part.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct PartRow {
     /// Path below the data folder.
     pub file: String,
-    /// Bytes.
+    /// Which frame of it; absent: the first.
+    #[serde(default, skip_serializing_if = "FrameNumber::is_first")]
+    pub frame: FrameNumber,
+    /// Bytes of the file.
     pub size: u64,
-    /// Of its bytes, in hex.
+    /// Of the file's bytes, in hex.
     pub sha256: String,
     pub facts: Provenance,
 }
 
-/// What is done, by file.
-pub(super) type Known = HashMap<String, (PartRow, Place)>;
+/// What is done, by file and frame.
+pub(super) type Known = HashMap<(String, FrameNumber), (PartRow, Place)>;
 
-/// Where the vector of a file is.
+/// Where the vector of an image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     part: u32,
@@ -62,7 +66,7 @@ struct Header {
 }
 
 impl Parts {
-    /// Opens the parts of `key` below `out` and returns what is done, by file. Without `resume` earlier parts are dropped, a damaged one always is.
+    /// Opens the parts of `key` below `out` and returns what is done. Without `resume` earlier parts are dropped, a damaged one always is.
     ///
     /// # Errors
     /// `Conflict` while another run writes to `out`; `StorageFull` or `Unavailable` when the folder fails.
@@ -170,7 +174,7 @@ impl Parts {
                     done.extend(
                         (0..)
                             .zip(rows)
-                            .map(|(row, file)| (file.file.clone(), (file, Place { part, row }))),
+                            .map(|(row, image)| ((image.file.clone(), image.frame), (image, Place { part, row }))),
                     );
                 }
                 None => {
@@ -251,6 +255,7 @@ mod tests {
         };
         PartRow {
             file: file.into(),
+            frame: FrameNumber::FIRST,
             size: 7,
             sha256: "09".repeat(32),
             facts,
@@ -274,7 +279,12 @@ mod tests {
         let (mut parts, done) = Parts::open(dir.path(), "key", 2, true).unwrap();
         assert!(done.is_empty());
         let first = parts.add(vec![row("a"), row("b")], &[1.0, 2.0, 3.0, 4.0]).unwrap();
-        let second = parts.add(vec![row("c")], &[5.0, 6.0]).unwrap();
+        let other_frame = FrameNumber::try_from(2).unwrap();
+        let other = PartRow {
+            frame: other_frame,
+            ..row("c")
+        };
+        let second = parts.add(vec![row("c"), other], &[5.0, 6.0, 7.0, 8.0]).unwrap();
         assert_eq!(vector(&mut parts, first[1]), [3.0, 4.0]);
         assert_eq!(vector(&mut parts, second[0]), [5.0, 6.0]);
         assert_eq!(
@@ -292,8 +302,10 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         std::fs::write(folder.join(".000002.part.new"), b"MSPART1\n").unwrap();
         let (mut parts, done) = Parts::open(dir.path(), "key", 2, true).unwrap();
-        assert_eq!(done.keys().collect::<Vec<_>>(), ["c"]);
-        let (row, place) = &done["c"];
+        assert_eq!(done.len(), 2);
+        let (row, place) = &done[&("c".into(), FrameNumber::FIRST)];
+        let (_, of_other_frame) = &done[&("c".into(), other_frame)];
+        assert_eq!(vector(&mut parts, *of_other_frame), [7.0, 8.0]);
         assert_eq!(
             (row.size, row.sha256.as_str(), row.facts.view.as_deref()),
             (7, "09".repeat(32).as_str(), Some("PA"))

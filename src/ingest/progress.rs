@@ -45,6 +45,14 @@ impl Progress {
         }
     }
 
+    /// More images than were known of.
+    pub fn more(&mut self, images: usize) {
+        self.total += images;
+        if let Some(bar) = &self.bar {
+            bar.inc_length(images as u64);
+        }
+    }
+
     /// An image of an earlier run.
     pub fn known(&mut self) {
         self.known += 1;

@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use super::build::{graph_builder, read_model};
 use super::dataset::Dataset;
+use super::file_keys::file_keys;
 use super::progress::Progress;
 use crate::archive::{Archive, Identity, NewSpace, Reembed, Reembedded, State};
-use crate::domain::{Key, Record};
+use crate::domain::{Excerpt, Key, Record};
 use crate::embed::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{Decoder, InputSpec, render};
@@ -66,7 +66,7 @@ pub async fn reembed(
     let files = match &settings.data {
         Some(data) => Some(tokio::task::block_in_place(|| {
             let data = Dataset::open(data)?;
-            pool.install(|| Files::of(data, archive.identity()))
+            pool.install(|| Files::of(data, archive.identity(), decoder))
         })?),
         None => None,
     };
@@ -113,20 +113,21 @@ fn all_have_pictures<'a>(
     Err(Error::new(ErrorKind::PixelsNotKept, message))
 }
 
-/// Files of a data set by the pseudonym of their bytes.
+/// Files of a data set by the pseudonyms of their frames.
 struct Files {
     data: Dataset,
     names: HashMap<Key, String>,
 }
 
 impl Files {
-    fn of(data: Dataset, identity: &Identity) -> Result<Self> {
-        let named = |name: &str| {
-            let digest: [u8; 32] = Sha256::digest(data.read(name)?).into();
-            Ok((identity.file_key(&digest), name.to_owned()))
+    fn of(data: Dataset, identity: &Identity, decoder: &Decoder) -> Result<Self> {
+        let named = |name: &str| -> Result<Vec<(Key, String)>> {
+            let keys = file_keys(&data.read(name)?, identity, decoder);
+            Ok(keys.into_iter().map(|key| (key, name.to_owned())).collect())
         };
         let names = data.entries().par_iter().map(|entry| named(&entry.file));
-        let names = names.collect::<Result<_>>()?;
+        let names: Vec<_> = names.collect::<Result<_>>()?;
+        let names = names.into_iter().flatten().collect();
         Ok(Self { data, names })
     }
 
@@ -193,20 +194,16 @@ impl Pictures<'_> {
 
     /// What the model is given of an image.
     fn input(&self, record: &Record, kept: Option<Bytes>) -> Result<crate::imaging::ModelInput> {
-        let bytes = match (&record.pixels, kept) {
+        if let (Some(pixels), Some(png)) = (&record.pixels, kept) {
             // In the window that was embedded.
-            (Some(pixels), Some(png)) => Some(render(&png, pixels, None, record.window(), None)?),
-            _ => self
-                .files
-                .as_ref()
-                .map(|files| files.read(record))
-                .transpose()?
-                .flatten(),
-        };
-        let bytes = bytes.ok_or_else(|| {
+            let shown = render(&png, pixels, None, record.window(), None)?;
+            return Ok(prepare(self.decoder, &self.input, &shown, Excerpt::default())?.input);
+        }
+        let bytes = self.files.as_ref().map(|files| files.read(record)).transpose()?;
+        let bytes = bytes.flatten().ok_or_else(|| {
             let message = "its picture is not kept: give the file that it came from with --data, or delete it";
             Error::new(ErrorKind::PixelsNotKept, message)
         })?;
-        Ok(prepare(self.decoder, &self.input, &bytes, None)?.input)
+        Ok(prepare(self.decoder, &self.input, &bytes, record.frame.into())?.input)
     }
 }

@@ -10,7 +10,7 @@ use super::cases::Cases;
 use super::evaluation::{Available, Explanations, MapFigures};
 use super::random::Random;
 use super::subject::Opened;
-use crate::domain::{Embedding, similarity};
+use crate::domain::{Embedding, Excerpt, similarity};
 use crate::embed::{Backend, Cells, ModelCard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{Decoder, InputSpec, ModelInput, render};
@@ -154,7 +154,7 @@ async fn picture(
         match opened.archive.read_pack(&pixels.pack).await {
             Ok(png) => {
                 let shown = render(&png, pixels, None, record.window(), None)?;
-                return Ok(prepare(decoder, spec, &shown, None)?.input);
+                return Ok(prepare(decoder, spec, &shown, Excerpt::default())?.input);
             }
             Err(error) => last = error,
         }

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use super::ask::Voter;
 use super::asked::{Asking, decided};
@@ -13,11 +12,11 @@ use super::cases::Cases;
 use super::evaluation::{Control, Controls};
 use super::figures::Decided;
 use crate::archive::Identity;
-use crate::domain::Embedding;
+use crate::domain::{Embedding, FrameNumber};
 use crate::embed::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{Decoder, InputSpec, ModelInput, Raster8, preprocess, to_eight_bit};
-use crate::ingest::Dataset;
+use crate::ingest::{Dataset, file_keys};
 
 /// Images in one call of the model.
 const BATCH: usize = 32;
@@ -85,7 +84,7 @@ pub fn embed(
         return Err(Error::new(ErrorKind::SpaceMismatch, message));
     }
     let (spec, dimension) = (backend.card().input(), backend.card().dimension);
-    let files = files(identity, datasets)?;
+    let files = files(identity, datasets, decoder)?;
     let asked: Vec<(usize, &Dataset, &str)> = (cases.asked())
         .filter_map(|item| {
             let (dataset, file) = files.get(&cases.items[item].record.file_key.0)?;
@@ -103,8 +102,8 @@ pub fn embed(
     };
     let mut masked: Vec<Masked> = MASKS.into_iter().map(empty).collect();
     for batch in asked.chunks(BATCH) {
-        let inputs = |&(_, dataset, file): &(usize, &Dataset, &str)| {
-            let inputs = inputs(&dataset.read(file)?, decoder, &spec);
+        let inputs = |&(item, dataset, file): &(usize, &Dataset, &str)| {
+            let inputs = inputs(&dataset.read(file)?, cases.items[item].record.frame, decoder, &spec);
             done();
             inputs
         };
@@ -120,8 +119,12 @@ pub fn embed(
     Ok(masked)
 }
 
-/// Where each file is, by its pseudonym.
-fn files<'a>(identity: &Identity, datasets: &'a [Dataset]) -> Result<BTreeMap<[u8; 16], (&'a Dataset, &'a str)>> {
+/// Where each file is, by the pseudonyms of its frames.
+fn files<'a>(
+    identity: &Identity,
+    datasets: &'a [Dataset],
+    decoder: &Decoder,
+) -> Result<BTreeMap<[u8; 16], (&'a Dataset, &'a str)>> {
     let entries = |dataset: &'a Dataset| {
         dataset
             .entries()
@@ -130,15 +133,16 @@ fn files<'a>(identity: &Identity, datasets: &'a [Dataset]) -> Result<BTreeMap<[u
     };
     let entries: Vec<(&Dataset, &str)> = datasets.iter().flat_map(entries).collect();
     let keyed = |&(dataset, file): &(&'a Dataset, &'a str)| {
-        let sha256: [u8; 32] = Sha256::digest(dataset.read(file)?).into();
-        Ok((identity.file_key(&sha256).0, (dataset, file)))
+        let keys = file_keys(&dataset.read(file)?, identity, decoder);
+        Ok(keys.into_iter().map(move |key| (key.0, (dataset, file))))
     };
-    entries.par_iter().map(keyed).collect()
+    let keyed: Vec<_> = entries.par_iter().map(keyed).collect::<Result<_>>()?;
+    Ok(keyed.into_iter().flatten().collect())
 }
 
 /// One input a mask.
-fn inputs(bytes: &[u8], decoder: &Decoder, spec: &InputSpec) -> Result<Vec<ModelInput>> {
-    let (picture, _) = to_eight_bit(&decoder.decode(bytes)?.raster)?;
+fn inputs(bytes: &[u8], frame: FrameNumber, decoder: &Decoder, spec: &InputSpec) -> Result<Vec<ModelInput>> {
+    let (picture, _) = to_eight_bit(&decoder.decode(bytes, frame)?.raster)?;
     let one = |mask: Mask| {
         let mut picture = picture.clone();
         mask.apply(&mut picture);

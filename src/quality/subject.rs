@@ -12,7 +12,8 @@ use super::duplicates::{Cluster, Duplicates};
 use super::evaluation::{Available, Copies, Picture};
 use crate::archive::Archive;
 use crate::domain::{
-    Appearance, Appearances, ClassLabel, Embedding, ImageId, PackRef, PatientKeys, Record, UNLABELLED,
+    Appearance, Appearances, ClassLabel, Embedding, Excerpt, FrameNumber, ImageId, PackRef, PatientKeys, Record,
+    UNLABELLED,
 };
 use crate::embed::{Backend as _, ThumbnailBackend};
 use crate::error::{Error, ErrorKind, Result};
@@ -127,7 +128,7 @@ impl Pictures {
     pub fn appearances(&self, decoder: &Decoder) -> Option<Appearances> {
         let pictures: Vec<&bytes::Bytes> = self.0.values().collect();
         let of_one = |png: &&bytes::Bytes| {
-            let decoded = decoder.decode(png).ok()?;
+            let decoded = decoder.decode(png, FrameNumber::FIRST).ok()?;
             let (picture, _) = to_eight_bit(&decoded.raster).ok()?;
             Some(appearance(&picture))
         };
@@ -153,7 +154,8 @@ impl Pictures {
         let card = ThumbnailBackend::default().card().clone();
         let one = |case: &super::cases::Case| {
             let png = self.0.get(&case.record.id).ok_or("of some images no picture is kept")?;
-            let prepared = prepare(decoder, &card.input(), png, None).map_err(|_| "a picture can't be read")?;
+            let prepared =
+                prepare(decoder, &card.input(), png, Excerpt::default()).map_err(|_| "a picture can't be read")?;
             let raw = ThumbnailBackend::default()
                 .embed(&[prepared.input])
                 .map_err(|_| "a picture can't be embedded")?;

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::Warning;
 use crate::archive::{CalibrationEntry, MetricEntry};
 use crate::domain::{
-    Ask, Calibration, ClassLabel, Coverage, ImageId, Ranking, Region, Space, SpaceId, Verdict, Window,
+    Ask, Calibration, ClassLabel, Coverage, FrameNumber, FrameOf, ImageId, Ranking, Region, Space, SpaceId, Verdict,
+    Window,
 };
 
 /// An image as it came, with whose it is if the client says so. `Debug` shows sizes only: bytes and identities are never logged.
@@ -16,6 +17,8 @@ use crate::domain::{
 pub struct Upload {
     /// The file.
     pub bytes: Bytes,
+    /// Which of its pictures.
+    pub frame: FrameNumber,
     /// Patient ID; wins over the one in a DICOM file.
     pub patient_id: Option<String>,
     /// Issuer of Patient ID.
@@ -41,6 +44,8 @@ pub struct ImageFacts {
     pub height: u32,
     /// `png`, `jpeg` or `dicom`.
     pub format: &'static str,
+    /// Which picture of a DICOM file.
+    pub frame: Option<FrameOf>,
     /// How stored values became 8 bit.
     pub window: Option<Window>,
 }

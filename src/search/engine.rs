@@ -18,7 +18,8 @@ use super::{vote, warn};
 use crate::archive::{Archive, Identity, StorageFigures};
 use crate::cluster::Cluster;
 use crate::domain::{
-    Appearance, Ask, Calibration, Embedding, ImageId, Key, PatientKeys, Query, Record, Region, SpaceId, Wanted,
+    Appearance, Ask, Calibration, Embedding, Excerpt, FrameNumber, ImageId, Key, PatientKeys, Query, Record, Region,
+    SpaceId, Wanted,
 };
 use crate::embed::{Embedded, ModelCard};
 use crate::error::{Error, ErrorKind, Result};
@@ -117,6 +118,10 @@ impl Engine {
         let ask = wanted.ask(version.calibrated_for());
         let model = version.model()?;
         let coming = model.embedder.announce();
+        let excerpt = Excerpt {
+            frame: upload.frame,
+            region,
+        };
         let InModel {
             image,
             pending,
@@ -124,7 +129,7 @@ impl Engine {
             preprocess,
         } = model
             .preparer
-            .run(upload.bytes.clone(), region, coming, deadline)
+            .run(upload.bytes.clone(), excerpt, coming, deadline)
             .await?;
         let whose = Whose::of(self.0.parts.archive.identity(), &upload, &image);
         let facts = image.facts.clone();
@@ -252,13 +257,22 @@ impl Engine {
         self.search(version, query, ask, asked_about, deadline).await
     }
 
-    /// The vectors of images, raw as the model of the version that answers gives them, in their order, and that model's card.
-    pub async fn embed_images(&self, images: Vec<Bytes>, deadline: Instant) -> Result<(ModelCard, Vec<EmbeddedImage>)> {
+    /// The vectors of images, of the same frame of each, raw as the model of the version that answers gives them, in their order, and that
+    /// model's card.
+    ///
+    /// # Errors
+    /// What decoding and embedding refuse; `Deadline` when time is up.
+    pub async fn embed_images(
+        &self,
+        images: Vec<Bytes>,
+        frame: FrameNumber,
+        deadline: Instant,
+    ) -> Result<(ModelCard, Vec<EmbeddedImage>)> {
         let version = self.answering(deadline).await?;
         let embed = |bytes| {
             let version = Arc::clone(&version);
             async move {
-                let InModel { image, pending, .. } = start_embedding(&version, bytes, deadline).await?;
+                let InModel { image, pending, .. } = start_embedding(&version, bytes, frame, deadline).await?;
                 let sha256 = image.sha256;
                 // Nothing large waits for the model.
                 drop(image);
@@ -276,9 +290,10 @@ impl Engine {
         &self,
         version: &Version,
         bytes: Bytes,
+        frame: FrameNumber,
         deadline: Instant,
     ) -> Result<(PreparedImage, Embedded)> {
-        let InModel { image, pending, .. } = start_embedding(version, bytes, deadline).await?;
+        let InModel { image, pending, .. } = start_embedding(version, bytes, frame, deadline).await?;
         Ok((image, pending.wait().await?))
     }
 
@@ -463,10 +478,10 @@ impl Engine {
 }
 
 /// Begins to embed an image as `version` does.
-async fn start_embedding(version: &Version, bytes: Bytes, deadline: Instant) -> Result<InModel> {
+async fn start_embedding(version: &Version, bytes: Bytes, frame: FrameNumber, deadline: Instant) -> Result<InModel> {
     let model = version.model()?;
     let coming = model.embedder.announce();
-    model.preparer.run(bytes, None, coming, deadline).await
+    model.preparer.run(bytes, frame.into(), coming, deadline).await
 }
 
 /// Pseudonyms of one image: what the request says wins over what a DICOM file says.
@@ -506,7 +521,7 @@ impl Whose {
             study: study_uid.and_then(|uid| identity.study_key(uid)),
             series: dicom.series_uid.as_deref().and_then(|uid| identity.series_key(uid)),
             sop: dicom.sop_uid.as_deref().and_then(|uid| identity.sop_key(uid)),
-            file_key: identity.file_key(&image.sha256),
+            file_key: identity.file_key(&image.file_digest()),
             pixel_key: identity.pixel_key(&image.pixels),
         }
     }

@@ -11,7 +11,7 @@ use super::occlusion::{Windows, mean_colour};
 use super::prepare::Prepared;
 use super::served::Version;
 use super::shares::{Grid, shares};
-use crate::domain::{Embedding, ImageId, Record, Region, SpaceId, similarity};
+use crate::domain::{Embedding, Excerpt, ImageId, Record, SpaceId, similarity};
 use crate::embed::Embedded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{ModelInput, seen};
@@ -89,19 +89,19 @@ struct Looked {
 }
 
 /// Decodes, embeds and asks for the cells.
-async fn look(model: &Model, image: Bytes, region: Option<Region>, deadline: Instant) -> Result<Looked> {
+async fn look(model: &Model, image: Bytes, excerpt: Excerpt, deadline: Instant) -> Result<Looked> {
     let coming = model.embedder.announce();
-    let Prepared { input, picture, .. } = model.preparer.prepare(image, region, deadline).await?;
+    let Prepared { input, picture, .. } = model.preparer.prepare(image, excerpt, deadline).await?;
     let size = (picture.facts.width, picture.facts.height);
     // Nothing large waits for the model.
     drop(picture);
-    let area = seen(size, &model.embedder.card().input(), region);
+    let area = seen(size, &model.embedder.card().input(), excerpt.region);
     let embedded = coming.send_for_cells(input.clone(), deadline)?.wait().await?;
     Ok(Looked { input, area, embedded })
 }
 
 impl Engine {
-    /// Where an image and one of the archive look alike. `space`: what the client takes for the archive's.
+    /// Where an image, or an excerpt of it, and one of the archive look alike. `space`: what the client takes for the archive's.
     ///
     /// # Errors
     /// `NotFound` for an id that is not there, or no longer when all is done; `SpaceMismatch`; `Overloaded` when too many wait; what decoding and
@@ -110,7 +110,7 @@ impl Engine {
         &self,
         image: Bytes,
         neighbor: ImageId,
-        region: Option<Region>,
+        excerpt: Excerpt,
         space: Option<SpaceId>,
         deadline: Instant,
     ) -> Result<Explanation> {
@@ -126,7 +126,7 @@ impl Engine {
         let record = Arc::clone(version.state.at(spot));
         let known = version.snapshot.compared(version.unit_at(spot)?)?;
         let _turn = self.explanation_turn(deadline).await?;
-        let looked = look(version.model()?, image, region, deadline).await?;
+        let looked = look(version.model()?, image, excerpt, deadline).await?;
         let query = version.compared(&looked.embedded.raw)?;
         let similarity = similarity(query.as_slice(), known.as_slice());
         let (map, method) = self.map(&version, looked, &known, deadline).await?;
@@ -167,7 +167,7 @@ impl Engine {
             Ok(kept) => kept,
             Err(why) => return Ok(Err(why)),
         };
-        let looked = look(version.model()?, picture, None, deadline).await?;
+        let looked = look(version.model()?, picture, Excerpt::default(), deadline).await?;
         let (map, _) = self.map(version, looked, query, deadline).await?;
         Ok(Ok(NeighborMap { map, from_thumbnail }))
     }

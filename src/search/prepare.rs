@@ -10,10 +10,10 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::answer::ImageFacts;
-use crate::domain::{Region, Window};
+use crate::domain::{Excerpt, FrameNumber, FrameOf, Window};
 use crate::embed::{Announced, Pending};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::{Decoder, InputSpec, ModelInput, Provenance, Raster, Raster8, preprocess, to_eight_bit};
+use crate::imaging::{Decoder, Format, InputSpec, ModelInput, Provenance, Raster, Raster8, preprocess, to_eight_bit};
 use crate::telemetry::{SPANS, run_blocking, run_here};
 
 /// A decoded image, ready for the model.
@@ -72,6 +72,18 @@ pub struct PreparedImage {
     pub window: Window,
     /// Its share of the memory for pictures, given back when it is dropped; none for a batch job, which has its own bound.
     _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl PreparedImage {
+    /// Which frame of the file it is.
+    pub fn frame(&self) -> FrameNumber {
+        self.facts.frame.map(FrameOf::number).unwrap_or_default()
+    }
+
+    /// What stands for that frame of that file.
+    pub fn file_digest(&self) -> [u8; 32] {
+        self.frame().digest(&self.sha256)
+    }
 }
 
 impl Picture {
@@ -169,13 +181,7 @@ impl Preparer {
     ///
     /// # Cancel safety
     /// A dropped future gives its place up; a decode that has begun runs to its end and keeps its permit until then.
-    pub async fn run(
-        &self,
-        bytes: Bytes,
-        region: Option<Region>,
-        coming: Announced,
-        deadline: Instant,
-    ) -> Result<InModel> {
+    pub async fn run(&self, bytes: Bytes, excerpt: Excerpt, coming: Announced, deadline: Instant) -> Result<InModel> {
         let work = move |prepared: Prepared, bytes: &Bytes, memory| {
             let Prepared {
                 input,
@@ -195,7 +201,7 @@ impl Preparer {
                 preprocess,
             })
         };
-        self.in_turn(bytes, region, deadline, work).await
+        self.in_turn(bytes, excerpt, deadline, work).await
     }
 
     /// One image, in the same way, for a caller that goes to the model itself.
@@ -205,15 +211,15 @@ impl Preparer {
     ///
     /// # Cancel safety
     /// As [`Preparer::run`].
-    pub async fn prepare(&self, bytes: Bytes, region: Option<Region>, deadline: Instant) -> Result<Prepared> {
-        self.in_turn(bytes, region, deadline, |prepared, _, _| Ok(prepared))
+    pub async fn prepare(&self, bytes: Bytes, excerpt: Excerpt, deadline: Instant) -> Result<Prepared> {
+        self.in_turn(bytes, excerpt, deadline, |prepared, _, _| Ok(prepared))
             .await
     }
 
     async fn in_turn<T: Send + 'static>(
         &self,
         bytes: Bytes,
-        region: Option<Region>,
+        excerpt: Excerpt,
         deadline: Instant,
         then: impl FnOnce(Prepared, &Bytes, OwnedSemaphorePermit) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -231,13 +237,15 @@ impl Preparer {
                 then(prepared, bytes, memory)
             }
         };
-        self.wait_and_run(bytes, region, deadline, timed).instrument(span).await
+        self.wait_and_run(bytes, excerpt, deadline, timed)
+            .instrument(span)
+            .await
     }
 
     async fn wait_and_run<T: Send + 'static>(
         &self,
         bytes: Bytes,
-        region: Option<Region>,
+        excerpt: Excerpt,
         deadline: Instant,
         then: impl FnOnce(Prepared, &Bytes, OwnedSemaphorePermit) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -250,7 +258,7 @@ impl Preparer {
         let at_once = decoder.is_quick(&bytes);
         let work = move || {
             let _permit = permit;
-            then(prepare(&decoder, &input, &bytes, region)?, &bytes, memory)
+            then(prepare(&decoder, &input, &bytes, excerpt)?, &bytes, memory)
         };
         // A small picture is not worth another thread, nor its bytes the way to another core.
         if at_once {
@@ -265,19 +273,20 @@ impl Preparer {
 ///
 /// # Errors
 /// What [`Decoder::decode`], [`to_eight_bit`] and [`preprocess`] refuse.
-pub fn prepare(decoder: &Decoder, input: &InputSpec, bytes: &[u8], region: Option<Region>) -> Result<Prepared> {
+pub fn prepare(decoder: &Decoder, input: &InputSpec, bytes: &[u8], excerpt: Excerpt) -> Result<Prepared> {
     let started = Instant::now();
-    let decoded = decoder.decode(bytes)?;
+    let decoded = decoder.decode(bytes, excerpt.frame)?;
     let (raster8, window) = to_eight_bit(&decoded.raster)?;
     let decode = started.elapsed();
     let started = Instant::now();
-    let model_input = preprocess(&raster8, input, region)?;
+    let model_input = preprocess(&raster8, input, excerpt.region)?;
     let preprocess = started.elapsed();
     let picture = Picture {
         facts: ImageFacts {
             width: decoded.raster.width(),
             height: decoded.raster.height(),
             format: decoded.format.name(),
+            frame: (decoded.format == Format::Dicom).then_some(decoded.frame),
             window: Some(window),
         },
         provenance: decoded.provenance,

@@ -175,21 +175,57 @@ fn even(text: &str) -> Vec<u8> {
     bytes
 }
 
+/// Side of a pattern.
+const PATTERN_PX: u32 = 96;
+
 /// Stripes whose direction is the class, with blocks that are the number: pictures of a class are similar, and none is a copy of another.
 pub fn pattern_png(class: u32, number: u32) -> Vec<u8> {
+    grey_png(PATTERN_PX, PATTERN_PX, |x, y| pattern(class, number, x, y))
+}
+
+fn pattern(class: u32, number: u32, x: u32, y: u32) -> u8 {
     let noise = |x: u32, y: u32| {
         let mixed = (x * 31 + y * 1017 + number * 10_007 + 1).wrapping_mul(2_654_435_761);
         (mixed ^ mixed >> 15).wrapping_mul(2_246_822_519) >> 24
     };
-    grey_png(96, 96, |x, y| {
-        let along = match class {
-            0 => x,
-            1 => y,
-            _ => x + y,
-        };
-        let stripe = (along * 4 + number % 8 * 3) % 140;
-        (stripe + noise(x / 6, y / 6) * 7 / 16) as u8
-    })
+    let along = match class {
+        0 => x,
+        1 => y,
+        _ => x + y,
+    };
+    let stripe = (along * 4 + number % 8 * 3) % 140;
+    (stripe + noise(x / 6, y / 6) * 7 / 16) as u8
+}
+
+/// DICOM with a frame for each pattern (class, number).
+pub fn pattern_dicom(transfer_syntax: &str, patterns: &[(u32, u32)]) -> Vec<u8> {
+    let pixels: Vec<u8> = patterns
+        .iter()
+        .flat_map(|&(class, number)| {
+            let places = (0..PATTERN_PX).flat_map(|y| (0..PATTERN_PX).map(move |x| (x, y)));
+            places.map(move |(x, y)| pattern(class, number, x, y))
+        })
+        .collect();
+    let side = PATTERN_PX as u16;
+    let mut data_set = image_attributes(side, side, &patterns.len().to_string());
+    data_set.extend(element(0x7fe0, 0x0010, b"OB", &pixels));
+    if transfer_syntax == DEFLATED {
+        data_set = deflated(&data_set);
+    }
+    dicom(transfer_syntax, &data_set)
+}
+
+/// A raw deflate stream: what a ZIP has in it.
+fn deflated(bytes: &[u8]) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    archive
+        .start_file("data", zip::write::SimpleFileOptions::default())
+        .unwrap();
+    archive.write_all(bytes).unwrap();
+    let mut archive = zip::ZipArchive::new(archive.finish().unwrap()).unwrap();
+    let mut deflated = Vec::new();
+    archive.by_index_raw(0).unwrap().read_to_end(&mut deflated).unwrap();
+    deflated
 }
 
 /// A picture with structure of all sizes, the same in any size for one `seed`; `change` makes it another one that resembles it.

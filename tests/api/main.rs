@@ -8,6 +8,7 @@ mod explanations;
 mod fan_out;
 mod feedback;
 mod files;
+mod frames;
 mod guard;
 mod harness;
 mod headers;

@@ -14,8 +14,8 @@ def gradient_png(width, height):
     )
 
 
-def gradient_dicom(width, height):
-    """A secondary capture with 8-bit grey pixels, explicit VR little endian."""
+def gradient_dicom(width, height, frames=1):
+    """A secondary capture with 8-bit grey pixels, explicit VR little endian; every other frame is the negative."""
 
     def element(group, number, vr, value):
         value += (b"\0" if vr in ("UI", "OB", "OW") else b" ") * (len(value) % 2)
@@ -33,7 +33,9 @@ def gradient_dicom(width, height):
         + element(0x0002, 0x0010, "UI", b"1.2.840.10008.1.2.1")
         + element(0x0002, 0x0012, "UI", b"2.25.1")
     )
-    pixels = bytes((x + y) * 255 // (width + height) for y in range(height) for x in range(width))
+    brightening = bytes((x + y) * 255 // (width + height) for y in range(height) for x in range(width))
+    darkening = bytes(255 - value for value in brightening)
+    pixels = b"".join((brightening, darkening)[frame % 2] for frame in range(frames))
     body = (
         element(0x0008, 0x0016, "UI", sop_class)
         + element(0x0008, 0x0018, "UI", sop_uid)
@@ -42,6 +44,7 @@ def gradient_dicom(width, height):
         + element(0x0020, 0x000E, "UI", b"2.25.3")
         + short(0x0002, 1)
         + element(0x0028, 0x0004, "CS", b"MONOCHROME2")
+        + element(0x0028, 0x0008, "IS", str(frames).encode())
         + short(0x0010, height)
         + short(0x0011, width)
         + short(0x0100, 8)

@@ -66,6 +66,34 @@ def test_dicom_is_drawn_by_the_server(page, tmp_path):
     assert page.locator(".stage:has(img)").count() == 2
 
 
+def test_another_frame_is_searched(page, tmp_path):
+    path = tmp_path / "IM0001"
+    path.write_bytes(gradient_dicom(96, 64, frames=3))
+    watch_uploads(page)
+    upload(page, path)
+    assert "frame 1 of 3" in page.inner_text(".query figcaption")
+    assert "frame" not in page.evaluate("sent[0]")
+    first = page.get_attribute(".query img", "src")
+    page.get_by_label("Frame").fill("4")
+    page.click("text=Search this frame")
+    assert page.evaluate("sent.length") == 1, "there is no fourth"
+    page.get_by_label("Frame").fill("2")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('.query figcaption').innerText.includes('frame 2 of 3')")
+    assert page.evaluate("sent[1].frame") == "2"
+    assert page.get_attribute(".query img", "src") != first
+    page.go_back()
+    page.wait_for_function("document.querySelector('.query figcaption').innerText.includes('frame 1 of 3')")
+
+
+def test_one_frame_is_no_choice(page, tmp_path):
+    path = tmp_path / "IM0001"
+    path.write_bytes(gradient_dicom(96, 64))
+    upload(page, path)
+    assert "frame" not in page.inner_text(".query")
+    assert page.locator(".frames").count() == 0
+
+
 def test_dicom_without_a_drawing_shows_its_size(page, tmp_path):
     path = tmp_path / "IM0001"
     path.write_bytes(gradient_dicom(96, 64))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +170,30 @@ def test_broken_images_are_named_and_skipped(tmp_path, golden):
     assert not (tmp_path / "out" / "_broken.json").exists()
 
 
+def test_frames_become_images(tmp_path, golden):
+    """Each is a record of its own, named by file and frame; the first goes without saying."""
+    data = tmp_path / "data" / "A"
+    data.mkdir(parents=True)
+    for name in ("bits-frames.dcm", "mono2-12.dcm", "grey-8.png"):
+        shutil.copy(golden / name, data / name)
+    found = {}
+    for frames in pixels.FRAMES:
+        embed(tmp_path / "data", tmp_path / frames, frames=frames)
+        vectors, described = read(tmp_path / frames, "A")
+        records = described["records"]
+        assert len({record["id"] for record in records}) == len(records)
+        found[frames] = [(record["file"], record.get("frame")) for record in records]
+        for vector, record in zip(vectors, records, strict=True):
+            content = (tmp_path / "data" / record["file"]).read_bytes()
+            image = pixels.prepare(content, 32, 32, frame=record.get("frame", 1)).input
+            assert np.array_equal(model.load_model("thumbnail", "cpu").embed([image])[0], vector)
+            assert record["sha256"] == hashlib.sha256(content).hexdigest()
+    others = [("A/grey-8.png", None), ("A/mono2-12.dcm", None)]
+    assert found["first"] == [("A/bits-frames.dcm", None), *others]
+    assert found["middle"] == [("A/bits-frames.dcm", 2), *others]
+    assert found["all"] == [*(("A/bits-frames.dcm", frame) for frame in (None, 2, 3)), *others]
+
+
 def test_goes_on_after_a_kill(synthetic, tmp_path):
     """kill -9 in the middle: the second run embeds only what no part holds, and the result is the same."""
     tree = tmp_path / "tree"
@@ -212,6 +237,10 @@ def test_changed_files_are_embedded_again(tmp_path):
     parts.add([entry], [{"sha256": "x", "facts": {}}], np.ones((1, 3)))
     again = Parts(tmp_path, "space")
     assert again.holds(entry)
+    assert not again.holds(replace(entry, frame=2))
+    again.add([replace(entry, frame=2)], [{"sha256": "x", "facts": {}}], np.zeros((1, 3)))
+    both = Parts(tmp_path, "space")
+    assert [vector[0] for vector in both.vectors([entry, replace(entry, frame=2)])] == [1, 0]
     assert not again.holds(Entry("A/1.png", "A", 10, 21))
     assert not Parts(tmp_path, "another space").holds(entry)
 

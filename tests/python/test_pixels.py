@@ -9,7 +9,7 @@ from PIL import Image
 from medsearch_py import dicom, pixels, png, tiny_png
 from medsearch_py.golden.picture import alpha, colour, grey
 from medsearch_py.problems import ImageProblem
-from medsearch_py.raster import Raster
+from medsearch_py.raster import Raster, frame_digest
 
 GREY, RGB, GREY_ALPHA, RGB_ALPHA = 0, 2, 4, 6
 
@@ -118,6 +118,42 @@ def test_same_pixels_same_digest_in_any_container(expected):
         assert len({expected[f"{name}.dcm"]["samples_digest"] for name in group}) == 1
     assert expected["grey-16.png"]["samples_digest"] == expected["mono2-16.dcm"]["samples_digest"]
     assert expected["grey-8.png"]["samples_digest"] != expected["grey-16.png"]["samples_digest"]
+
+
+def test_every_frame_is_found_however_it_is_coded(golden):
+    def frames(name):
+        data = (golden / name).read_bytes()
+        return [pixels.decode(data, frame).samples for frame in range(1, pixels.frames(data) + 1)]
+
+    odd = grey(256)[:95, :127], grey(256)[::-1][:95, :127], grey(256)[:, ::-1][:95, :127]
+    for name in ("mono2-8-frames.dcm", "mono2-8-frames-big-endian.dcm"):
+        assert np.array_equal(frames(name), odd)
+    assert np.array_equal(frames("bits-frames.dcm"), np.array(odd) > 127)
+    for coding in ("", "-rle", "-jpeg-ls", "-deflated"):
+        assert np.array_equal(frames(f"mono2-12-frames{coding}.dcm"), [grey(4096), grey(4096)[::-1]])
+    for name in ("table", "marked", "counted", "extended"):
+        found = np.array(frames(f"frames-{name}-jpeg.dcm")).astype(int)
+        assert np.abs(found - odd).mean() < 5
+
+
+def test_a_frame_that_is_not_there_is_refused(golden):
+    for name, frame in (("mono2-12-frames.dcm", 3), ("mono2-12.dcm", 2), ("grey-8.png", 2), ("grey.jpg", 2)):
+        with pytest.raises(ImageProblem, match="there is no frame") as caught:
+            pixels.decode((golden / name).read_bytes(), frame)
+        assert caught.value.kind == "invalid-request"
+
+
+def test_frames_have_digests_of_their_own():
+    """The same stands in src/domain/frame.rs: archives know their images by it."""
+    file = "07" * 32
+    assert frame_digest(file, 1) == file
+    assert frame_digest(file, 2) == "07aac82864ec5bd4935dcb6d62b0afabfba102ea1240e8cb8063abf5eb6ba922"
+    assert frame_digest(file, 10_000) == "f3e2fe4599539b40ef3d04487bd971d7515f4ea0c403837637c19295bf7ba1b2"
+
+
+def test_wanted_frames():
+    wanted = {which: [list(pixels.wanted_frames(which, count)) for count in (1, 2, 3)] for which in pixels.FRAMES}
+    assert wanted == {"first": [[1]] * 3, "middle": [[1], [1], [2]], "all": [[1], [1, 2], [1, 2, 3]]}
 
 
 def test_monochrome1_and_negative_slope_turn_over_once(golden, expected):

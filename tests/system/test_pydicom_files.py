@@ -27,6 +27,8 @@ LOSSY = {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEG2000}
 PLUGINS = {uid.JPEGBaseline8Bit: "pillow", uid.JPEGExtended12Bit: "pylibjpeg"}
 # Pydicom can't read the first, in which a marker is misplaced; it shows the same as the second.
 SHOWS = {"JPEG-lossy.dcm": "JPGExtended.dcm"}
+# All others have one.
+FRAMES = {"examples_ybr_color.dcm": 30, "SC_rgb_rle_2frame.dcm": 2, "SC_rgb_rle_16bit_2frame.dcm": 2}
 # What is refused, and how that begins. Everything else is read, and its pixels are compared.
 NO_PREFIX, NO_PIXELS, DEPTH = "no `DICM` prefix", "no pixel data", "of `32` bits"
 REFUSED = {
@@ -63,16 +65,17 @@ REFUSED = {
 
 
 class Worker:
-    """The process that decodes DICOM: a length and bytes go in and come out (`src/imaging/dicom/protocol.rs`)."""
+    """The process that decodes DICOM: lengths and bytes go in and come out (`src/imaging/dicom/protocol.rs`)."""
 
     def __init__(self):
         self.process = subprocess.Popen([PROGRAM, "decode-worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         limits = {"file_bytes_max": 64 << 20, "pixels_max": 64 << 20}
         self._send(json.dumps({"limits": limits, "memory_bytes_max": 2 << 30, "seconds_max": 60}).encode())
-        assert self._receive() == b"medsearch decode worker 1"
+        assert self._receive() == b"medsearch decode worker 2"
 
-    def decode(self, data: bytes) -> tuple[dict | None, np.ndarray | str]:
+    def decode(self, data: bytes, frame: int = 1) -> tuple[dict | None, np.ndarray | str]:
         """What the header says and the samples, (rows, columns[, 3]); or nothing and why it is refused."""
+        self._send(json.dumps(frame).encode())
         self._send(data)
         reply = json.loads(self._receive())
         if refused := reply.get("Refused"):
@@ -102,10 +105,10 @@ def worker():
     worker.close()
 
 
-def by_pydicom(data: bytes) -> np.ndarray:
-    """Frame 0: colours where there is a palette, RGB where the file has colour differences, stored values otherwise."""
+def by_pydicom(data: bytes, frame: int = 1) -> np.ndarray:
+    """A frame: colours where there is a palette, RGB where the file has colour differences, stored values otherwise."""
     dataset = pydicom.dcmread(io.BytesIO(data))
-    values = pixel_array(dataset, index=0, decoding_plugin=PLUGINS.get(dataset.file_meta.TransferSyntaxUID, ""))
+    values = pixel_array(dataset, index=frame - 1, decoding_plugin=PLUGINS.get(dataset.file_meta.TransferSyntaxUID, ""))
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         colours = apply_color_lut(values, dataset)[..., :3]
         return (colours >> 8).astype(np.uint8) if colours.dtype.itemsize > 1 else colours
@@ -128,11 +131,17 @@ def test_pixels_are_those_of_pydicom(path, worker):
             dicom.decode(data)
         return
     assert head is not None, pixels
-    expected = by_pydicom(path.with_name(SHOWS.get(path.name, path.name)).read_bytes())
-    assert pixels.shape == expected.shape
-    apart = np.abs(pixels.astype(int) - expected).max()
+    assert head["frames"] == dicom.frames(data) == FRAMES.get(path.name, 1)
+    shows = path.with_name(SHOWS.get(path.name, path.name)).read_bytes()
     syntax = pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID
-    assert apart <= (LOSSY_LEVELS_MAX if syntax in LOSSY else 0)
-    mirrored = dicom.decode(data).samples.astype(int)
-    assert mirrored.shape == pixels.shape
-    assert np.abs(mirrored - pixels).max() <= (LOSSY_LEVELS_MAX if syntax in LOSSY else 0)
+    apart_max = LOSSY_LEVELS_MAX if syntax in LOSSY else 0
+    for frame in range(1, head["frames"] + 1):
+        _, pixels = worker.decode(data, frame)
+        expected = by_pydicom(shows, frame)
+        assert pixels.shape == expected.shape, frame
+        assert np.abs(pixels.astype(int) - expected).max() <= apart_max, frame
+        mirrored = dicom.decode(data, frame).samples.astype(int)
+        assert mirrored.shape == pixels.shape, frame
+        assert np.abs(mirrored - pixels).max() <= apart_max, frame
+    head, refused = worker.decode(data, head["frames"] + 1)
+    assert head is None and refused.startswith("invalid-request"), refused

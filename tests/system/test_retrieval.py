@@ -61,19 +61,27 @@ def test_python_and_rust_embed_alike(three_class, model, tmp_path):
 
 
 def test_hard_files_embed_alike(model, tmp_path):
-    """16-bit, palette, alpha, interlaced PNG; CMYK, progressive, rotated JPEG; DICOM of both polarities."""
+    """16-bit, palette, alpha, interlaced PNG; CMYK, progressive, rotated JPEG; both polarities and frames of DICOM."""
     data = tmp_path / "golden"
     script("make_golden.py", "--out", data)
     expected = json.loads((data / "expected.json").read_text())
     (data / "expected.json").unlink()
-    medsearch("embed", "--data", data, "--out", tmp_path / "rust", "--model", model, check=False)
-    script("calculate_embeddings.py", "--data", data, "--out", tmp_path / "python", "--model", model, check=False)
-    print(script("compare_embeddings.py", tmp_path / "python", tmp_path / "rust").stdout)
-    broken = [json.loads((tmp_path / side / "_broken.json").read_text()) for side in ("rust", "python")]
-    kinds = [{(file["file"], file["type"]) for file in side} for side in broken]
-    assert kinds[0] == kinds[1]
-    embedded = json.loads((tmp_path / "rust" / "_unlabelled.json").read_text())["records"]
-    assert len(embedded) + len(broken[0]) == len(expected)
+    all_frames = sum(file.get("frames", 1) for file in expected.values())
+    assert all_frames > len(expected)
+    for frames, images in (("first", len(expected)), ("middle", len(expected)), ("all", all_frames)):
+        rust, python = tmp_path / f"rust-{frames}", tmp_path / f"python-{frames}"
+        options = ("--data", data, "--model", model, "--frames", frames, "--out")
+        medsearch("embed", *options, rust, check=False)
+        script("calculate_embeddings.py", *options, python, check=False)
+        print(frames, script("compare_embeddings.py", python, rust).stdout)
+        broken = [json.loads((side / "_broken.json").read_text()) for side in (rust, python)]
+        kinds = [{(image["file"], image.get("frame", 1), image["type"]) for image in side} for side in broken]
+        assert kinds[0] == kinds[1]
+        embedded = json.loads((rust / "_unlabelled.json").read_text())["records"]
+        assert len(embedded) + len(broken[0]) == images
+        # One file is there twice, under a wrong name too.
+        content = {(record["sha256"], record.get("frame", 1)) for record in embedded}
+        assert len({record["id"] for record in embedded}) == len(content) == len(embedded) - 1
 
 
 def test_export_gives_back_what_went_in(three_class, tmp_path):

@@ -1,4 +1,4 @@
-"""DICOM: both greys, 8 to 16 bits, signed, palette, colour spaces, transfer syntaxes."""
+"""DICOM: both greys, 8 to 16 bits, signed, palette, colour spaces, frames, transfer syntaxes."""
 
 import io
 import tempfile
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from pydicom import dcmread, uid
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, encapsulate_extended
 
 from .picture import HEIGHT, WIDTH, colour, grey
 
@@ -22,6 +22,8 @@ def files() -> dict[str, bytes]:
     mono8, mono12, mono16 = grey(256), grey(4096), grey(65536)
     signed = grey(4096) - 1024
     pair = np.stack([grey(4096), grey(4096)[::-1]])
+    # Frames that begin inside a byte or a word: of bits, and of bytes that are odd in number.
+    odd = np.stack([turned[:95, :127] for turned in (mono8, mono8[::-1], mono8[:, ::-1])])
     made = {
         "mono2-8": _grey(mono8, 8, 8),
         "mono1-8": _grey(mono8, 8, 8, "MONOCHROME1"),
@@ -45,6 +47,8 @@ def files() -> dict[str, bytes]:
         "rgb-planar": _colour(colour(256), "RGB", 1),
         "ybr-full": _colour(_ybr(colour(256)), "YBR_FULL", 0),
         "bits": _bits(grey(256) > 127),
+        "bits-frames": _bits(odd > 127, NumberOfFrames=3),
+        "mono2-8-frames": _grey(odd, 8, 8, NumberOfFrames=3),
         "mono2-12-lut": _by_table(mono12, 12),
         "mono1-12-lut-padding": _by_table(mono12, 12, "MONOCHROME1", 12, PixelPaddingValue=int(np.median(mono12))),
         "mono2-8-lut-packed": _by_table(mono8, 8, entry_bits=8),
@@ -56,8 +60,9 @@ def files() -> dict[str, bytes]:
     written = {f"{name}.dcm": _write(dataset, uid.ExplicitVRLittleEndian) for name, dataset in made.items()}
     written["mono2-12-implicit.dcm"] = _write(made["mono2-12"], uid.ImplicitVRLittleEndian)
     written["mono2-12-deflated.dcm"] = _write(made["mono2-12"], uid.DeflatedExplicitVRLittleEndian)
+    written["mono2-12-frames-deflated.dcm"] = _write(made["mono2-12-frames"], uid.DeflatedExplicitVRLittleEndian)
     written["mono2-12-big-endian.dcm"] = _big_endian(mono12)
-    for name in ("mono2-8", "mono2-12", "rgb"):
+    for name in ("mono2-8", "mono2-12", "mono2-12-frames", "rgb"):
         written[f"{name}-rle.dcm"] = _rle(made[name])
     for name, syntax in (("57", uid.JPEGLossless), ("70", uid.JPEGLosslessSV1)):
         written[f"mono2-16-jpeg-lossless-{name}.dcm"] = _recoded(written["mono2-16.dcm"], syntax)
@@ -65,6 +70,16 @@ def files() -> dict[str, bytes]:
     for name, syntax in (("jpeg-ls", uid.JPEGLSLossless), ("jpeg-2000", uid.JPEG2000Lossless)):
         for made_of in ("mono2-8", "mono1-12", "mono2-16", "mono2-12-signed", "rgb"):
             written[f"{made_of}-{name}.dcm"] = _recoded(written[f"{made_of}.dcm"], syntax)
+    written["mono2-8-frames-big-endian.dcm"] = _big_endian_bytes(odd, NumberOfFrames=3)
+    written["mono2-12-frames-jpeg-ls.dcm"] = _recoded(written["mono2-12-frames.dcm"], uid.JPEGLSLossless)
+    jpegs = [_jpeg_frame(frame) for frame in odd]
+    jpeg = made["mono2-8-frames"]
+    written["frames-table-jpeg.dcm"] = _in_fragments(jpeg, encapsulate(jpegs, fragments_per_frame=3))
+    written["frames-marked-jpeg.dcm"] = _in_fragments(jpeg, encapsulate(jpegs, fragments_per_frame=2, has_bot=False))
+    written["frames-counted-jpeg.dcm"] = _in_fragments(jpeg, encapsulate(jpegs, has_bot=False))
+    data, offsets, lengths = encapsulate_extended(jpegs)
+    tables = {"ExtendedOffsetTable": offsets, "ExtendedOffsetTableLengths": lengths}
+    written["frames-extended-jpeg.dcm"] = _in_fragments(jpeg, data, **tables)
     written["mono2-12-jpeg-12.dcm"] = _jpeg_12(made["mono2-12"])
     written["mono2-8-jpeg.dcm"] = _jpeg(made["mono2-8"], "MONOCHROME2")
     written["mono1-8-jpeg.dcm"] = _jpeg(made["mono2-8"], "MONOCHROME1")
@@ -113,8 +128,8 @@ def _grey(
     return dataset
 
 
-def _bits(values: np.ndarray) -> Dataset:
-    dataset = _grey(values, 8, 1)
+def _bits(values: np.ndarray, **elements) -> Dataset:
+    dataset = _grey(values, 8, 1, **elements)
     dataset.BitsAllocated = 1
     dataset.PixelData = np.packbits(values.astype(np.uint8).ravel(), bitorder="little").tobytes()
     dataset["PixelData"].VR = "OB"
@@ -191,6 +206,15 @@ def _big_endian(values: np.ndarray) -> bytes:
     return _write(dataset, uid.ExplicitVRBigEndian)
 
 
+def _big_endian_bytes(values: np.ndarray, **elements) -> bytes:
+    """Samples of 8 bits in words (VR OW), whose first byte is the second sample (PS3.5, 8.1.1)."""
+    dataset = _grey(values, 8, 8, **elements)
+    data = values.astype(np.uint8).tobytes()
+    dataset.PixelData = np.frombuffer(data + b"\0" * (len(data) % 2), "<u2").astype(">u2").tobytes()
+    dataset["PixelData"].VR = "OW"
+    return _write(dataset, uid.ExplicitVRBigEndian)
+
+
 def _copy(data: bytes) -> Dataset:
     return dcmread(io.BytesIO(data))
 
@@ -211,6 +235,24 @@ def _jpeg(dataset: Dataset, photometric: str) -> bytes:
     image.save(file, "JPEG", quality=95, subsampling="4:2:2" if image.mode == "RGB" else -1)
     copied.PhotometricInterpretation = photometric
     copied.PixelData = encapsulate([file.getvalue()])
+    copied["PixelData"].VR = "OB"
+    copied["PixelData"].is_undefined_length = True
+    copied.LossyImageCompression = "01"
+    return _write(copied, uid.JPEGBaseline8Bit)
+
+
+def _jpeg_frame(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(values.astype(np.uint8)).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def _in_fragments(dataset: Dataset, data: bytes, **elements) -> bytes:
+    """The same with JPEGs for its frames."""
+    copied = _copy(_write(dataset, uid.ExplicitVRLittleEndian))
+    for keyword, value in elements.items():
+        setattr(copied, keyword, value)
+    copied.PixelData = data
     copied["PixelData"].VR = "OB"
     copied["PixelData"].is_undefined_length = True
     copied.LossyImageCompression = "01"

@@ -164,3 +164,71 @@ async fn an_anonymous_archive_gives_pseudonyms_that_can_be_indexed_again() {
         );
     }
 }
+
+#[tokio::test]
+async fn frames_of_a_file_are_images_of_their_own_wherever_they_go() {
+    for mode in [IdentityMode::Linked, IdentityMode::Anonymous] {
+        let place = Place::new(mode).await;
+        let archive = &place.archive;
+        let record = |frame: u32| {
+            let mut record = serde_json::json!({"id": format!("{frame:032x}"), "file": "COVID/1.dcm", "sha256": "ab".repeat(32),
+                "patient_id": "Patient 1"});
+            if frame > 1 {
+                record["frame"] = frame.into();
+            }
+            record
+        };
+        let file = ClassFile {
+            space: manifest::tests::space(4),
+            provenance: VectorProvenance {
+                model: "unknown".into(),
+                precision: "f32".into(),
+                device: "cpu".into(),
+                engine: "test".into(),
+            },
+            class: Some(class("COVID")),
+            vectors_sha256: None,
+            pseudonyms_of: None,
+            // As strings 10 would come before 2.
+            records: [1, 2, 10].map(record).to_vec(),
+        };
+        let images = |file: &ClassFile| -> Vec<NewImage> {
+            let image = |index: usize| NewImage {
+                record: file
+                    .record(index, archive.identity(), &Shown::default(), "2026-01-01T00:00:00Z")
+                    .unwrap(),
+                vector: vec![1.0 + index as f32; 4],
+                space: manifest::tests::space(4).id(),
+                thumbnail: None,
+                pixels: None,
+                provenance: file.provenance.rows(),
+            };
+            (0..file.records.len()).map(image).collect()
+        };
+        assert_eq!(archive.append(images(&file), None).await.unwrap().inserted, 3);
+        let found = contents(&place.again().await).await;
+        let mut frames: Vec<u32> = found.values().map(|record| record.frame.get()).collect();
+        frames.sort_unstable();
+        assert_eq!(frames, [1, 2, 10]);
+        let first = found.values().find(|record| record.frame.is_first()).unwrap();
+        assert_eq!(
+            first.file_key,
+            archive.identity().file_key(&[0xab; 32]),
+            "as before there were frames"
+        );
+
+        let out = place.dir.path().join("out");
+        export(archive, &out).await.unwrap();
+        let classes = load_folder(&out).unwrap();
+        let back = &classes[0];
+        let numbers =
+            |file: &ClassFile| -> Vec<_> { file.records.iter().map(|record| record.get("frame").cloned()).collect() };
+        assert_eq!(numbers(&back.file), numbers(&file));
+        if mode == IdentityMode::Linked {
+            assert_eq!(back.file.records, file.records);
+        }
+        // They are known again, each as itself.
+        let again = archive.append(images(&back.file), None).await.unwrap();
+        assert_eq!((again.inserted, again.duplicates), (0, 3));
+    }
+}

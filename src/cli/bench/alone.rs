@@ -8,7 +8,7 @@ use super::{QUERIES_PER_TURN, StagesReport, WARM_UP, median, ms, round};
 use crate::app::{Settings, decoder_settings};
 use crate::archive::Archive;
 use crate::cli;
-use crate::domain::{Ask, ImageId, Query};
+use crate::domain::{Ask, FrameNumber, ImageId, Query};
 use crate::embed::{Backend, ModelCard};
 use crate::error::{Error, Result};
 use crate::imaging::{Decoder, InputSpec, preprocess, to_eight_bit};
@@ -62,7 +62,7 @@ impl<'a> Alone<'a> {
         let id = self.ids[self.next % self.ids.len()];
         self.next += 1;
         let begun = Instant::now();
-        let decoded = self.decoder.decode(image)?;
+        let decoded = self.decoder.decode(image, FrameNumber::FIRST)?;
         let (raster8, _) = to_eight_bit(&decoded.raster)?;
         let decode = ms(begun);
         let begun = Instant::now();

@@ -15,6 +15,7 @@ use self::alone::{Alone, Stages};
 use self::client::{Asked, Client};
 use super::settings::ArchiveArgs;
 use crate::app::{App, Settings};
+use crate::domain::Excerpt;
 use crate::embed::{ModelCard, load_backend};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::Dataset;
@@ -161,7 +162,7 @@ impl Bench {
         let (mut images, mut left_out) = (Vec::new(), 0);
         for entry in dataset.entries() {
             let usable = dataset.read(&entry.file).and_then(|bytes| {
-                search::prepare(&decoder, &input, &bytes, None)?;
+                search::prepare(&decoder, &input, &bytes, Excerpt::default())?;
                 Ok(bytes)
             });
             match usable {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{INTENDED_USE, LabelSource, NearIdentical, Vote, Window, thumbnail_path};
-use crate::domain::{self, ClassLabel, Hit, ImageId, Key, PathTaken, Record, Status};
+use crate::domain::{self, ClassLabel, FrameNumber, FrameOf, Hit, ImageId, Key, PathTaken, Record, Status};
 use crate::pacs::{Chosen, PacsName};
 use crate::search::{Answer, EmbeddedImage};
 
@@ -146,6 +146,12 @@ pub struct QueryImage {
     pub height: u32,
     /// `png`, `jpeg` or `dicom`.
     pub format: &'static str,
+    /// Which frame of a DICOM file, counted from 1; absent for PNG and JPEG.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame: Option<u32>,
+    /// How many frames the DICOM file has; absent for PNG and JPEG.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frames: Option<u32>,
     /// How its values became 8 bit.
     #[schema(required)]
     pub window: Option<Window>,
@@ -191,6 +197,9 @@ pub struct RecordFacts {
     /// Path within its data set; null unless the archive shows file names.
     #[schema(required)]
     pub file: Option<String>,
+    /// Which frame of its file it is, counted from 1; absent for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame: Option<u32>,
     /// Projection, for example `PA`.
     #[schema(required)]
     pub view: Option<String>,
@@ -422,6 +431,8 @@ impl SearchQuery {
                 width: image.width,
                 height: image.height,
                 format: image.format,
+                frame: image.frame.map(|frame| frame.number().get()),
+                frames: image.frame.map(FrameOf::frames),
                 window: image.window.map(Into::into),
             }),
             preview: answer
@@ -457,6 +468,9 @@ impl RecordFacts {
     pub(super) fn new(record: &Record) -> Self {
         Self {
             file: record.file.clone(),
+            frame: Some(record.frame)
+                .filter(|frame| !frame.is_first())
+                .map(FrameNumber::get),
             view: record.view.clone(),
             age: record.age.clone(),
             sex: record.sex.clone(),
@@ -613,6 +627,7 @@ pub(super) mod tests {
                     width: 299,
                     height: 298,
                     format: "png",
+                    frame: None,
                     window: Some(domain::Window::Percentile { low: -3, high: 900 }),
                 }),
                 region: None,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answer::RecordFacts;
+use super::ask::frame;
 use super::{ImageFile, LabelSource, Names, Vote, Window, rendered_path, thumbnail_path};
 use crate::archive::{CalibrationEntry, EvaluationEntry, MetricEntry, Outcome};
 use crate::domain::{self, Calibration, ClassLabel, ImageId, K_MAX, Record};
@@ -435,6 +436,9 @@ pub struct NewImageFields {
     /// PNG, JPEG or DICOM, told apart by content.
     #[schema(value_type = ImageFile)]
     image: (),
+    /// Which frame of a DICOM file, counted from 1: each is an image of its own.
+    #[schema(default = 1, minimum = 1, maximum = 10000)]
+    frame: Option<u32>,
     /// Its class; without one it is found but never votes.
     class: Option<String>,
     /// How the class was proven.
@@ -457,6 +461,7 @@ pub struct NewImageFields {
 
 impl FromParts for NewImage {
     const FIELDS: &'static [&'static str] = &[
+        "frame",
         "class",
         "label_source",
         "patient_id",
@@ -482,6 +487,7 @@ impl FromParts for NewImage {
         proven_needs_class(labels.class.is_some(), labels.label_source.is_some())?;
         let upload = Upload {
             bytes: parts.image()?,
+            frame: frame(&mut parts)?,
             patient_id: parts.text("patient_id")?,
             issuer: parts.text("issuer")?,
             study_uid: parts.text("study_uid")?,

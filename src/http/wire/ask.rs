@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{ImageFile, NearIdentical, Vote};
-use crate::domain::{Ask, ClassLabel, EXAMPLES_MAX, Exclude, ImageId, K_MAX, Region, SpaceId, Wanted};
+use crate::domain::{Ask, ClassLabel, EXAMPLES_MAX, Exclude, FrameNumber, ImageId, K_MAX, Region, SpaceId, Wanted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::problem::without_value;
 use crate::http::upload::{FromParts, Parts, echo};
@@ -192,6 +192,7 @@ impl FromParts for SearchForm {
         "exact",
         "allow_partial",
         "min_version",
+        "frame",
         "region",
         "preview",
     ];
@@ -202,6 +203,7 @@ impl FromParts for SearchForm {
             region: parts.text("region")?.map(|text| parse_region(&text)).transpose()?,
             upload: Upload {
                 bytes: parts.image()?,
+                frame: frame(&mut parts)?,
                 patient_id: parts.text("patient_id")?,
                 issuer: parts.text("issuer")?,
                 study_uid: parts.text("study_uid")?,
@@ -220,6 +222,9 @@ pub struct SearchFormFields {
     /// PNG, JPEG or DICOM, told apart by content.
     #[schema(value_type = ImageFile)]
     image: (),
+    /// Which frame of a DICOM file, counted from 1.
+    #[schema(default = 1, minimum = 1, maximum = 10000)]
+    frame: Option<u32>,
     /// A part of the image as `x,y,width,height`, fractions of its width and height.
     #[schema(example = "0.25,0.25,0.5,0.5")]
     region: Option<String>,
@@ -419,20 +424,37 @@ impl TryFrom<Map<String, Value>> for ByVector {
 }
 
 /// Images to embed.
-#[derive(ToSchema)]
 pub struct EmbedForm {
-    /// 1 to 16 files, each in a field of this name.
-    #[schema(value_type = Vec<ImageFile>, min_items = 1, max_items = 16)]
-    pub image: Vec<Bytes>,
+    /// The files.
+    pub images: Vec<Bytes>,
+    /// Which picture of each.
+    pub frame: FrameNumber,
 }
 
 impl FromParts for EmbedForm {
-    const FIELDS: &'static [&'static str] = &[];
+    const FIELDS: &'static [&'static str] = &["frame"];
     const IMAGES_MAX: usize = EMBEDDINGS_MAX;
 
     fn from_parts(mut parts: Parts) -> Result<Self> {
-        Ok(Self { image: parts.images() })
+        Ok(Self {
+            frame: frame(&mut parts)?,
+            images: parts.images(),
+        })
     }
+}
+
+// How the API describes `EmbedForm`.
+/// Images to embed.
+#[derive(ToSchema)]
+#[schema(as = EmbedForm)]
+#[expect(dead_code, reason = "a description, never a value")]
+pub struct EmbedFormFields {
+    /// 1 to 16 files, each in a field of this name.
+    #[schema(value_type = Vec<ImageFile>, min_items = 1, max_items = 16)]
+    image: (),
+    /// Which frame of each of them, counted from 1; a file without that many, as any PNG and JPEG for more than 1, refuses the request.
+    #[schema(default = 1, minimum = 1, maximum = 10000)]
+    frame: Option<u32>,
 }
 
 /// How to show a picture.
@@ -555,6 +577,15 @@ fn parse_exclude(names: &[String]) -> Result<Exclude> {
         }
     }
     Ok(exclude)
+}
+
+/// Which picture of each file; the first if nothing is said.
+pub(super) fn frame(parts: &mut Parts) -> Result<FrameNumber> {
+    let text = parts.text("frame")?;
+    let frame = text.map(|text| text.parse()).transpose();
+    Ok(frame
+        .map_err(|error: Error| error.context("`frame`"))?
+        .unwrap_or_default())
 }
 
 pub(super) fn parse_region(text: &str) -> Result<Region> {

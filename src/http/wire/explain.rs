@@ -5,9 +5,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::answer::Served;
-use super::ask::{invalid, parse_region};
+use super::ask::{frame, invalid, parse_region};
 use super::{INTENDED_USE, ImageFile};
-use crate::domain::{ImageId, Region, SpaceId};
+use crate::domain::{Excerpt, ImageId, SpaceId};
 use crate::error::{Error, Result};
 use crate::http::upload::{FromParts, Parts};
 use crate::search::{Explanation, HeatMap, Method, NeighborMap};
@@ -18,14 +18,14 @@ pub struct ExplanationForm {
     pub image: Bytes,
     /// The image of the archive.
     pub neighbor: ImageId,
-    /// The part of the image that is compared.
-    pub region: Option<Region>,
+    /// What of the file is compared.
+    pub excerpt: Excerpt,
     /// The space of the answer that is explained.
     pub space: Option<SpaceId>,
 }
 
 impl FromParts for ExplanationForm {
-    const FIELDS: &'static [&'static str] = &["neighbor", "region", "space"];
+    const FIELDS: &'static [&'static str] = &["neighbor", "frame", "region", "space"];
 
     fn from_parts(mut parts: Parts) -> Result<Self> {
         let neighbor = parts.text("neighbor")?;
@@ -33,7 +33,10 @@ impl FromParts for ExplanationForm {
         let space = parts.text("space")?.map(|text| text.parse()).transpose();
         Ok(Self {
             neighbor: neighbor.parse().map_err(|error: Error| error.context("`neighbor`"))?,
-            region: parts.text("region")?.map(|text| parse_region(&text)).transpose()?,
+            excerpt: Excerpt {
+                frame: frame(&mut parts)?,
+                region: parts.text("region")?.map(|text| parse_region(&text)).transpose()?,
+            },
             space: space.map_err(|error: Error| error.context("`space`"))?,
             image: parts.image()?,
         })
@@ -52,6 +55,9 @@ pub struct ExplanationFormFields {
     /// An image of the archive, mostly one that a search answered.
     #[schema(example = "0123456789abcdef0123456789abcdef0123")]
     neighbor: String,
+    /// The frame of a DICOM file that was searched by, counted from 1.
+    #[schema(default = 1, minimum = 1, maximum = 10000)]
+    frame: Option<u32>,
     /// The part of the image that was searched by, as `x,y,width,height`, fractions of its width and height.
     #[schema(example = "0.25,0.25,0.5,0.5")]
     region: Option<String>,

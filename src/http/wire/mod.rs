@@ -11,7 +11,9 @@ pub use archive::{
     ArchiveInfo, Classes, Deleted, DeletedPatient, EvaluationInfo, ImageDetails, ModelInfo, NewImage, NewImageFields,
     NewLabel, PatientToDelete, Written,
 };
-pub use ask::{ById, ByReference, ByVector, EmbedForm, Referenced, RenderQuery, SearchForm, SearchFormFields};
+pub use ask::{
+    ById, ByReference, ByVector, EmbedForm, EmbedFormFields, Referenced, RenderQuery, SearchForm, SearchFormFields,
+};
 pub use explain::{ExplanationForm, ExplanationFormFields, ExplanationResponse};
 pub use feedback::{FeedbackList, FeedbackPage, FeedbackReceipt, NewFeedback};
 

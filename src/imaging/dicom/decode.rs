@@ -6,23 +6,36 @@ use super::modality_lut::ModalityLut;
 use super::palette::Palette;
 use super::precheck::{self, File};
 use super::unsupported;
+use crate::domain::{FrameNumber, FrameOf};
 use crate::error::Result;
 use crate::imaging::decoder::Provenance;
 use crate::imaging::limits::Limits;
 use crate::imaging::raster::{Levels, Raster, Samples};
 
-/// Decodes the first frame.
+/// A frame of a file.
+#[derive(Debug)]
+pub struct DecodedFrame {
+    /// Its picture.
+    pub raster: Raster,
+    /// What the file says about itself.
+    pub provenance: Provenance,
+    /// Which one of how many.
+    pub frame: FrameOf,
+}
+
+/// Decodes one frame.
 ///
 /// Grey keeps its stored values, which [`Levels`] explain, unless a modality LUT says what stands for them; palettes and
-/// YBR become RGB. VOI windows and overlays are not applied.
+/// YBR become RGB. VOI windows and overlays are not applied, nor what is said of single frames (PS3.3, C.7.6.16).
 ///
 /// # Errors
-/// `InvalidImage`, `UnsupportedMedia`, `TooLarge`, `TooManyPixels`.
-pub fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Provenance)> {
+/// `InvalidImage`, `UnsupportedMedia`, `TooLarge`, `TooManyPixels`; `InvalidRequest` for a frame that is not there.
+pub fn decode(bytes: &[u8], frame: FrameNumber, limits: &Limits) -> Result<DecodedFrame> {
     limits.check_file(bytes.len())?;
     let file = File::open(bytes)?;
     let data_set = file.inflated(limits)?;
     let layout = precheck::walk(&data_set, file.syntax, limits)?;
+    let coded = layout.frame(frame, limits)?;
     let (attributes, provenance) = attributes::read(&layout)?;
     let samples = layout.shape.samples;
     let fits = match attributes.photometric {
@@ -35,7 +48,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Provenance)> {
             "this photometric interpretation is not read with this number of samples or bits",
         ));
     }
-    let (stored, ybr) = frame::stored_values(&layout, &attributes)?;
+    let (stored, ybr) = frame::stored_values(&coded, &layout, &attributes)?;
     let (samples, levels) = match attributes.photometric {
         Photometric::Monochrome1 | Photometric::Monochrome2 => match ModalityLut::read(&layout, attributes.signed)? {
             Some(lut) => by_table(&lut, &stored, &attributes),
@@ -60,7 +73,11 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Provenance)> {
         },
     };
     let raster = Raster::new(layout.shape.columns.into(), layout.shape.rows.into(), samples, levels)?;
-    Ok((raster, provenance))
+    Ok(DecodedFrame {
+        raster,
+        provenance,
+        frame: FrameOf::new(frame, layout.shape.frames)?,
+    })
 }
 
 fn gray(stored: Stored, attributes: &Attributes) -> (Samples, Levels) {
@@ -150,7 +167,11 @@ mod tests {
     use crate::imaging::{jpeg_ls, to_eight_bit};
 
     fn decoded(dicom: &Dicom) -> Raster {
-        decode(&dicom.file(), &Limits::default()).unwrap().0
+        frame(dicom, 1).unwrap().raster
+    }
+
+    fn frame(dicom: &Dicom, number: u32) -> Result<DecodedFrame> {
+        decode(&dicom.file(), FrameNumber::try_from(number)?, &Limits::default())
     }
 
     fn rgb(dicom: &Dicom) -> Vec<u8> {
@@ -161,7 +182,7 @@ mod tests {
     }
 
     fn kind(dicom: &Dicom) -> ErrorKind {
-        decode(&dicom.file(), &Limits::default()).err().unwrap().kind()
+        frame(dicom, 1).err().unwrap().kind()
     }
 
     #[test]
@@ -343,7 +364,13 @@ mod tests {
         // The second of three frames begins in the middle of a byte: 27 bits are four bytes.
         let several = dicom.text((0x28, 0x08), b"IS", "3");
         assert_eq!(kind(&several.clone().native(vec![0; 2])), ErrorKind::InvalidImage);
-        assert_eq!(decoded(&several.native(vec![1; 4])).width(), 3);
+        // The first of each frame, which are 0, 9 and 18, and 10 and 26.
+        let several = several.native(vec![0b0000_0001, 0b0000_0110, 0b0000_0100, 0b0000_0100]);
+        let first_pixels = |number| match frame(&several, number).unwrap().raster.samples() {
+            Samples::Gray8(samples) => [samples[0], samples[1], samples[8]],
+            _ => panic!("not grey"),
+        };
+        assert_eq!([1, 2, 3].map(first_pixels), [[1, 0, 0], [1, 1, 0], [1, 0, 1]]);
         assert_eq!(
             kind(&Dicom::new(1, 1, 3, 1, "RGB").native(vec![0; 2])),
             ErrorKind::UnsupportedMedia
@@ -353,6 +380,47 @@ mod tests {
             kind(&coded.fragments(&[&rle_frame(&[vec![1]])])),
             ErrorKind::UnsupportedMedia
         );
+    }
+
+    #[test]
+    fn every_frame_is_decoded_as_it_is_coded() {
+        let several = |dicom: Dicom| dicom.text((0x28, 0x08), b"IS", "3");
+        let [first, second, third] = [[1, 2, 3], [40, 50, 60], [7, 8, 9]];
+        let native = several(Dicom::gray8(3, 1, &[first, second, third].concat()));
+        let coded = [first, second, third].map(|values: [u8; 3]| rle_frame(&[values.to_vec()]));
+        let rle = several(Dicom::new(3, 1, 1, 8, "MONOCHROME2").syntax(RLE));
+        let whole = rle.clone().fragments(&[&coded[0], &coded[1], &coded[2]]);
+        let (begin, end) = coded[1].split_at(64);
+        let offsets = [
+            0,
+            coded[0].len() as u32 + 8,
+            (coded[0].len() + coded[1].len()) as u32 + 24,
+        ];
+        let split = rle.fragments(&[&coded[0], begin, end, &coded[2]]).offsets(&offsets);
+        let deflated = native.clone().syntax(DEFLATED);
+        let big = native.clone().syntax(BIG_ENDIAN);
+        for dicom in [native, big, deflated, whole, split] {
+            for (number, values) in (1..).zip([first, second, third]) {
+                let found = frame(&dicom, number).unwrap();
+                assert_eq!(*found.raster.samples(), Samples::Gray8(values.to_vec()), "{number}");
+                assert_eq!((found.frame.number().get(), found.frame.frames()), (number, 3));
+            }
+            assert_eq!(frame(&dicom, 4).err().unwrap().kind(), ErrorKind::InvalidRequest);
+        }
+    }
+
+    #[test]
+    fn every_jpeg_of_a_file_is_decoded() {
+        let other = include_bytes!("../fixtures/jpeg2000/plain.j2k");
+        let dicom = Dicom::new(30, 20, 3, 8, "RGB")
+            .syntax(JPEG_2000)
+            .text((0x28, 0x08), b"IS", "2");
+        let (begin, end) = RCT_JPEG_2000.split_at(RCT_JPEG_2000.len() / 2);
+        let marked = dicom.fragments(&[begin, end, other]);
+        for (number, alone) in [(1, RCT_JPEG_2000), (2, &other[..])] {
+            let alone = decoded(&Dicom::new(30, 20, 3, 8, "RGB").syntax(JPEG_2000).fragments(&[alone]));
+            assert_eq!(frame(&marked, number).unwrap().raster.samples(), alone.samples());
+        }
     }
 
     #[test]
@@ -541,7 +609,7 @@ mod tests {
             .text((0x10, 0x1010), b"AS", "045Y")
             .text((0x18, 0x5101), b"CS", "PA");
         for syntax in [EXPLICIT, IMPLICIT, BIG_ENDIAN] {
-            let (_, provenance) = decode(&dicom.clone().syntax(syntax).file(), &Limits::default()).unwrap();
+            let provenance = frame(&dicom.clone().syntax(syntax), 1).unwrap().provenance;
             assert_eq!(provenance.patient_id.as_deref(), Some("Müller 7"));
             assert_eq!(provenance.sop_uid.as_deref(), Some("1.2.3"));
             assert_eq!(provenance.age.as_deref(), Some("45"));
@@ -557,6 +625,7 @@ mod tests {
             changes in prop::collection::vec((132_usize..2000, any::<u8>()), 1..8),
             cut in 0_usize..200,
             which in 0..9,
+            number in 1_u32..4,
         ) {
             let rle = rle_frame(&[vec![1; 12], vec![2; 12], vec![3; 12]]);
             let lossless = include_bytes!("../fixtures/lossless12.jpg");
@@ -564,9 +633,10 @@ mod tests {
             let jls = include_bytes!("../fixtures/jpeg_ls/gray12.jls");
             let ls = jpeg_ls::Header::read(jls).unwrap();
             let dicom = match which {
-                0 => Dicom::gray16(3, 2, &[0, 1, 256, 4095, 40_000, 65_535]),
+                0 => Dicom::gray16(3, 1, &[0, 1, 256, 4095, 40_000, 65_535]).text((0x28, 0x08), b"IS", "2"),
                 1 => Dicom::gray16(3, 2, &[0; 6]).syntax(DEFLATED),
-                2 => Dicom::new(4, 3, 3, 8, "RGB").syntax(RLE).fragments(&[&rle]),
+                2 => Dicom::new(4, 3, 3, 8, "RGB").syntax(RLE).fragments(&[&rle, &rle[..40], &rle[40..]])
+                    .offsets(&[0, rle.len() as u32 + 8]).text((0x28, 0x08), b"IS", "2"),
                 3 => Dicom::new(12, 5, 1, 16, "MONOCHROME2").syntax(JPEG_LOSSLESS).fragments(&[lossless]),
                 4 => Dicom::new(30, 20, 3, 8, "YBR_RCT").syntax(JPEG_2000).fragments(&[RCT_JPEG_2000]),
                 5 => Dicom::new(37, 21, 1, 16, "MONOCHROME2").syntax(JPEG_EXTENDED).fragments(&[twelve_bit]),
@@ -581,7 +651,7 @@ mod tests {
             }
             file.truncate(file.len() - cut % 60);
             let small = Limits { pixels_max: 1 << 16, file_bytes_max: 1 << 20 };
-            let _ = decode(&file, &small);
+            let _ = decode(&file, FrameNumber::try_from(number).unwrap(), &small);
         }
     }
 }

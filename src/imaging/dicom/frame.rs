@@ -1,7 +1,7 @@
-//! Stored values of the first frame, whatever they are coded in.
+//! Stored values of a frame, whatever they are coded in.
 
 use super::attributes::{Attributes, Photometric};
-use super::precheck::{Layout, Pixels};
+use super::precheck::Layout;
 use super::syntax::Coding;
 use super::{invalid, jpeg2000, rle};
 use crate::error::Result;
@@ -15,12 +15,11 @@ pub enum Stored {
     Words(Vec<u16>),
 }
 
-/// Decodes the first frame. Says also whether three samples are luminance and colour differences.
+/// Decodes what [`Layout::frame`] found. Says also whether three samples are luminance and colour differences.
 ///
 /// # Errors
 /// `InvalidImage` and what the JPEG decoders refuse.
-pub fn stored_values(layout: &Layout<'_>, attributes: &Attributes) -> Result<(Stored, bool)> {
-    let frame = layout.first_frame()?;
+pub fn stored_values(frame: &[u8], layout: &Layout<'_>, attributes: &Attributes) -> Result<(Stored, bool)> {
     let shape = &layout.shape;
     let samples = usize::from(shape.samples);
     let wide = shape.bits_allocated == 16;
@@ -30,10 +29,10 @@ pub fn stored_values(layout: &Layout<'_>, attributes: &Attributes) -> Result<(St
             if shape.pixels() % 2 == 1 {
                 return Err(invalid("pixels that share their chroma in pairs are odd in number"));
             }
-            Stored::Bytes(expand_422(&frame))
+            Stored::Bytes(expand_422(frame))
         }
         Coding::Native => {
-            let stored = native(&frame, layout, wide);
+            let stored = native(frame, layout, wide);
             if attributes.planes && samples == 3 {
                 interleave(stored)
             } else {
@@ -41,7 +40,7 @@ pub fn stored_values(layout: &Layout<'_>, attributes: &Attributes) -> Result<(St
             }
         }
         Coding::Rle => {
-            let planes = rle::decode(&frame, shape.pixels(), samples * if wide { 2 } else { 1 })?;
+            let planes = rle::decode(frame, shape.pixels(), samples * if wide { 2 } else { 1 })?;
             let stored = if wide {
                 Stored::Words(join_halves(&planes, shape.pixels()))
             } else {
@@ -50,22 +49,22 @@ pub fn stored_values(layout: &Layout<'_>, attributes: &Attributes) -> Result<(St
             if samples == 3 { interleave(stored) } else { stored }
         }
         Coding::JpegBaseline | Coding::JpegExtended => {
-            let header = jpeg::Header::read(&frame)?;
+            let header = jpeg::Header::read(frame)?;
             if header.precision == 12 {
-                let levels = jpeg::decode_twelve_bit(&frame, &header)?;
+                let levels = jpeg::decode_twelve_bit(frame, &header)?;
                 let stored = narrowed(within_stored_bits(levels, attributes), wide);
                 return Ok((keep_stored_bits(stored, attributes), ybr));
             }
             // What is YCbCr in the codestream is RGB from here on, by the same arithmetic as in any other JPEG.
             let to_rgb = samples == 3 && jpeg_is_ybr(&header, ybr);
             ybr = false;
-            fitting(jpeg::decode_components(&frame, &header, to_rgb)?, wide)
+            fitting(jpeg::decode_components(frame, &header, to_rgb)?, wide)
         }
-        Coding::JpegLossless => lossless(&frame, shape.pixels() * samples, wide)?,
-        Coding::JpegLs => narrowed(jpeg_ls::decode(&frame)?.1, wide),
+        Coding::JpegLossless => lossless(frame, shape.pixels() * samples, wide)?,
+        Coding::JpegLs => narrowed(jpeg_ls::decode(frame)?.1, wide),
         Coding::Jpeg2000 => {
             // Values, not bits: lossy ones may go beyond BitsStored, and their sign is extended already.
-            let (header, samples) = jpeg2000::decode(&frame, attributes.signed)?;
+            let (header, samples) = jpeg2000::decode(frame, attributes.signed)?;
             let mut stored = narrowed(samples, wide);
             // Unless whole cells were coded as if they were numbers without a sign.
             if attributes.signed && !header.signed && u16::from(header.precision) > attributes.bits_stored {
@@ -98,19 +97,12 @@ fn native(frame: &[u8], layout: &Layout<'_>, wide: bool) -> Stored {
         };
         return Stored::Words(frame.as_chunks::<2>().0.iter().map(word).collect());
     }
-    let mut bytes = frame.to_vec();
-    // 8-bit samples that were written as big endian words (PS3.5, 8.1.1).
-    if big_endian && matches!(layout.pixels, Pixels::Native { words: true, .. }) {
-        bytes.as_chunks_mut::<2>().0.iter_mut().for_each(|pair| pair.reverse());
-    }
-    if layout.shape.bits_allocated == 1 {
-        bytes = bytes
-            .iter()
-            .flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1))
-            .collect();
-    }
-    bytes.truncate(layout.shape.pixels() * usize::from(layout.shape.samples));
-    Stored::Bytes(bytes)
+    Stored::Bytes(if layout.shape.bits_allocated == 1 {
+        let bits = frame.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1));
+        bits.take(layout.shape.pixels()).collect()
+    } else {
+        frame.to_vec()
+    })
 }
 
 /// Y1 Y2 Cb Cr to Y1 Cb Cr Y2 Cb Cr (PS3.3, C.7.6.3.1.2).

@@ -8,11 +8,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
 
+use super::decode::DecodedFrame;
 use super::invalid;
-use super::protocol::{READY, Settings, WORDS_BYTES_MAX, read_frame, read_outcome, write_frame};
+use super::protocol::{READY, Settings, WORDS_BYTES_MAX, read_message, read_outcome, write_message, write_wanted};
+use crate::domain::FrameNumber;
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::decoder::Provenance;
-use crate::imaging::raster::Raster;
 
 /// Files that a worker decodes before another takes its place: what it has leaked goes with it.
 const FILES_MAX: u32 = 500;
@@ -49,17 +49,17 @@ impl Pool {
         }
     }
 
-    /// Decodes a file in a worker; waits while all are busy.
+    /// Decodes a frame of a file in a worker; waits while all are busy.
     ///
     /// # Errors
     /// The worker's; `InvalidImage` when the file killed it or took too long, `Unavailable` when none starts.
-    pub fn decode(&self, bytes: &[u8]) -> Result<(Raster, Provenance)> {
+    pub fn decode(&self, bytes: &[u8], frame: FrameNumber) -> Result<DecodedFrame> {
         let mut seat = self.sit();
         let mut worker = match seat.worker.take() {
             Some(worker) => worker,
             None => Worker::start(&self.program, &self.settings)?,
         };
-        let outcome = worker.decode(bytes, &self.settings);
+        let outcome = worker.decode(bytes, frame, &self.settings);
         if outcome.is_some() && worker.files < FILES_MAX {
             self.state().idle.push(worker);
         }
@@ -141,8 +141,8 @@ impl Worker {
             files: 0,
         };
         let ready = worker.within(START_TIME_MAX, |input, output| {
-            write_frame(input, &serde_json::to_vec(settings)?)?;
-            read_frame(output, WORDS_BYTES_MAX)
+            write_message(input, &serde_json::to_vec(settings)?)?;
+            read_message(output, WORDS_BYTES_MAX)
         });
         match ready {
             Some(Ok(Some(hello))) if hello == READY => Ok(worker),
@@ -157,12 +157,12 @@ impl Worker {
     }
 
     /// What became of a file; `None` when it was the end of the worker.
-    fn decode(&mut self, bytes: &[u8], settings: &Settings) -> Option<Result<(Raster, Provenance)>> {
+    fn decode(&mut self, bytes: &[u8], frame: FrameNumber, settings: &Settings) -> Option<Result<DecodedFrame>> {
         self.files += 1;
         let limit = Duration::from_secs(settings.seconds_max);
         let outcome = self.within(limit, |input, output| {
-            write_frame(input, bytes)?;
-            read_outcome(output, &settings.limits)
+            write_wanted(input, frame, bytes)?;
+            read_outcome(output, frame, &settings.limits)
         });
         outcome?.ok()
     }
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::imaging::limits::Limits;
 
-    const HELLO: &str = r"printf '\031\0\0\0medsearch decode worker 1'";
+    const HELLO: &str = r"printf '\031\0\0\0medsearch decode worker 2'";
     const REFUSAL: &str = r#"printf '\067\0\0\0{"Refused":{"kind":"unsupported-media","message":"no"}}'"#;
 
     /// What programs that only play a worker make of a file: the kinds of two answers in a row.
@@ -223,7 +223,7 @@ mod tests {
             seconds_max: 1,
         };
         let pool = Pool::new(program, 1, settings);
-        [(); 2].map(|()| pool.decode(b"a file").unwrap_err().kind())
+        [(); 2].map(|()| pool.decode(b"a file", FrameNumber::FIRST).unwrap_err().kind())
     }
 
     #[test]

@@ -11,14 +11,13 @@ use dicom_dictionary_std::StandardDataDictionary;
 use super::elements::{Header, ITEM, ITEM_END, SEQUENCE_END, Tag, number};
 use super::syntax::{Coding, Syntax};
 use super::{invalid, jpeg2000, unsupported};
+use crate::domain::{FRAMES_MAX, FrameNumber, FrameOf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::limits::Limits;
 use crate::imaging::{jpeg, jpeg_ls};
 
 /// Deepest nesting of sequences; structured reports stay below ten.
 pub const NESTING_MAX: usize = 32;
-/// Most frames of a file.
-pub const FRAMES_MAX: u32 = 10_000;
 /// Most elements, items and fragments of a file.
 pub const ELEMENTS_MAX: u32 = 1_000_000;
 /// A deflated data set may grow to this many times the limit of a file.
@@ -26,21 +25,35 @@ const INFLATED_FILES_MAX: usize = 2;
 
 const META_AT: usize = 132;
 const MODALITY_LUT: Tag = (0x0028, 0x3000);
+const EXTENDED_OFFSETS: Tag = (0x7fe0, 0x0001);
 const PIXEL_DATA: Tag = (0x7fe0, 0x0010);
 const FLOAT_PIXEL_DATA: [Tag; 2] = [(0x7fe0, 0x0008), (0x7fe0, 0x0009)];
 
-/// Checks what can be checked without inflating anything: what the parent does before it wakes a worker.
+/// Checks what can be checked of a frame without inflating anything: what the parent does before it wakes a worker.
 ///
 /// # Errors
-/// `InvalidImage`, `UnsupportedMedia`, `TooLarge`, `TooManyPixels`.
-pub fn check(bytes: &[u8], limits: &Limits) -> Result<()> {
+/// `InvalidImage`, `UnsupportedMedia`, `TooLarge`, `TooManyPixels`; `InvalidRequest` for a frame that is not there.
+pub fn check(bytes: &[u8], frame: FrameNumber, limits: &Limits) -> Result<()> {
     limits.check_file(bytes.len())?;
     let file = File::open(bytes)?;
     if file.syntax.deflated {
         Ok(())
     } else {
-        walk(file.data_set, file.syntax, limits).map(drop)
+        walk(file.data_set, file.syntax, limits)?.frame(frame, limits).map(drop)
     }
+}
+
+/// How many frames a file has; none of a deflated data set, which is not inflated for that.
+///
+/// # Errors
+/// `InvalidImage`, `UnsupportedMedia`, `TooLarge`, `TooManyPixels`.
+pub fn frames(bytes: &[u8], limits: &Limits) -> Result<Option<u32>> {
+    limits.check_file(bytes.len())?;
+    let file = File::open(bytes)?;
+    if file.syntax.deflated {
+        return Ok(None);
+    }
+    Ok(Some(walk(file.data_set, file.syntax, limits)?.shape.frames))
 }
 
 /// Width and height by the header; for a deflated data set the most that may be.
@@ -251,65 +264,156 @@ impl<'a> Layout<'a> {
         Some(value.as_chunks::<2>().0.iter().map(word).collect())
     }
 
-    /// The bytes of the first frame, still coded; uncompressed ones may be followed by one more byte, so that they are
-    /// whole words.
+    /// The bytes of a frame, still coded; uncompressed ones begin with its first sample, those of 8 bits or one in the order of the
+    /// samples, also where they were written as big endian words (PS3.5, 8.1.1). A codestream is what the data set says it is.
     ///
     /// # Errors
-    /// `InvalidImage` when its fragments can't be told from those of the second.
-    pub fn first_frame(&self) -> Result<Cow<'a, [u8]>> {
-        let (offsets, fragments) = match &self.pixels {
-            Pixels::Native { range, .. } => {
-                let length = native_bytes(&self.shape, self.halved_chroma, 1) as usize;
-                let end = range.end.min(range.start + length.next_multiple_of(2));
-                return Ok(Cow::Borrowed(&self.bytes[range.start..end]));
-            }
-            Pixels::Encapsulated { offsets, fragments } => (offsets.clone(), fragments),
+    /// `InvalidRequest` for a frame that is not there; `InvalidImage`, `UnsupportedMedia`, `TooManyPixels` when its fragments can't be
+    /// told from those of others, or its codestream is of another size or kind.
+    pub fn frame(&self, number: FrameNumber, limits: &Limits) -> Result<Cow<'a, [u8]>> {
+        FrameOf::new(number, self.shape.frames)?;
+        let coded = match &self.pixels {
+            Pixels::Native { range, words } => return Ok(self.native(range.clone(), *words, number)),
+            Pixels::Encapsulated { offsets, fragments } => self.joined(self.fragments_of(number, offsets, fragments)?),
         };
+        check_codestream(self, &coded, limits)?;
+        Ok(coded)
+    }
+
+    /// Frames lie one after the other without a gap, those of bits too (PS3.5, 8.1.1): one may begin inside a byte.
+    fn native(&self, range: Range<usize>, words: bool, number: FrameNumber) -> Cow<'a, [u8]> {
+        let whole = &self.bytes[range];
+        let bits = frame_bits(&self.shape, self.halved_chroma);
+        let first = bits * number.index() as u64;
+        let (start, end) = ((first / 8) as usize, (first + bits).div_ceil(8) as usize);
+        let swapped = self.syntax.big_endian && words && self.shape.bits_allocated <= 8;
+        let bytes: Cow<'a, [u8]> = if swapped {
+            let in_order = |at: usize| *whole.get(at ^ 1).unwrap_or(&whole[at]);
+            (start..end).map(in_order).collect()
+        } else {
+            Cow::Borrowed(&whole[start..end])
+        };
+        match first % 8 {
+            0 => bytes,
+            shift => {
+                let next = |at: usize| bytes.get(at + 1).map_or(0, |next| next << (8 - shift));
+                let count = bits.div_ceil(8) as usize;
+                (0..count).map(|at| bytes[at] >> shift | next(at)).collect()
+            }
+        }
+    }
+
+    /// A frame has fragments of its own (PS3.5, A.4), told from the others' by their number where that says it, else by the table of
+    /// offsets, else by the end marker of each frame.
+    fn fragments_of<'b>(
+        &self,
+        number: FrameNumber,
+        offsets: &Range<usize>,
+        fragments: &'b [Range<usize>],
+    ) -> Result<&'b [Range<usize>]> {
+        let frames = self.shape.frames as usize;
+        let index = number.index();
+        let found = if frames == 1 {
+            Some(0..fragments.len())
+        } else if frames == fragments.len() {
+            Some(index..index + 1)
+        } else {
+            let extended = self
+                .value(EXTENDED_OFFSETS)
+                .map(|entries| OffsetTable { entries, width: 8 });
+            let basic = OffsetTable {
+                entries: &self.bytes[offsets.clone()],
+                width: 4,
+            };
+            match extended
+                .into_iter()
+                .chain([basic])
+                .find(|table| table.is_filled(frames))
+            {
+                Some(table) => table.fragments(index, frames, fragments),
+                None => between_end_markers(index, fragments, self.bytes),
+            }
+        };
+        let found = found.and_then(|found| fragments.get(found));
+        found.ok_or_else(|| invalid("its frames can't be told apart"))
+    }
+
+    fn joined(&self, fragments: &[Range<usize>]) -> Cow<'a, [u8]> {
         let bytes = self.bytes;
-        let count = match self.shape.frames as usize {
-            1 => fragments.len(),
-            frames if frames == fragments.len() => 1,
-            _ => {
-                let second = number::<4>(&bytes[offsets], 4, false).map(u64::from);
-                fragments_of_first(fragments, second, bytes).ok_or_else(|| invalid("its frames can't be told apart"))?
-            }
-        };
-        match &fragments[..count] {
-            [one] => Ok(Cow::Borrowed(&bytes[one.clone()])),
-            several => Ok(Cow::Owned(
-                several
-                    .iter()
-                    .flat_map(|range| &bytes[range.clone()])
-                    .copied()
-                    .collect(),
-            )),
+        match fragments {
+            [one] => Cow::Borrowed(&bytes[one.clone()]),
+            several => several
+                .iter()
+                .flat_map(|range| &bytes[range.clone()])
+                .copied()
+                .collect(),
         }
     }
 }
 
-/// How many fragments make the first frame: up to the second frame's offset, or the first end marker of a JPEG.
-fn fragments_of_first(fragments: &[Range<usize>], second: Option<u64>, bytes: &[u8]) -> Option<usize> {
-    if let Some(second) = second.filter(|&offset| offset > 0) {
-        let mut offset = 0;
-        return fragments.iter().position(|fragment| {
-            let here = offset;
-            offset += fragment.len() as u64 + 8;
-            here == second
-        });
+/// Where the first fragment of each frame begins, counted from that of the first one, their item headers included: the basic
+/// (PS3.5, A.4) or the extended table (PS3.3, C.7.6.3.1.8).
+struct OffsetTable<'a> {
+    entries: &'a [u8],
+    /// Bytes of an entry.
+    width: usize,
+}
+
+impl OffsetTable<'_> {
+    fn entry(&self, index: usize) -> Option<u64> {
+        let digits = self.entries.chunks_exact(self.width).nth(index)?;
+        Some(
+            digits
+                .iter()
+                .rev()
+                .fold(0, |entry, &digit| entry << 8 | u64::from(digit)),
+        )
     }
+
+    /// Whether it says anything of several frames: it may be empty, and some writers leave zeros in it.
+    fn is_filled(&self, frames: usize) -> bool {
+        self.entries.len() / self.width >= frames && self.entry(1) != Some(0)
+    }
+
+    /// From the offset of a frame to that of the next one, each of which has to be where a fragment begins.
+    fn fragments(&self, index: usize, frames: usize, fragments: &[Range<usize>]) -> Option<Range<usize>> {
+        let origin = fragments.first()?.start;
+        let begin_at = |offset: u64| {
+            let found = fragments.binary_search_by_key(&offset, |fragment| (fragment.start - origin) as u64);
+            found.ok()
+        };
+        let begin = begin_at(self.entry(index)?)?;
+        let end = if index + 1 == frames {
+            fragments.len()
+        } else {
+            begin_at(self.entry(index + 1)?)?
+        };
+        (begin < end).then_some(begin..end)
+    }
+}
+
+/// The fragments behind the end of the frame before, up to the one with the end marker of a JPEG.
+fn between_end_markers(index: usize, fragments: &[Range<usize>], bytes: &[u8]) -> Option<Range<usize>> {
     let ends = |fragment: &Range<usize>| {
         let tail = &bytes[fragment.clone()];
         tail[tail.len().saturating_sub(4)..]
             .windows(2)
             .any(|pair| pair == [0xff, 0xd9])
     };
-    fragments.iter().position(ends).map(|last| last + 1)
+    let mut behind = (1..)
+        .zip(fragments)
+        .filter(|(_, fragment)| ends(fragment))
+        .map(|(behind, _)| behind);
+    let begin = match index.checked_sub(1) {
+        None => 0,
+        Some(before) => behind.nth(before)?,
+    };
+    Some(begin..behind.next()?)
 }
 
-/// Of that many frames from the first on. Bits go on from frame to frame without a gap (PS3.5, 8.1.1).
-fn native_bytes(shape: &Shape, halved_chroma: bool, frames: u32) -> u64 {
+fn frame_bits(shape: &Shape, halved_chroma: bool) -> u64 {
     let samples = if halved_chroma { 2 } else { u64::from(shape.samples) };
-    (shape.pixels() as u64 * samples * u64::from(shape.bits_allocated) * u64::from(frames)).div_ceil(8)
+    shape.pixels() as u64 * samples * u64::from(shape.bits_allocated)
 }
 
 /// A sequence or an item that is open.
@@ -542,10 +646,11 @@ fn layout<'a>(
         samples: short((0x0028, 0x0002), "SamplesPerPixel")?,
         bits_allocated: short((0x0028, 0x0100), "BitsAllocated")?,
         frames: match text((0x0028, 0x0008)).as_deref() {
-            None | Some("" | "0") => 1,
-            Some(digits) => digits
-                .parse()
-                .map_err(|_| invalid("`NumberOfFrames` is not a number"))?,
+            None | Some("") => 1,
+            Some(digits) => {
+                let frames = digits.parse::<u32>();
+                frames.map_err(|_| invalid("`NumberOfFrames` is not a number"))?.max(1)
+            }
         },
     };
     limits.check_size(shape.columns.into(), shape.rows.into())?;
@@ -569,7 +674,10 @@ fn layout<'a>(
         && shape.bits_allocated == 8
         && text((0x0028, 0x0004)).as_deref() == Some("YBR_FULL_422");
     let present = match &pixels {
-        Pixels::Native { range, .. } => range.len() as u64 >= native_bytes(&shape, halved_chroma, shape.frames),
+        Pixels::Native { range, .. } => {
+            let bits = frame_bits(&shape, halved_chroma) * u64::from(shape.frames);
+            range.len() as u64 >= bits.div_ceil(8)
+        }
         Pixels::Encapsulated { fragments, .. } => fragments.len() as u64 >= u64::from(shape.frames),
     };
     if !present {
@@ -578,7 +686,7 @@ fn layout<'a>(
             shape.frames
         )));
     }
-    let layout = Layout {
+    Ok(Layout {
         bytes,
         syntax,
         elements,
@@ -586,18 +694,16 @@ fn layout<'a>(
         shape,
         halved_chroma,
         pixels,
-    };
-    check_codestream(&layout, limits)?;
-    Ok(layout)
+    })
 }
 
 /// A codestream inside must be what the data set says it is.
-fn check_codestream(layout: &Layout<'_>, limits: &Limits) -> Result<()> {
+fn check_codestream(layout: &Layout<'_>, coded: &[u8], limits: &Limits) -> Result<()> {
     let coding = layout.syntax.coding;
     let (size, components, precision) = match coding {
         Coding::Native | Coding::Rle => return Ok(()),
         Coding::JpegBaseline | Coding::JpegExtended | Coding::JpegLossless => {
-            let header = jpeg::Header::read(&layout.first_frame()?)?;
+            let header = jpeg::Header::read(coded)?;
             header.check(limits)?;
             match (coding, header.process, header.precision) {
                 (Coding::JpegExtended, 1, 12) if header.components.len() > 1 => {
@@ -610,7 +716,7 @@ fn check_codestream(layout: &Layout<'_>, limits: &Limits) -> Result<()> {
             ((header.width, header.height), header.components.len(), header.precision)
         }
         Coding::JpegLs => {
-            let header = jpeg_ls::Header::read(&layout.first_frame()?)?;
+            let header = jpeg_ls::Header::read(coded)?;
             (
                 (header.width, header.height),
                 header.components.into(),
@@ -618,7 +724,7 @@ fn check_codestream(layout: &Layout<'_>, limits: &Limits) -> Result<()> {
             )
         }
         Coding::Jpeg2000 => {
-            let header = jpeg2000::Header::read(&layout.first_frame()?)?;
+            let header = jpeg2000::Header::read(coded)?;
             (
                 (header.width, header.height),
                 header.components.into(),
@@ -650,7 +756,8 @@ mod tests {
     use crate::imaging::testing::GRAY_JPEG;
 
     fn kind(file: &[u8]) -> Option<ErrorKind> {
-        check(file, &Limits::default()).err().map(|error| error.kind())
+        let checked = check(file, FrameNumber::FIRST, &Limits::default());
+        checked.err().map(|error| error.kind())
     }
 
     fn plain() -> Dicom {
@@ -784,7 +891,7 @@ mod tests {
     #[test]
     fn what_is_not_read_is_named() {
         let check = |file: Vec<u8>, expected: ErrorKind, word: &str| {
-            let error = check(&file, &Limits::default()).unwrap_err();
+            let error = super::check(&file, FrameNumber::FIRST, &Limits::default()).unwrap_err();
             assert_eq!(error.kind(), expected);
             assert!(error.message().contains(word), "{error}");
         };
@@ -828,24 +935,125 @@ mod tests {
         assert_eq!(cut.inflated(&limits).unwrap_err().kind(), ErrorKind::InvalidImage);
     }
 
+    /// The bytes of a frame, or what is said of it.
+    fn frame(dicom: &Dicom, number: u32) -> Result<Vec<u8>> {
+        let file = dicom.file();
+        let opened = File::open(&file)?;
+        let layout = walk(opened.data_set, opened.syntax, &Limits::default())?;
+        let number = FrameNumber::try_from(number)?;
+        layout.frame(number, &Limits::default()).map(Cow::into_owned)
+    }
+
+    fn frames_of(dicom: Dicom, frames: &str) -> Dicom {
+        dicom.text((0x28, 0x08), b"IS", frames)
+    }
+
     #[test]
-    fn first_frames_are_found() {
-        let first = |dicom: &Dicom| {
-            let file = dicom.file();
-            let opened = File::open(&file).unwrap();
-            let layout = walk(opened.data_set, opened.syntax, &Limits::default()).unwrap();
-            layout.first_frame().unwrap().into_owned()
+    fn native_frames_lie_one_after_the_other() {
+        let words = frames_of(plain().native((0..24).collect()), "3");
+        for (number, first) in [(1, 0), (2, 8), (3, 16)] {
+            assert_eq!(frame(&words, number).unwrap(), (first..first + 8).collect::<Vec<u8>>());
+        }
+        // Three bytes a frame: the second begins inside a word, whichever byte of that comes first.
+        let bytes = frames_of(Dicom::gray8(3, 1, &[1, 2, 3, 4, 5, 6, 7, 8, 9]), "3");
+        for syntax in [EXPLICIT, IMPLICIT, BIG_ENDIAN] {
+            let bytes = bytes.clone().syntax(syntax);
+            for (number, expected) in [(1, [1, 2, 3]), (2, [4, 5, 6]), (3, [7, 8, 9])] {
+                assert_eq!(frame(&bytes, number).unwrap(), expected, "{syntax}");
+            }
+        }
+        // 16 bits stay as they are written.
+        let words = frames_of(Dicom::gray16(1, 1, &[0x0102, 0x0304]), "2");
+        assert_eq!(frame(&words, 2).unwrap(), [4, 3]);
+        assert_eq!(frame(&words.syntax(BIG_ENDIAN), 2).unwrap(), [3, 4]);
+    }
+
+    #[test]
+    fn frames_of_bits_begin_inside_a_byte() {
+        // Five bits a frame, from the lowest bit of each byte on: 10110, 01001, 11100.
+        let bits = frames_of(
+            Dicom::new(5, 1, 1, 1, "MONOCHROME2").native(vec![0b0100_1101, 0b0001_1110]),
+            "3",
+        );
+        for syntax in [EXPLICIT, BIG_ENDIAN] {
+            let of = |number| frame(&bits.clone().syntax(syntax), number).unwrap()[0] & 0b1_1111;
+            assert_eq!([1, 2, 3].map(of), [0b0_1101, 0b1_0010, 0b0_0111], "{syntax}");
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_not_there_is_named() {
+        let three = frames_of(plain().native(vec![0; 24]), "3");
+        let error = frame(&three, 4).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+        assert!(
+            error.message().contains("`4`") && error.message().contains("`3`"),
+            "{error}"
+        );
+        assert_eq!(frame(&plain(), 2).unwrap_err().kind(), ErrorKind::InvalidRequest);
+        let count = |dicom: &Dicom| frames(&dicom.file(), &Limits::default()).unwrap();
+        assert_eq!((count(&three), count(&plain())), (Some(3), Some(1)));
+        assert_eq!(count(&frames_of(plain(), "0")), Some(1));
+        assert_eq!(count(&three.syntax(DEFLATED)), None);
+    }
+
+    /// Five fragments of RLE, whose contents nothing looks at here, that are so many frames.
+    fn fragments(frames: &str) -> Dicom {
+        let fragments: [&[u8]; 5] = [b"ab", b"cd\xff\xd9", b"ef\xff\xd9\0\0", b"", b"gh\xff\xd9"];
+        frames_of(Dicom::new(2, 1, 1, 8, "MONOCHROME2").syntax(RLE), frames).fragments(&fragments)
+    }
+
+    #[test]
+    fn encapsulated_frames_are_found_by_number_table_or_end_marker() {
+        let of = |dicom: &Dicom, frames: u32| -> Vec<Option<Vec<u8>>> {
+            (1..=frames).map(|number| frame(dicom, number).ok()).collect()
         };
-        let native = plain().native((0..16).collect()).text((0x28, 0x08), b"IS", "2");
-        assert_eq!(first(&native), (0..8).collect::<Vec<u8>>());
-        let rle = |frames: &str| {
-            let fragments: [&[u8]; 3] = [b"abcd", b"ef\xff\xd9", b"gh"];
-            let empty = Dicom::new(2, 1, 1, 8, "MONOCHROME2").syntax(RLE);
-            empty.text((0x28, 0x08), b"IS", frames).fragments(&fragments)
-        };
-        assert_eq!(first(&rle("1")), b"abcdef\xff\xd9gh");
-        assert_eq!(first(&rle("3")), b"abcd");
-        assert_eq!(first(&rle("2")), b"abcdef\xff\xd9");
+        let parts = |parts: &[&[u8]]| parts.iter().map(|part| Some(part.to_vec())).collect::<Vec<_>>();
+        assert_eq!(
+            of(&fragments("1"), 1),
+            parts(&[b"abcd\xff\xd9ef\xff\xd9\0\0gh\xff\xd9"])
+        );
+        let each = [&b"ab"[..], b"cd\xff\xd9", b"ef\xff\xd9\0\0", b"", b"gh\xff\xd9"];
+        assert_eq!(of(&fragments("5"), 5), parts(&each));
+        let marked = parts(&[b"abcd\xff\xd9", b"ef\xff\xd9\0\0", b"gh\xff\xd9"]);
+        assert_eq!(of(&fragments("3"), 3), marked);
+        // The fragments begin at 0, 10, 22, 36 and 44.
+        let two = parts(&[b"abcd\xff\xd9ef\xff\xd9\0\0", b"gh\xff\xd9"]);
+        assert_eq!(of(&fragments("2").offsets(&[0, 36]), 2), two);
+        assert_eq!(of(&fragments("2").extended_offsets(&[0, 36]), 2), two);
+        // The extended one says where a frame is when both do, and an unfilled one says nothing.
+        assert_eq!(of(&fragments("2").offsets(&[0, 10]).extended_offsets(&[0, 36]), 2), two);
+        assert_eq!(of(&fragments("2").offsets(&[0, 36]).extended_offsets(&[0, 0]), 2), two);
+        let unfilled: [&[u32]; 4] = [&[], &[0], &[0, 0], &[0, 0, 0]];
+        for unfilled in unfilled {
+            assert_eq!(of(&fragments("3").offsets(unfilled), 3), marked, "{unfilled:?}");
+        }
+        // Without the last marker there is no last frame; with one too many the frames before are those that are marked.
+        assert_eq!(of(&fragments("4"), 4)[..3], marked);
+        assert_eq!(of(&fragments("4"), 4)[3], None);
+    }
+
+    #[test]
+    fn tables_of_offsets_that_lie_are_refused() {
+        for offsets in [[0, 9], [0, 11], [22, 10], [36, 36], [44, 10], [0, u32::MAX]] {
+            let wide = offsets.map(u64::from);
+            for dicom in [fragments("2").offsets(&offsets), fragments("2").extended_offsets(&wide)] {
+                let found = [1, 2].map(|number| frame(&dicom, number).err().map(|error| error.kind()));
+                assert!(found.contains(&Some(ErrorKind::InvalidImage)), "{offsets:?}: {found:?}");
+            }
+        }
+        let beyond = fragments("2").extended_offsets(&[0, 36 | 1 << 32]);
+        assert_eq!(frame(&beyond, 2).unwrap_err().kind(), ErrorKind::InvalidImage);
+    }
+
+    #[test]
+    fn the_chosen_frame_has_to_be_what_the_data_set_says() {
+        let jpegs = Dicom::new(16, 8, 1, 8, "MONOCHROME2").syntax(JPEG_BASELINE);
+        let jpegs = frames_of(jpegs, "2").fragments(&[GRAY_JPEG, b"\xff\xd8\xff\xd9"]);
+        assert_eq!(frame(&jpegs, 1).unwrap(), GRAY_JPEG);
+        assert_eq!(frame(&jpegs, 2).unwrap_err().kind(), ErrorKind::InvalidImage);
+        let second = FrameNumber::try_from(2).unwrap();
+        assert!(check(&jpegs.file(), second, &Limits::default()).is_err());
     }
 
     proptest! {
@@ -861,7 +1069,41 @@ mod tests {
                 file[at] = value;
             }
             file.truncate(file.len() - keep % 40);
-            let _ = check(&file, &Limits::default());
+            let _ = check(&file, FrameNumber::FIRST, &Limits::default());
+        }
+
+        /// Whatever is said of frames and where they are, what is found lies among the fragments.
+        #[test]
+        fn any_table_names_only_what_is_there(
+            frames in 1_u32..9,
+            cuts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..5), 1..9),
+            basic in prop::collection::vec(0_u32..60, 0..9),
+            extended in prop::option::of(prop::collection::vec(0_u64..60, 0..9)),
+        ) {
+            let cuts: Vec<&[u8]> = cuts.iter().map(Vec::as_slice).collect();
+            let dicom = Dicom::new(2, 1, 1, 8, "MONOCHROME2").syntax(RLE).fragments(&cuts).offsets(&basic);
+            let dicom = frames_of(dicom, &frames.to_string());
+            let dicom = extended.iter().fold(dicom, |dicom, table| dicom.extended_offsets(table));
+            let whole = cuts.concat();
+            for found in (1..=frames).filter_map(|number| frame(&dicom, number).ok()) {
+                prop_assert!(found.is_empty() || whole.windows(found.len()).any(|part| part == found));
+            }
+        }
+
+        /// Bits are where they are counted to be, whatever the size of a frame.
+        #[test]
+        fn bits_are_found_by_counting(
+            columns in 1_u16..20,
+            bytes in prop::collection::vec(any::<u8>(), 40),
+            number in 1_u32..17,
+        ) {
+            let width = usize::from(columns);
+            let dicom = frames_of(Dicom::new(columns, 1, 1, 1, "MONOCHROME2").native(bytes.clone()), "16");
+            let found = frame(&dicom, number).unwrap();
+            for column in 0..width {
+                let at = width * (number as usize - 1) + column;
+                prop_assert_eq!(found[column / 8] >> (column % 8) & 1, bytes[at / 8] >> (at % 8) & 1);
+            }
         }
 
         #[test]

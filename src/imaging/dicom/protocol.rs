@@ -1,20 +1,23 @@
-//! What parent and worker say to each other: frames of a length and bytes, bounded on both sides.
+//! What parent and worker say to each other: messages of a length and bytes, bounded on both sides.
 //!
-//! The parent sends [`Settings`] once and then one file a frame; the worker answers [`READY`] once and then a [`Reply`],
-//! followed by a frame of samples when it has decoded something. Neither trusts the other's lengths.
+//! The parent sends [`Settings`] once and then, for each picture that it wants, the number of a frame and the file; the
+//! worker answers [`READY`] once and then a [`Reply`], followed by the samples when it has decoded something. Neither
+//! trusts the other's lengths.
 
 use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
+use super::decode::DecodedFrame;
+use crate::domain::{FRAMES_MAX, FrameNumber, FrameOf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::decoder::Provenance;
 use crate::imaging::limits::Limits;
 use crate::imaging::raster::{Levels, Raster, Samples};
 
-/// First frame of a worker that is ready.
-pub const READY: &[u8] = b"medsearch decode worker 1";
-/// Longest frame of words, as opposed to files and samples.
+/// First message of a worker that is ready.
+pub const READY: &[u8] = b"medsearch decode worker 2";
+/// Longest message of words, as opposed to files and samples.
 pub const WORDS_BYTES_MAX: usize = 64 << 10;
 /// Longest message and longest attribute that is passed on, in bytes.
 const TEXT_BYTES_MAX: usize = 512;
@@ -30,22 +33,22 @@ pub struct Settings {
     pub seconds_max: u64,
 }
 
-/// Writes a frame and flushes.
+/// Writes a message and flushes.
 ///
 /// # Errors
 /// Those of the pipe.
-pub fn write_frame(pipe: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+pub fn write_message(pipe: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
     pipe.write_all(&length.to_le_bytes())?;
     pipe.write_all(bytes)?;
     pipe.flush()
 }
 
-/// Reads a frame; `None` when the pipe ends before one begins.
+/// Reads a message; `None` when the pipe ends before one begins.
 ///
 /// # Errors
-/// Those of the pipe; `InvalidData` when the frame is longer than `bytes_max`.
-pub fn read_frame(pipe: &mut impl Read, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+/// Those of the pipe; `InvalidData` when the message is longer than `bytes_max`.
+pub fn read_message(pipe: &mut impl Read, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
     match pipe.read_exact(&mut length) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -53,17 +56,40 @@ pub fn read_frame(pipe: &mut impl Read, bytes_max: usize) -> io::Result<Option<V
     }
     let length = u32::from_le_bytes(length) as usize;
     if length > bytes_max {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is too long"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is too long"));
     }
     let mut bytes = vec![0; length];
     pipe.read_exact(&mut bytes)?;
     Ok(Some(bytes))
 }
 
+/// Asks for a frame of a file.
+///
+/// # Errors
+/// Those of the pipe.
+pub fn write_wanted(pipe: &mut impl Write, frame: FrameNumber, file: &[u8]) -> io::Result<()> {
+    write_message(pipe, &serde_json::to_vec(&frame)?)?;
+    write_message(pipe, file)
+}
+
+/// Reads which frame of which file is wanted; `None` when the pipe ends before another one is.
+///
+/// # Errors
+/// Those of the pipe; `InvalidData` for what is no number of a frame, or a file of more than `bytes_max`.
+pub fn read_wanted(pipe: &mut impl Read, bytes_max: usize) -> io::Result<Option<(FrameNumber, Vec<u8>)>> {
+    let Some(frame) = read_message(pipe, WORDS_BYTES_MAX)? else {
+        return Ok(None);
+    };
+    let frame = serde_json::from_slice(&frame)?;
+    let file = read_message(pipe, bytes_max)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok(Some((frame, file)))
+}
+
 /// A worker's answer to a file.
 #[derive(Serialize, Deserialize)]
 enum Reply {
     Decoded {
+        frames: u32,
         width: u32,
         height: u32,
         channels: u8,
@@ -84,9 +110,13 @@ enum Reply {
 ///
 /// # Errors
 /// Those of the pipe.
-pub fn write_outcome(pipe: &mut impl Write, outcome: Result<(Raster, Provenance)>) -> io::Result<()> {
+pub fn write_outcome(pipe: &mut impl Write, outcome: Result<DecodedFrame>) -> io::Result<()> {
     match outcome {
-        Ok((raster, mut provenance)) => {
+        Ok(DecodedFrame {
+            raster,
+            mut provenance,
+            frame,
+        }) => {
             provenance.drop_longer_than(TEXT_BYTES_MAX);
             let Levels {
                 signed,
@@ -95,6 +125,7 @@ pub fn write_outcome(pipe: &mut impl Write, outcome: Result<(Raster, Provenance)
                 padding,
             } = raster.levels();
             let reply = Reply::Decoded {
+                frames: frame.frames(),
                 width: raster.width(),
                 height: raster.height(),
                 channels: raster.samples().channels(),
@@ -105,9 +136,9 @@ pub fn write_outcome(pipe: &mut impl Write, outcome: Result<(Raster, Provenance)
                 padding,
                 provenance: Box::new(provenance),
             };
-            write_frame(pipe, &serde_json::to_vec(&reply)?)?;
+            write_message(pipe, &serde_json::to_vec(&reply)?)?;
             match raster.samples() {
-                Samples::Gray8(samples) | Samples::Rgb8(samples) => write_frame(pipe, samples),
+                Samples::Gray8(samples) | Samples::Rgb8(samples) => write_message(pipe, samples),
                 Samples::Gray16(samples) | Samples::Rgb16(samples) => write_words(pipe, samples),
             }
         }
@@ -118,12 +149,12 @@ pub fn write_outcome(pipe: &mut impl Write, outcome: Result<(Raster, Provenance)
                 kind: error.kind().slug().to_owned(),
                 message,
             };
-            write_frame(pipe, &serde_json::to_vec(&reply)?)
+            write_message(pipe, &serde_json::to_vec(&reply)?)
         }
     }
 }
 
-/// A frame of words, without a second copy of a large picture.
+/// A message of words, without a second copy of a large picture.
 fn write_words(pipe: &mut impl Write, words: &[u16]) -> io::Result<()> {
     let length = u32::try_from(2 * words.len()).map_err(io::Error::other)?;
     pipe.write_all(&length.to_le_bytes())?;
@@ -136,16 +167,17 @@ fn write_words(pipe: &mut impl Write, words: &[u16]) -> io::Result<()> {
     pipe.flush()
 }
 
-/// Receives what became of a file: the outer result is about the worker, the inner one about the file.
+/// Receives what became of a file of which `frame` was wanted: the outer result is about the worker, the inner one about the file.
 ///
 /// # Errors
 /// Those of the pipe; `InvalidData` when the answer makes no sense or is beyond the limits.
-pub fn read_outcome(pipe: &mut impl Read, limits: &Limits) -> io::Result<Result<(Raster, Provenance)>> {
+pub fn read_outcome(pipe: &mut impl Read, frame: FrameNumber, limits: &Limits) -> io::Result<Result<DecodedFrame>> {
     let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "an answer makes no sense");
-    let reply = read_frame(pipe, WORDS_BYTES_MAX)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let reply = read_message(pipe, WORDS_BYTES_MAX)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     match serde_json::from_slice(&reply).map_err(|_| nonsense())? {
         Reply::Refused { kind, message } => Ok(Err(Error::new(kind_of(&kind), message))),
         Reply::Decoded {
+            frames,
             width,
             height,
             channels,
@@ -156,10 +188,14 @@ pub fn read_outcome(pipe: &mut impl Read, limits: &Limits) -> io::Result<Result<
             padding,
             provenance,
         } => {
+            let frame = FrameOf::new(frame, frames)
+                .ok()
+                .filter(|frame| frame.frames() <= FRAMES_MAX);
+            let frame = frame.ok_or_else(nonsense)?;
             limits.check_size(width, height).map_err(|_| nonsense())?;
             let expected =
                 width as usize * height as usize * usize::from(channels.min(3)) * usize::from(bits.min(16) / 8);
-            let bytes = read_frame(pipe, expected)?
+            let bytes = read_message(pipe, expected)?
                 .filter(|bytes| bytes.len() == expected)
                 .ok_or_else(nonsense)?;
             let words = || {
@@ -183,15 +219,19 @@ pub fn read_outcome(pipe: &mut impl Read, limits: &Limits) -> io::Result<Result<
                 inverted,
                 padding,
             };
-            Ok(Raster::new(width, height, samples, levels).map(|raster| (raster, *provenance)))
+            Ok(Raster::new(width, height, samples, levels).map(|raster| DecodedFrame {
+                raster,
+                provenance: *provenance,
+                frame,
+            }))
         }
     }
 }
 
 /// The kinds that decoding has; anything else from a worker is a fault.
 fn kind_of(slug: &str) -> ErrorKind {
-    use ErrorKind::{InvalidImage, TooLarge, TooManyPixels, UnsupportedMedia};
-    let kinds = [InvalidImage, UnsupportedMedia, TooLarge, TooManyPixels];
+    use ErrorKind::{InvalidImage, InvalidRequest, TooLarge, TooManyPixels, UnsupportedMedia};
+    let kinds = [InvalidRequest, InvalidImage, UnsupportedMedia, TooLarge, TooManyPixels];
     kinds
         .into_iter()
         .find(|kind| kind.slug() == slug)
@@ -202,10 +242,38 @@ fn kind_of(slug: &str) -> ErrorKind {
 mod tests {
     use super::*;
 
-    fn round_trip(outcome: Result<(Raster, Provenance)>) -> Result<(Raster, Provenance)> {
+    fn second_of(frames: u32, raster: Raster, provenance: Provenance) -> DecodedFrame {
+        DecodedFrame {
+            raster,
+            provenance,
+            frame: FrameOf::new(second(), frames).unwrap(),
+        }
+    }
+
+    fn second() -> FrameNumber {
+        FrameNumber::try_from(2).unwrap()
+    }
+
+    fn round_trip(outcome: Result<DecodedFrame>) -> Result<DecodedFrame> {
         let mut pipe = Vec::new();
         write_outcome(&mut pipe, outcome).unwrap();
-        read_outcome(&mut pipe.as_slice(), &Limits::default()).unwrap()
+        read_outcome(&mut pipe.as_slice(), second(), &Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn a_frame_of_a_file_is_asked_for() {
+        let mut pipe = Vec::new();
+        write_wanted(&mut pipe, second(), b"a file").unwrap();
+        let read = |pipe: &[u8], bytes_max| read_wanted(&mut &*pipe, bytes_max);
+        assert_eq!(read(&pipe, 6).unwrap(), Some((second(), b"a file".to_vec())));
+        assert_eq!(read(b"", 6).unwrap(), None);
+        assert!(read(&pipe, 5).is_err() && read(&pipe[..5], 6).is_err());
+        for frame in ["0", "10001", "[2]", "second"] {
+            let mut pipe = Vec::new();
+            write_message(&mut pipe, frame.as_bytes()).unwrap();
+            write_message(&mut pipe, b"a file").unwrap();
+            assert!(read(&pipe, 6).is_err(), "{frame}");
+        }
     }
 
     #[test]
@@ -230,9 +298,13 @@ mod tests {
                 view: Some("x".repeat(600)),
                 ..Provenance::default()
             };
-            let (back, provenance) = round_trip(Ok((raster.clone(), provenance))).ok().unwrap();
-            assert!(back == raster);
-            assert_eq!((provenance.sex.as_deref(), provenance.view), (Some("F"), None));
+            let back = round_trip(Ok(second_of(30, raster.clone(), provenance))).unwrap();
+            assert!(back.raster == raster);
+            assert_eq!(
+                (back.provenance.sex.as_deref(), back.provenance.view),
+                (Some("F"), None)
+            );
+            assert_eq!((back.frame.number(), back.frame.frames()), (second(), 30));
         }
     }
 
@@ -249,23 +321,30 @@ mod tests {
             .err()
             .unwrap();
         assert_eq!((long.kind(), long.message().len()), (ErrorKind::Internal, 512));
+        let absent = round_trip(Err(Error::new(ErrorKind::InvalidRequest, "no frame")))
+            .err()
+            .unwrap();
+        assert_eq!(absent.kind(), ErrorKind::InvalidRequest);
     }
 
     #[test]
     fn lies_are_noticed() {
         let mut pipe = Vec::new();
-        write_frame(&mut pipe, &[0; 100]).unwrap();
-        assert!(read_frame(&mut pipe.as_slice(), 99).is_err());
-        assert_eq!(read_frame(&mut [].as_slice(), 9).unwrap(), None);
-        assert!(read_frame(&mut &pipe[..50], 100).is_err());
-        assert!(read_outcome(&mut pipe.as_slice(), &Limits::default()).is_err());
+        write_message(&mut pipe, &[0; 100]).unwrap();
+        assert!(read_message(&mut pipe.as_slice(), 99).is_err());
+        assert_eq!(read_message(&mut [].as_slice(), 9).unwrap(), None);
+        assert!(read_message(&mut &pipe[..50], 100).is_err());
+        assert!(read_outcome(&mut pipe.as_slice(), second(), &Limits::default()).is_err());
         let raster = Raster::new(2, 2, Samples::Gray8(vec![0; 4]), Levels::default()).unwrap();
         let mut pipe = Vec::new();
-        write_outcome(&mut pipe, Ok((raster, Provenance::default()))).unwrap();
+        write_outcome(&mut pipe, Ok(second_of(2, raster, Provenance::default()))).unwrap();
+        let third = FrameNumber::try_from(3).unwrap();
+        assert!(read_outcome(&mut pipe.as_slice(), third, &Limits::default()).is_err());
+        assert!(read_outcome(&mut pipe.as_slice(), second(), &Limits::default()).is_ok());
         let tight = Limits {
             pixels_max: 3,
             ..Limits::default()
         };
-        assert!(read_outcome(&mut pipe.as_slice(), &tight).is_err());
+        assert!(read_outcome(&mut pipe.as_slice(), second(), &tight).is_err());
     }
 }

@@ -25,6 +25,7 @@ pub struct Dicom {
     pub syntax: &'static str,
     elements: BTreeMap<Tag, ([u8; 2], Vec<u8>)>,
     fragments: Option<Vec<Vec<u8>>>,
+    offsets: Vec<u32>,
     extra: Vec<u8>,
 }
 
@@ -45,6 +46,7 @@ impl Dicom {
             syntax: EXPLICIT,
             elements: BTreeMap::new(),
             fragments: None,
+            offsets: Vec::new(),
             extra: Vec::new(),
         };
         empty
@@ -98,10 +100,22 @@ impl Dicom {
         self.raw((0x7fe0, 0x10), b"OW", bytes)
     }
 
-    /// Encapsulated pixel data with an empty offset table.
+    /// Encapsulated pixel data with an empty offset table, unless there are offsets.
     pub fn fragments(mut self, fragments: &[&[u8]]) -> Self {
         self.fragments = Some(fragments.iter().map(|fragment| fragment.to_vec()).collect());
         self
+    }
+
+    /// The basic offset table.
+    pub fn offsets(mut self, offsets: &[u32]) -> Self {
+        self.offsets = offsets.to_vec();
+        self
+    }
+
+    /// The extended offset table.
+    pub fn extended_offsets(self, offsets: &[u64]) -> Self {
+        let entries = offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
+        self.raw((0x7fe0, 0x01), b"OV", entries)
     }
 
     pub fn file(&self) -> Vec<u8> {
@@ -114,7 +128,9 @@ impl Dicom {
         }
         if let Some(fragments) = &self.fragments {
             data_set.extend_from_slice(&self.extra);
-            data_set.extend(b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\0\0\0\0");
+            data_set.extend(b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff\xfe\xff\0\xe0");
+            data_set.extend((4 * self.offsets.len() as u32).to_le_bytes());
+            data_set.extend(self.offsets.iter().flat_map(|offset| offset.to_le_bytes()));
             for fragment in fragments {
                 data_set.extend(b"\xfe\xff\0\xe0");
                 data_set.extend((fragment.len() as u32).to_le_bytes());
@@ -136,7 +152,7 @@ impl Dicom {
     }
 
     fn element(&self, tag: Tag, vr: &[u8; 2], value: &[u8]) -> Vec<u8> {
-        let long = matches!(vr, b"OB" | b"OW" | b"SQ" | b"UN");
+        let long = matches!(vr, b"OB" | b"OV" | b"OW" | b"SQ" | b"UN");
         let big = self.syntax == BIG_ENDIAN;
         let u16_bytes = |number: u16| {
             if big {

@@ -1,4 +1,4 @@
-//! The worker process: little memory, little time, no files, one DICOM file after the other.
+//! The worker process: little memory, little time, no files, a frame of one DICOM file after the other.
 
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +9,7 @@ use rlimit::Resource;
 
 use super::decode::decode;
 use super::invalid;
-use super::protocol::{READY, Settings, WORDS_BYTES_MAX, read_frame, write_frame, write_outcome};
+use super::protocol::{READY, Settings, WORDS_BYTES_MAX, read_message, read_wanted, write_message, write_outcome};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The nesting bound keeps recursion shallow; this leaves room all the same.
@@ -43,18 +43,18 @@ pub fn serve(
     begin: impl Fn(&Settings, Duration),
 ) -> Result<()> {
     let broken = |error: io::Error| Error::with_source(ErrorKind::Unavailable, "the parent is gone", error);
-    let Some(settings) = read_frame(&mut input, WORDS_BYTES_MAX).map_err(broken)? else {
+    let Some(settings) = read_message(&mut input, WORDS_BYTES_MAX).map_err(broken)? else {
         return Ok(());
     };
     let settings: Settings = serde_json::from_slice(&settings)
         .map_err(|error| Error::with_source(ErrorKind::Internal, "settings make no sense", error))?;
     prepare(&settings)?;
-    write_frame(&mut output, READY).map_err(broken)?;
+    write_message(&mut output, READY).map_err(broken)?;
     let mut busy = Duration::ZERO;
-    while let Some(file) = read_frame(&mut input, settings.limits.file_bytes_max).map_err(broken)? {
+    while let Some((frame, file)) = read_wanted(&mut input, settings.limits.file_bytes_max).map_err(broken)? {
         begin(&settings, busy);
         let started = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| decode(&file, &settings.limits)))
+        let outcome = catch_unwind(AssertUnwindSafe(|| decode(&file, frame, &settings.limits)))
             .unwrap_or_else(|_| Err(invalid("it breaks its decoder")));
         drop(file);
         busy += started.elapsed();
@@ -95,7 +95,8 @@ fn allow_cpu(settings: &Settings, busy: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imaging::dicom::protocol::read_outcome;
+    use crate::domain::FrameNumber;
+    use crate::imaging::dicom::protocol::{read_outcome, write_wanted};
     use crate::imaging::dicom::testing::{Dicom, nested};
     use crate::imaging::limits::Limits;
     use crate::imaging::raster::Samples;
@@ -108,11 +109,18 @@ mod tests {
             seconds_max: 9,
         };
         let mut input = Vec::new();
-        write_frame(&mut input, &serde_json::to_vec(&settings).unwrap()).unwrap();
-        write_frame(&mut input, &Dicom::gray16(2, 1, &[3, 4]).file()).unwrap();
-        write_frame(&mut input, &Dicom::gray16(2, 1, &[3, 4]).extra(nested(5_000)).file()).unwrap();
-        write_frame(&mut input, b"not DICOM").unwrap();
-        write_frame(&mut input, &Dicom::gray8(2, 1, &[5, 6]).file()).unwrap();
+        write_message(&mut input, &serde_json::to_vec(&settings).unwrap()).unwrap();
+        let (first, second) = (FrameNumber::FIRST, FrameNumber::try_from(2).unwrap());
+        let two = Dicom::gray8(2, 1, &[5, 6, 7, 8]).text((0x28, 0x08), b"IS", "2").file();
+        for (frame, file) in [
+            (first, Dicom::gray16(2, 1, &[3, 4]).file()),
+            (first, Dicom::gray16(2, 1, &[3, 4]).extra(nested(5_000)).file()),
+            (first, b"not DICOM".to_vec()),
+            (second, Dicom::gray16(2, 1, &[3, 4]).file()),
+            (second, two),
+        ] {
+            write_wanted(&mut input, frame, &file).unwrap();
+        }
         let mut output = Vec::new();
         let mut prepared = None;
         let prepare = |settings: &Settings| {
@@ -123,18 +131,19 @@ mod tests {
         assert_eq!(prepared, Some(settings));
 
         let mut answers = output.as_slice();
-        assert_eq!(read_frame(&mut answers, 100).unwrap().unwrap(), READY);
-        let mut next = || read_outcome(&mut answers, &Limits::default()).unwrap();
-        assert_eq!(*next().unwrap().0.samples(), Samples::Gray16(vec![3, 4]));
-        assert_eq!(next().unwrap_err().kind(), ErrorKind::InvalidImage);
-        assert_eq!(next().unwrap_err().kind(), ErrorKind::InvalidImage);
-        assert_eq!(*next().unwrap().0.samples(), Samples::Gray8(vec![5, 6]));
+        assert_eq!(read_message(&mut answers, 100).unwrap().unwrap(), READY);
+        let mut next = |frame| read_outcome(&mut answers, frame, &Limits::default()).unwrap();
+        assert_eq!(*next(first).unwrap().raster.samples(), Samples::Gray16(vec![3, 4]));
+        assert_eq!(next(first).unwrap_err().kind(), ErrorKind::InvalidImage);
+        assert_eq!(next(first).unwrap_err().kind(), ErrorKind::InvalidImage);
+        assert_eq!(next(second).unwrap_err().kind(), ErrorKind::InvalidRequest);
+        assert_eq!(*next(second).unwrap().raster.samples(), Samples::Gray8(vec![7, 8]));
     }
 
     #[test]
     fn a_failed_start_is_not_ready() {
         let mut input = Vec::new();
-        write_frame(&mut input, b"{}").unwrap();
+        write_message(&mut input, b"{}").unwrap();
         let mut output = Vec::new();
         assert!(serve(input.as_slice(), &mut output, |_| Ok(()), |_, _| ()).is_err());
         assert!(output.is_empty());

@@ -4,11 +4,11 @@ const SEARCH_MS = 120_000;
 const READ_MS = 20_000;
 const KEY_NAME = "medsearch-key";
 
-/** A request that failed: `slug` is the problem type of the server, or one of `network`, `timeout`, `cancelled`. */
+/** A request that failed: `slug` is the problem type of the server, or one of `network`, `timeout`, `cancelled`; `login` where people sign in, if they can. */
 export class Problem extends Error {
-  constructor(slug, { status = 0, detail = "", requestId = null, retryAfter = null } = {}) {
+  constructor(slug, { status = 0, detail = "", requestId = null, retryAfter = null, login = null } = {}) {
     super(detail || slug);
-    Object.assign(this, { slug, status, detail, requestId, retryAfter });
+    Object.assign(this, { slug, status, detail, requestId, retryAfter, login });
   }
 }
 
@@ -31,6 +31,12 @@ export const hasKey = () => Boolean(key);
 export const credentials = () => (key ? { "X-API-Key": key } : {});
 
 export const getArchive = () => request("GET", "/v1/archive").then(({ body }) => body);
+/** Who has signed in, and where to do so: `{ login, session }`. */
+export const getSession = () => request("GET", "/session").then(({ body }) => body);
+
+/** Ends the session; resolves to where the one at the issuer can be ended, if it can. */
+export const signOut = () => request("POST", "/logout").then(({ body }) => body.continue);
+
 export const getImage = (id) => request("GET", `/v1/images/${id}`).then(({ body }) => body);
 export const getModel = () => request("GET", "/v1/model").then(({ body }) => body);
 export const getPaper = (path) => request("GET", path).then(({ body }) => body);
@@ -121,6 +127,8 @@ function finish(xhr, resolve, reject) {
     detail: body?.detail ?? "",
     requestId: body?.request_id ?? requestId,
     retryAfter: xhr.getResponseHeader("Retry-After"),
+    // A path of this server and of no other.
+    login: /\blogin="(\/[a-z]+)"/.exec(xhr.getResponseHeader("WWW-Authenticate") ?? "")?.[1] ?? null,
   }));
 }
 

@@ -1,4 +1,5 @@
 import { openAbout, showArchiveLine } from "./about.js";
+import { showAccount, signInProblem } from "./account.js";
 import { Problem, getArchive, hasKey, search, setKey } from "./api.js";
 import { label, setClasses } from "./classes.js";
 import { closeCompare, compareIsOpen, openCompare } from "./compare.js";
@@ -136,12 +137,15 @@ function fail(problem, again, query = null) {
     return showProblem(new Problem("unexpected"), null, about);
   }
   if (problem.slug === "cancelled") return announce("Search cancelled.");
-  if (Object.hasOwn(KEY_REFUSED, problem.slug)) return askForKey(KEY_REFUSED[problem.slug], again, () => showProblem(problem, again, about));
+  if (Object.hasOwn(KEY_REFUSED, problem.slug)) return askForKey(KEY_REFUSED[problem.slug], problem.login, again, () => showProblem(problem, again, about));
   showProblem(problem, again, about);
 }
 
-function askForKey(refused, again, giveUp) {
+function askForKey(refused, login, again, giveUp) {
   const dialog = byId("key");
+  byId("key-title").textContent = login ? "Sign in to search" : "This server asks for an API key";
+  byId("key-login").hidden = !login;
+  if (login) byId("key-login-link").href = login;
   byId("key-form").onsubmit = (event) => {
     event.preventDefault();
     setKey(byId("key-input").value.trim());
@@ -206,5 +210,8 @@ byId("home").addEventListener("click", (event) => {
   showStart();
 });
 
-await open();
+const notLetIn = signInProblem();
+showAccount((problem) => fail(problem, null));
+if (notLetIn) showProblem(notLetIn, () => location.assign("/login"));
+else await open();
 if (archive && history.state?.from) searchLost(history.state.from);

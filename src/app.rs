@@ -17,7 +17,7 @@ use crate::archive::{
 use crate::cluster::{Cluster, ClusterSettings};
 use crate::embed::{Backend, ModelCard, Network, load_backend, load_network};
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::{self, Credentials, HttpSettings};
+use crate::http::{self, Credentials, HttpSettings, Oidc, OidcSettings};
 use crate::imaging::{DecoderSettings, Limits};
 use crate::index::IndexSettings;
 use crate::ingest::build::graph_builder;
@@ -56,6 +56,8 @@ pub struct Settings {
     pub keys_file: Option<PathBuf>,
     /// File with the PACS that searches by reference may ask.
     pub pacs_file: Option<PathBuf>,
+    /// Issuer of tokens that are taken, and how people sign in.
+    pub oidc: Option<OidcSettings>,
     /// Largest upload.
     pub upload_bytes_max: usize,
     /// Largest picture.
@@ -109,6 +111,7 @@ impl Settings {
             api_key: None,
             keys_file: None,
             pacs_file: None,
+            oidc: None,
             upload_bytes_max: 64 << 20,
             pixels_max: 64 << 20,
             request_seconds_max: 30,
@@ -147,7 +150,9 @@ impl App {
     /// `Unauthorized` for an address beyond loopback without a key or a keys file; otherwise whatever keeps the parts from starting.
     pub async fn build(mut settings: Settings) -> Result<Self> {
         check_access(&settings)?;
-        let credentials = Credentials::open(settings.api_key.as_deref(), settings.keys_file.as_deref())?;
+        let oidc = settings.oidc.take();
+        let oidc = oidc.map(|oidc| Oidc::new(oidc, &settings.secret)).transpose()?;
+        let credentials = Credentials::open_with(settings.api_key.as_deref(), settings.keys_file.as_deref(), oidc)?;
         let pacs = settings
             .pacs_file
             .as_deref()
@@ -467,11 +472,12 @@ fn connections_max() -> usize {
 
 /// Beyond loopback nothing is served without a credential.
 fn check_access(settings: &Settings) -> Result<()> {
-    if settings.api_key.is_some() || settings.keys_file.is_some() || settings.listen.ip().is_loopback() {
+    let known = settings.api_key.is_some() || settings.keys_file.is_some() || settings.oidc.is_some();
+    if known || settings.listen.ip().is_loopback() {
         return Ok(());
     }
     let message = format!(
-        "`{}` can be reached from other machines: give keys (--keys-file) or an API key (--api-key-file), or listen on 127.0.0.1",
+        "`{}` can be reached from other machines: give keys (--keys-file), an API key (--api-key-file) or an issuer of tokens (--oidc-issuer), or listen on 127.0.0.1",
         settings.listen
     );
     Err(Error::new(ErrorKind::Unauthorized, message))

@@ -85,6 +85,34 @@ pub enum RefusalReason {
     UnknownKey,
     /// It brought a key that has expired.
     ExpiredKey,
+    /// It brought a token that can't be read.
+    TokenMalformed,
+    /// Its token is signed in a way that is not taken.
+    TokenAlgorithm,
+    /// Its token is for something else.
+    TokenType,
+    /// Its token is signed with a key that the issuer does not publish.
+    TokenKey,
+    /// Its token's signature is wrong.
+    TokenSignature,
+    /// Its token is of another issuer.
+    TokenIssuer,
+    /// Its token is for another audience.
+    TokenAudience,
+    /// Its token has expired.
+    TokenExpired,
+    /// Its token is not valid yet.
+    TokenEarly,
+    /// None of its token's roles permits anything.
+    NoRole,
+    /// It brought a token while the issuer's keys are not known.
+    IssuerUnavailable,
+    /// It brought a session that is not known.
+    UnknownSession,
+    /// It brought a session that has expired.
+    ExpiredSession,
+    /// Somebody came back from the issuer and was not let in.
+    Login,
     /// Its key does not permit this.
     InsufficientScope,
     /// It came from a page of another origin, or for another Host.
@@ -97,6 +125,20 @@ impl RefusalReason {
             Self::NoKey => "no_key",
             Self::UnknownKey => "unknown_key",
             Self::ExpiredKey => "expired_key",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenAlgorithm => "token_algorithm",
+            Self::TokenType => "token_type",
+            Self::TokenKey => "token_key",
+            Self::TokenSignature => "token_signature",
+            Self::TokenIssuer => "token_issuer",
+            Self::TokenAudience => "token_audience",
+            Self::TokenExpired => "token_expired",
+            Self::TokenEarly => "token_early",
+            Self::NoRole => "no_role",
+            Self::IssuerUnavailable => "issuer_unavailable",
+            Self::UnknownSession => "unknown_session",
+            Self::ExpiredSession => "expired_session",
+            Self::Login => "login",
             Self::InsufficientScope => "insufficient_scope",
             Self::ForbiddenOrigin => "forbidden_origin",
         }
@@ -283,6 +325,7 @@ pub struct Metrics {
     http_in_flight: IntGauge,
     refused: IntCounterVec,
     keys_file_broken: IntGauge,
+    oidc_issuer_broken: IntGauge,
     stage_duration: HistogramVec,
     queue_depth: IntGauge,
     queue_max: IntGauge,
@@ -351,8 +394,12 @@ impl Metrics {
             http_in_flight: gauge("medsearch_http_in_flight_requests", "HTTP requests being answered")?,
             refused: counters(
                 "medsearch_requests_refused_total",
-                "HTTP requests turned away: no_key, unknown_key, expired_key, insufficient_scope, forbidden_origin",
+                "HTTP requests turned away: no_key, unknown_key, expired_key, token_malformed, token_algorithm, token_type, token_key, token_signature, token_issuer, token_audience, token_expired, token_early, no_role, issuer_unavailable, unknown_session, expired_session, login, insufficient_scope, forbidden_origin",
                 &["reason"],
+            )?,
+            oidc_issuer_broken: gauge(
+                "medsearch_oidc_issuer_broken",
+                "1 while the issuer of tokens can't be read, so that the keys that it published before stay for a day",
             )?,
             keys_file_broken: gauge(
                 "medsearch_keys_file_broken",
@@ -560,6 +607,20 @@ impl Metrics {
                     "no_key",
                     "unknown_key",
                     "expired_key",
+                    "token_malformed",
+                    "token_algorithm",
+                    "token_type",
+                    "token_key",
+                    "token_signature",
+                    "token_issuer",
+                    "token_audience",
+                    "token_expired",
+                    "token_early",
+                    "no_role",
+                    "issuer_unavailable",
+                    "unknown_session",
+                    "expired_session",
+                    "login",
                     "insufficient_scope",
                     "forbidden_origin",
                 ],
@@ -608,12 +669,13 @@ impl Metrics {
         )
         .map_err(fault)?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 49] = [
+        let collectors: Vec<Box<dyn prometheus::core::Collector>> = vec![
             Box::new(self.http_requests.clone()),
             Box::new(self.http_duration.clone()),
             Box::new(self.http_in_flight.clone()),
             Box::new(self.refused.clone()),
             Box::new(self.keys_file_broken.clone()),
+            Box::new(self.oidc_issuer_broken.clone()),
             Box::new(self.stage_duration.clone()),
             Box::new(self.queue_depth.clone()),
             Box::new(self.queue_max.clone()),
@@ -677,6 +739,11 @@ impl Metrics {
     /// One request turned away.
     pub fn refused(&self, reason: RefusalReason) {
         self.refused.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// Whether the issuer of tokens can't be read at the moment.
+    pub fn oidc_issuer_broken(&self, broken: bool) {
+        self.oidc_issuer_broken.set(i64::from(broken));
     }
 
     /// Whether the keys file can't be read at the moment.

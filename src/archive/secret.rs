@@ -129,6 +129,11 @@ impl Secret {
         std::fs::File::open(folder)?.sync_all()
     }
 
+    /// A key for something else than the archive itself, named by `purpose`: nothing can be told from it about the secret, or about another such key.
+    pub fn derived(&self, purpose: &str) -> [u8; 32] {
+        blake3::derive_key(purpose, &self.0)
+    }
+
     pub(super) fn bytes(&self) -> &[u8; 32] {
         &self.0
     }

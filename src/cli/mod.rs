@@ -12,6 +12,7 @@ mod fit;
 mod index;
 mod key;
 mod maintain;
+mod oidc;
 mod openapi;
 mod reembed;
 mod search;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::oidc::OidcArgs;
 use super::settings::{ArchiveArgs, warn_if_others_read};
 use crate::app::{App, Replica, Settings, on_this_machine, own_program};
 use crate::cluster::{ClusterSettings, Discovery};
@@ -41,6 +42,8 @@ pub struct Serve {
     /// The key itself, from the environment only: on a command line every user of the machine could read it.
     #[arg(long, hide = true, env = "MEDSEARCH_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
+    #[command(flatten)]
+    oidc: OidcArgs,
     /// Largest upload, in bytes.
     #[arg(long, default_value_t = 64 << 20, env = "MEDSEARCH_UPLOAD_BYTES_MAX")]
     upload_bytes_max: usize,
@@ -174,6 +177,7 @@ impl Serve {
             api_key,
             keys_file: self.keys_file,
             pacs_file: self.pacs_file,
+            oidc: self.oidc.settings()?,
             upload_bytes_max: self.upload_bytes_max,
             pixels_max: self.pixels_max,
             request_seconds_max: self.request_seconds_max,

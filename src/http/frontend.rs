@@ -28,6 +28,7 @@ macro_rules! files {
 /// All files of `frontend/`: a test compares.
 const FILES: &[File] = files![
     "about.js",
+    "account.js",
     "api.js",
     "app.js",
     "classes.js",

@@ -12,7 +12,7 @@ use actix_web::web;
 use jiff::Timestamp;
 
 use super::State;
-use super::access::{Credentials, KeyHolder, Refusal, needed};
+use super::access::{CALLBACK, Credentials, KeyHolder, Login, Refusal, TokenFault, needed, session_cookie};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Answered to everyone, whatever Host they name: orchestrators probe by address.
@@ -29,6 +29,9 @@ const FORWARDED: [&str; 7] = [
 ];
 /// Where a link on another site may lead: pages that show nothing of the archive by themselves.
 const PAGES: [&str; 3] = ["/", "/docs", "/docs/"];
+
+/// Signing in and out; each looks at the session by itself.
+const LOGIN: [&str; 4] = ["/login", CALLBACK, "/logout", "/session"];
 
 /// What the guard has to know about the server.
 #[derive(Debug, Clone)]
@@ -70,7 +73,15 @@ pub async fn guard(
         pattern: pattern.as_deref(),
         headers: request.headers(),
     };
-    let checked = state.policy().check(asked, Timestamp::now());
+    let policy = state.policy();
+    let mut checked = policy.check(asked, Timestamp::now());
+    // A token with a key that is newer than the ones that are known, or before any are: the issuer is asked, so seldom that it does not notice.
+    if let Err(Refusal::Token(TokenFault::UnknownKey) | Refusal::IssuerUnavailable) = checked
+        && let Some(oidc) = policy.credentials.as_deref().and_then(Credentials::oidc)
+    {
+        oidc.look_for_key().await;
+        checked = policy.check(asked, Timestamp::now());
+    }
     let holder = match &checked {
         Ok(holder) => holder.as_ref(),
         Err(refusal) => refusal.holder(),
@@ -83,7 +94,7 @@ pub async fn guard(
     };
     state.metrics.refused(refusal.reason());
     let mut response = request.error_response(refusal.error());
-    if let Some(challenge) = refusal.challenge() {
+    if let Some(challenge) = refusal.challenge(policy.has_login()) {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     Ok(response)
@@ -113,7 +124,29 @@ impl Policy {
         }
     }
 
-    /// A foreign page does not have the key; only what the browser adds by itself needs no check.
+    /// Whether people can sign in on the page.
+    fn has_login(&self) -> bool {
+        self.login().is_some()
+    }
+
+    fn login(&self) -> Option<&Login> {
+        self.credentials.as_deref().and_then(Credentials::oidc)?.login()
+    }
+
+    /// Who asks by a session of the page: a cookie, which a browser adds to requests of any page. So the browser must say that the page is ours; all that know
+    /// the cookie's attributes do. What somebody typed into the address bar is `none`.
+    fn with_session(&self, credentials: &Credentials, asked: Asked<'_>, now: Timestamp) -> Result<KeyHolder, Refusal> {
+        let login = self.login().ok_or(Refusal::NoKey)?;
+        let cookie = session_cookie(cookies(asked.headers), login.cookie_name(false)).ok_or(Refusal::NoKey)?;
+        if !from_our_page(login, asked.method, asked.headers) {
+            return Err(Refusal::ForbiddenOrigin(
+                "the request does not come from this server's page",
+            ));
+        }
+        credentials.session(cookie, now).map(|session| session.holder)
+    }
+
+    /// A foreign page does not have the key; what the browser adds by itself is checked in [`Policy::with_session`].
     fn with_keys(
         &self,
         credentials: &Credentials,
@@ -128,7 +161,8 @@ impl Policy {
             let authority = origin
                 .strip_prefix("https://")
                 .or_else(|| origin.strip_prefix("http://"));
-            if !authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host)) {
+            let public = self.login().is_some_and(|login| login.origin() == origin);
+            if !public && !authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host)) {
                 return Err(Refusal::ForbiddenOrigin(
                     "the request comes from a page of another origin",
                 ));
@@ -137,8 +171,10 @@ impl Policy {
         if self.open(asked.uri.path(), headers) {
             return Ok(None);
         }
-        let offered = offered(headers).ok_or(Refusal::NoKey)?;
-        let holder = credentials.holder(offered, now)?;
+        let holder = match offered(headers) {
+            Some(offered) => credentials.holder(offered, now)?,
+            None => self.with_session(credentials, asked, now)?,
+        };
         let needed = needed(asked.method.as_str(), asked.pattern);
         if holder.scopes.allow(needed) {
             Ok(Some(holder))
@@ -153,6 +189,7 @@ impl Policy {
             || path.starts_with("/assets/")
             || path.starts_with("/docs/")
             || path == "/openapi.json"
+            || LOGIN.contains(&path)
             || (path == "/metrics"
                 && self.loopback
                 && !forwarded(headers)
@@ -225,6 +262,28 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
         None
     } else {
         value.to_str().ok()
+    }
+}
+
+/// The `Cookie` headers; several come where HTTP/2 was spoken on the way.
+pub(super) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers.get_all(header::COOKIE).filter_map(|value| value.to_str().ok())
+}
+
+/// Whether a page of ours sent this, or, for what changes nothing, somebody typed its address.
+pub(super) fn from_our_page(login: &Login, method: &Method, headers: &HeaderMap) -> bool {
+    let origin = headers
+        .contains_key(header::ORIGIN)
+        .then(|| text(headers, header::ORIGIN));
+    if origin.is_some_and(|origin| origin != Some(login.origin())) {
+        return false;
+    }
+    match text(headers, header::HeaderName::from_static("sec-fetch-site")) {
+        Some("same-origin") => true,
+        Some("none") => method.is_safe(),
+        // Old browsers say it of what changes something alone.
+        None => origin.is_some() && !method.is_safe() && !headers.contains_key("sec-fetch-site"),
+        Some(_) => false,
     }
 }
 
@@ -436,7 +495,7 @@ mod tests {
         ] {
             let refusal = asks(&texts[0], method, pattern).unwrap_err();
             assert_eq!(refusal.holder().unwrap().name.as_str(), "guest");
-            let challenge = refusal.challenge().unwrap();
+            let challenge = refusal.challenge(false).unwrap();
             let expected = format!(r#"Bearer error="insufficient_scope", scope="{lacks}""#);
             assert_eq!(challenge.to_str().unwrap(), expected, "{method} {pattern:?}");
             assert!(
@@ -451,13 +510,13 @@ mod tests {
         let policy = closed(false);
         let challenge = |headers: &[(&str, &str)]| {
             let refusal = ask(&policy, "GET", "/v1/archive", None, headers).unwrap_err();
-            refusal.challenge().map(|value| value.to_str().unwrap().to_owned())
+            refusal.challenge(false).map(|value| value.to_str().unwrap().to_owned())
         };
         assert_eq!(challenge(&[]).as_deref(), Some("Bearer"));
         let wrong = challenge(&[("authorization", "Bearer 0123456789abcdef-kez")]);
         assert_eq!(wrong.as_deref(), Some(r#"Bearer error="invalid_token""#));
         let foreign = ask(&policy, "POST", "/v1/search", None, &[("origin", "null")]).unwrap_err();
-        assert_eq!(foreign.challenge(), None);
+        assert_eq!(foreign.challenge(true), None);
     }
 
     #[test]

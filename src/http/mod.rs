@@ -17,6 +17,7 @@ mod guard;
 mod headers;
 mod images;
 mod inner;
+mod login;
 mod observe;
 mod ops;
 mod patients;
@@ -38,7 +39,10 @@ use actix_web::{App, HttpServer, Resource, web};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::OpenApi;
 
-pub use access::{ApiKey, Credentials, Key, KeyName, Keys, KeysFile, Scope, Scopes};
+pub use access::{
+    ApiKey, ClientSettings, Credentials, Key, KeyName, Keys, KeysFile, Oidc, OidcSettings, PublicUrl, Role, Roles,
+    Scope, Scopes,
+};
 pub use docs::openapi;
 pub use inner::{Inner, inner_server};
 pub use problem::Problem;
@@ -256,7 +260,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(page("/assets/{name}", frontend::asset))
         .service(page("/openapi.json", docs::description))
         .service(page("/docs", docs::redirect))
-        .service(page("/docs/{name:.*}", docs::browser));
+        .service(page("/docs/{name:.*}", docs::browser))
+        .service(page("/session", login::session))
+        .service(page("/login", login::begin))
+        .service(page(access::CALLBACK, login::finish))
+        .service(web::resource("/logout").route(web::post().to(login::end)));
     configure_operations(config);
 }
 

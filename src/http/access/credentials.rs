@@ -1,4 +1,4 @@
-//! The keys that a running server goes by: one that may do everything, those of a file that is looked at again and again, or both.
+//! What a running server goes by: a key that may do everything, those of a file that is looked at again and again, an issuer of tokens, or several of these.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
-use super::{ApiKey, KeyName, Keys, KeysFile, Refusal, Scopes};
+use super::{ApiKey, KeyName, Keys, KeysFile, Oidc, Refusal, Scopes, Session};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::telemetry::run_blocking;
@@ -16,21 +16,22 @@ use crate::telemetry::run_blocking;
 /// change may be the same after two changes, and in Kubernetes is that of a link.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Who asks.
+/// Who asks: whoever holds a key, or whom an issuer vouches for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyHolder {
-    /// What the key is called.
+    /// What the key is called; of a person the pseudonym.
     pub name: KeyName,
-    /// What it may do.
+    /// What it, or that person, may do.
     pub scopes: Scopes,
 }
 
-/// What a request's key is compared with.
+/// What a request's key, token or session is held against.
 #[derive(Debug)]
 pub struct Credentials {
     api_key: Option<ApiKey>,
     keys: ArcSwap<Keys>,
     file: Option<KeysFile>,
+    oidc: Option<Arc<Oidc>>,
 }
 
 impl Credentials {
@@ -39,27 +40,59 @@ impl Credentials {
     /// # Errors
     /// `InvalidRequest` for a key that is none; those of [`KeysFile::read`].
     pub fn open(api_key: Option<&str>, keys_file: Option<&Path>) -> Result<Option<Arc<Self>>> {
-        if api_key.is_none() && keys_file.is_none() {
+        Self::open_with(api_key, keys_file, None)
+    }
+
+    /// The same with an issuer of tokens.
+    ///
+    /// # Errors
+    /// As [`Credentials::open`].
+    pub fn open_with(
+        api_key: Option<&str>,
+        keys_file: Option<&Path>,
+        oidc: Option<Arc<Oidc>>,
+    ) -> Result<Option<Arc<Self>>> {
+        if api_key.is_none() && keys_file.is_none() && oidc.is_none() {
             return Ok(None);
         }
         let file = keys_file.map(KeysFile::at);
         let keys = file.as_ref().map(KeysFile::read).transpose()?.unwrap_or_default();
-        if api_key.is_none() && keys.iter().len() == 0 {
+        if api_key.is_none() && oidc.is_none() && keys.iter().len() == 0 {
             tracing::warn!("the keys file has no key: until it has one, nobody gets in");
         }
         Ok(Some(Arc::new(Self {
             api_key: api_key.map(ApiKey::new).transpose()?,
             keys: ArcSwap::from_pointee(keys),
             file,
+            oidc,
         })))
     }
 
-    /// Who brings this key at this time.
+    /// The issuer whose tokens are taken, if there is one.
+    pub fn oidc(&self) -> Option<&Arc<Oidc>> {
+        self.oidc.as_ref()
+    }
+
+    /// Who has signed in on the page, by the value of the session's cookie.
     ///
     /// # Errors
-    /// [`Refusal::UnknownKey`], [`Refusal::ExpiredKey`].
+    /// As [`Oidc::session`]; [`Refusal::NoKey`] without an issuer.
+    pub fn session(&self, cookie: &str, now: Timestamp) -> Result<Session, Refusal> {
+        self.oidc.as_ref().ok_or(Refusal::NoKey)?.session(cookie, now)
+    }
+
+    /// Who brings this key or token at this time.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownKey`], [`Refusal::ExpiredKey`]; those of [`Oidc::holder`] for what looks like a token.
     pub fn holder(&self, offered: &[u8], now: Timestamp) -> Result<KeyHolder, Refusal> {
-        let offered = ApiKey::of(offered);
+        match (self.key_holder(ApiKey::of(offered), now), &self.oidc) {
+            (Err(Refusal::UnknownKey), Some(oidc)) if looks_like_a_token(offered) => oidc.holder(offered, now),
+            (holder, _) => holder,
+        }
+    }
+
+    fn key_holder(&self, offered: ApiKey, now: Timestamp) -> Result<KeyHolder, Refusal> {
         let keys = self.keys.load();
         let listed = keys.find(offered);
         if self.api_key == Some(offered) {
@@ -79,8 +112,17 @@ impl Credentials {
     }
 
     /// Takes over what the keys file holds, for as long as the server runs. While it can't be read the keys that it held before stay: a mistake locks
-    /// nobody out, and the log and `medsearch_keys_file_broken` say so.
+    /// nobody out, and the log and `medsearch_keys_file_broken` say so. The same for what the issuer of tokens publishes.
     pub async fn follow(self: Arc<Self>, metrics: Arc<Metrics>) {
+        let issuer = async {
+            if let Some(oidc) = &self.oidc {
+                oidc.follow(&metrics).await;
+            }
+        };
+        tokio::join!(issuer, self.follow_file(&metrics));
+    }
+
+    async fn follow_file(&self, metrics: &Metrics) {
         let Some(file) = self.file.clone() else {
             return;
         };
@@ -106,6 +148,11 @@ impl Credentials {
             self.keys.store(Arc::new(keys));
         }
     }
+}
+
+/// Three parts with dots between them, as no key that is made here has.
+fn looks_like_a_token(offered: &[u8]) -> bool {
+    offered.iter().filter(|byte| **byte == b'.').count() == 2
 }
 
 /// Says what is wrong with the file, unless that was said last.

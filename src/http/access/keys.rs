@@ -29,6 +29,8 @@ const NAME_CHARACTERS_MAX: usize = 64;
 const FORMAT: u32 = 1;
 /// Whoever brings the key of `--api-key-file`; no key of a file has this name.
 const API_KEY: &str = "api-key";
+/// What the names of people begin with whom an issuer vouches for; no key of a file has a name with a colon.
+const SUBJECT: &str = "oidc:";
 
 /// What a key is called in logs and traces: never the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +40,17 @@ impl KeyName {
     /// That of the one key that `--api-key-file` holds.
     pub fn of_api_key() -> Self {
         Self(API_KEY.into())
+    }
+
+    /// That of somebody whom an issuer vouches for: a pseudonym, 16 hex digits.
+    pub fn of_subject(pseudonym: &[u8]) -> Self {
+        Self(format!("{SUBJECT}{}", hex::encode(pseudonym)).into())
+    }
+
+    /// The same as it was written; none for anything else.
+    pub fn of_sealed(text: &str) -> Option<Self> {
+        let pseudonym = hex::decode(text.strip_prefix(SUBJECT)?).ok()?;
+        (pseudonym.len() == 8).then(|| Self::of_subject(&pseudonym))
     }
 
     /// As it is written.

@@ -8,6 +8,7 @@ mod key;
 mod keys;
 mod keys_file;
 mod needs;
+mod oidc;
 mod refusal;
 mod scope;
 
@@ -16,5 +17,9 @@ pub use key::ApiKey;
 pub use keys::{Key, KeyName, Keys};
 pub use keys_file::KeysFile;
 pub use needs::needed;
+pub use oidc::{
+    CALLBACK, ClientSettings, Login, LoginFault, Oidc, OidcSettings, PublicUrl, Returned, Role, Roles, Session,
+    TokenFault, session_cookie,
+};
 pub use refusal::Refusal;
 pub use scope::{Scope, Scopes};

@@ -2,7 +2,7 @@
 
 use actix_web::http::header::HeaderValue;
 
-use super::{KeyHolder, Scope};
+use super::{KeyHolder, Scope, TokenFault};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::RefusalReason;
 
@@ -15,6 +15,14 @@ pub enum Refusal {
     UnknownKey,
     /// It brings one whose time is over.
     ExpiredKey,
+    /// It brings a token that does not hold.
+    Token(TokenFault),
+    /// It brings a token, and the issuer's keys are not known, or not any more.
+    IssuerUnavailable,
+    /// It brings a session of the page that this server did not make, or can't read any more.
+    UnknownSession,
+    /// It brings one whose time is over.
+    ExpiredSession,
     /// Its key does not permit this.
     InsufficientScope {
         /// Whose key it is.
@@ -34,6 +42,14 @@ impl Refusal {
             Self::NoKey => unauthorized("send `Authorization: Bearer KEY` or `X-API-Key: KEY`"),
             Self::UnknownKey => unauthorized("this key is not known here, or was revoked"),
             Self::ExpiredKey => unauthorized("this key has expired"),
+            Self::Token(TokenFault::NoRole) => Error::new(ErrorKind::InsufficientScope, TokenFault::NoRole.words()),
+            Self::Token(fault) => unauthorized(fault.words()),
+            Self::IssuerUnavailable => Error::new(
+                ErrorKind::Unavailable,
+                "the issuer of tokens can't be asked for its keys at the moment",
+            ),
+            Self::UnknownSession => unauthorized("sign in again: this session is not known here"),
+            Self::ExpiredSession => unauthorized("sign in again: this session has expired"),
             Self::InsufficientScope { needed, .. } => Error::new(
                 ErrorKind::InsufficientScope,
                 format!("this needs a key with the scope `{needed}`"),
@@ -42,17 +58,24 @@ impl Refusal {
         }
     }
 
-    /// The same as RFC 6750, section 3, has it: the header `WWW-Authenticate`. To whoever brings no key it says no more than how to bring one.
-    pub fn challenge(&self) -> Option<HeaderValue> {
-        match self {
-            Self::NoKey => Some(HeaderValue::from_static("Bearer")),
-            Self::UnknownKey | Self::ExpiredKey => Some(HeaderValue::from_static(r#"Bearer error="invalid_token""#)),
-            Self::InsufficientScope { needed, .. } => {
-                let text = format!(r#"Bearer error="insufficient_scope", scope="{needed}""#);
-                Some(HeaderValue::from_str(&text).expect("a scope's name is letters"))
+    /// The same as RFC 6750, section 3, has it: the header `WWW-Authenticate`. To whoever brings no key it says no more than how to bring one; where people
+    /// can sign in, `login` says where.
+    pub fn challenge(&self, login: bool) -> Option<HeaderValue> {
+        let mut text = match self {
+            Self::NoKey => "Bearer".to_owned(),
+            Self::UnknownKey | Self::ExpiredKey | Self::UnknownSession | Self::ExpiredSession => {
+                r#"Bearer error="invalid_token""#.to_owned()
             }
-            Self::ForbiddenOrigin(_) => None,
+            Self::Token(TokenFault::NoRole) => r#"Bearer error="insufficient_scope""#.to_owned(),
+            Self::Token(_) => r#"Bearer error="invalid_token""#.to_owned(),
+            Self::InsufficientScope { needed, .. } => format!(r#"Bearer error="insufficient_scope", scope="{needed}""#),
+            Self::ForbiddenOrigin(_) | Self::IssuerUnavailable => return None,
+        };
+        if login {
+            text.push_str(if text == "Bearer" { " " } else { ", " });
+            text.push_str(r#"login="/login""#);
         }
+        Some(HeaderValue::from_str(&text).expect("a scope's name is letters"))
     }
 
     /// As it is counted.
@@ -61,6 +84,10 @@ impl Refusal {
             Self::NoKey => RefusalReason::NoKey,
             Self::UnknownKey => RefusalReason::UnknownKey,
             Self::ExpiredKey => RefusalReason::ExpiredKey,
+            Self::Token(fault) => fault.reason(),
+            Self::IssuerUnavailable => RefusalReason::IssuerUnavailable,
+            Self::UnknownSession => RefusalReason::UnknownSession,
+            Self::ExpiredSession => RefusalReason::ExpiredSession,
             Self::InsufficientScope { .. } => RefusalReason::InsufficientScope,
             Self::ForbiddenOrigin(_) => RefusalReason::ForbiddenOrigin,
         }
@@ -70,7 +97,20 @@ impl Refusal {
     pub fn holder(&self) -> Option<&KeyHolder> {
         match self {
             Self::InsufficientScope { holder, .. } => Some(holder),
-            Self::NoKey | Self::UnknownKey | Self::ExpiredKey | Self::ForbiddenOrigin(_) => None,
+            Self::NoKey
+            | Self::UnknownKey
+            | Self::ExpiredKey
+            | Self::Token(_)
+            | Self::IssuerUnavailable
+            | Self::UnknownSession
+            | Self::ExpiredSession
+            | Self::ForbiddenOrigin(_) => None,
         }
+    }
+}
+
+impl From<TokenFault> for Refusal {
+    fn from(fault: TokenFault) -> Self {
+        Self::Token(fault)
     }
 }

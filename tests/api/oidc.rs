@@ -226,7 +226,7 @@ async fn tokens_that_do_not_hold_are_refused_and_counted_by_reason() {
         ("changed", format!("{head}.{elevated}.{signature}"), "token_signature"),
         (
             "cut",
-            format!("{signed}.{}", &signature[..signature.len() - 4]),
+            format!("{signed}.{}", &signature[..signature.len() - 2]),
             "token_signature",
         ),
         ("without a signature", format!("{signed}."), "token_signature"),

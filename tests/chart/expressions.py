@@ -38,9 +38,13 @@ PRODUCT = {
     "medsearch_http_request_duration_seconds": metric("histogram", route="", method=""),
     "medsearch_http_in_flight_requests": metric("gauge"),
     "medsearch_requests_refused_total": metric(
-        "counter", reason="no_key unknown_key expired_key insufficient_scope forbidden_origin"
+        "counter",
+        reason="no_key unknown_key expired_key token_malformed token_algorithm token_type token_key token_signature "
+        "token_issuer token_audience token_expired token_early no_role issuer_unavailable unknown_session "
+        "expired_session login insufficient_scope forbidden_origin",
     ),
     "medsearch_keys_file_broken": metric("gauge"),
+    "medsearch_oidc_issuer_broken": metric("gauge"),
     "medsearch_stage_duration_seconds": metric("histogram", stage="decode preprocess queue model search"),
     "medsearch_queue_depth": metric("gauge"),
     "medsearch_queue_max": metric("gauge"),

@@ -277,6 +277,12 @@ CASES = {
         {'medsearch_keys_file_broken{pod="a"}': "0 1 1 0x20", 'medsearch_keys_file_broken{pod="b"}': "0x20"},
         "10m",
     ),
+    "MedsearchIssuerUnreachable": Case(
+        {'medsearch_oidc_issuer_broken{pod="a"}': "0 1x30", 'medsearch_oidc_issuer_broken{pod="b"}': "0x30"},
+        # It was restarted.
+        {'medsearch_oidc_issuer_broken{pod="a"}': "0 1x5 0x30", 'medsearch_oidc_issuer_broken{pod="b"}': "0x30"},
+        "20m",
+    ),
     "MedsearchIndexMemoryFilling": Case(
         {'medsearch_index_bytes{pod="a"}': "95x60", 'medsearch_index_bytes_max{pod="a"}': "100x60"},
         # -1: no bound
@@ -447,6 +453,7 @@ HEALTHY = {
     SHARD % "answered": "0+100x200",
     HEDGE: "0+1x200",
     'medsearch_keys_file_broken{pod="a"}': "0x200",
+    'medsearch_oidc_issuer_broken{pod="a"}': "0x200",
     'medsearch_queue_depth{pod="a"}': "1x200",
     'medsearch_queue_max{pod="a"}': "256x200",
     RECALL % "sum": "0+0.99x200",

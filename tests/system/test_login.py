@@ -29,8 +29,18 @@ def modules():
     return found.stdout.strip()
 
 
+@pytest.fixture(scope="module")
+def archive(synthetic, tmp_path_factory):
+    """An archive in thumbnail space that nobody writes to."""
+    folder = tmp_path_factory.mktemp("login")
+    medsearch("embed", "--data", synthetic, "--out", folder / "embeddings", "--model", "thumbnail")
+    where = ("--embeddings", folder / "embeddings", "--data", synthetic, "--model", "thumbnail")
+    medsearch("index", *where, "--archive", folder / "archive", "--synthetic")
+    return folder / "archive"
+
+
 @pytest.fixture
-def signed(modules, small_archive, serve, tmp_path):
+def signed(modules, archive, serve, tmp_path):
     """(server, issuer, log) of a server that takes an issuer's word."""
     issuer_port, port = free_port(), free_port()
     issuer, public = f"http://127.0.0.1:{issuer_port}", f"http://127.0.0.1:{port}"
@@ -46,7 +56,7 @@ def signed(modules, small_archive, serve, tmp_path):
         secret.write_text("a secret of the page\n")
         secret.chmod(0o600)
         server = serve(
-            small_archive,
+            archive,
             *("--oidc-issuer", issuer, "--oidc-audience", AUDIENCE, "--oidc-scope-claim", "roles"),
             *("--oidc-role", "readers=search", "--oidc-client-id", "page", "--oidc-client-secret-file", secret),
             *("--public-url", public),
@@ -96,8 +106,10 @@ def test_people_sign_in_search_and_sign_out(signed, tmp_path):
     with sync_api.sync_playwright() as running:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         context = browser.new_context()
-        # The provider's own pages fetch a font.
+        # The provider's own pages fetch a font; and a page of another site sends a form here.
+        evil = f"<form method=post action={server.url}/v1/images></form><script>document.forms[0].submit()</script>"
         context.route(lambda url: not url.startswith("http://127.0.0.1:"), lambda route: route.abort())
+        context.route("http://evil.example/", lambda route: route.fulfill(body=evil, content_type="text/html"))
         page = context.new_page()
         addresses = []
         page.on("request", lambda request: addresses.append(request.url))
@@ -122,9 +134,9 @@ def test_people_sign_in_search_and_sign_out(signed, tmp_path):
         own = {"Cookie": cookie, "Sec-Fetch-Site": "same-origin"}
         assert status(server, "GET", "/v1/archive", **own) == 200
         assert status(server, "GET", "/v1/archive", **{**own, "Sec-Fetch-Site": "cross-site"}) == 403
-        evil = f"http://localhost:{server.port}"
-        page.goto(f"{evil}/")
-        page.wait_for_selector("#key[open]")
+        with page.expect_response(f"{server.url}/v1/images") as answer:
+            page.goto("http://evil.example/")
+        assert answer.value.status == 403 and "cookie" not in answer.value.request.all_headers()
 
         page.goto(server.url)
         page.click("#sign-out")
@@ -161,16 +173,17 @@ def sign_in_at(page, issuer, name):
     page.click("button[type=submit]")
 
 
-def test_what_does_not_fit_together_does_not_start(small_archive):
+def test_what_does_not_fit_together_does_not_start(archive):
     good = ["--oidc-issuer", "https://issuer.example", "--oidc-audience", "x", "--oidc-role", "a=search"]
-    for wrong in [
-        good[:2],
-        good[:4],
-        ["--oidc-issuer", "http://issuer.example", *good[2:]],
-        [*good[:5], "a=everything"],
-        [*good, "--oidc-client-id", "page"],
-        [*good, "--oidc-client-id", "page", "--public-url", "http://search.example"],
-        [*good, "--oidc-ca-file", "/no/such/file"],
+    for wrong, why in [
+        (good[:2], "--oidc-audience"),
+        (good[:4], "--oidc-role"),
+        (["--oidc-issuer", "http://issuer.example", *good[2:]], "https://"),
+        ([*good[:5], "a=everything"], "a scope is one of"),
+        ([*good, "--oidc-client-id", "page"], "--public-url"),
+        ([*good, "--oidc-client-id", "page", "--public-url", "http://search.example"], "https://"),
+        ([*good, "--oidc-ca-file", "no-such-file"], "no-such-file"),
+        ([*good, "--oidc-ca-file", __file__], "certificates"),
     ]:
-        run = medsearch("serve", "--archive", small_archive, "--listen", "127.0.0.1:0", *wrong, check=False, timeout=30)
-        assert run.returncode != 0, wrong
+        run = medsearch("serve", "--archive", archive, "--listen", "127.0.0.1:0", *wrong, check=False, timeout=30)
+        assert run.returncode != 0 and why in run.stderr, (wrong, run.stderr)

@@ -78,6 +78,8 @@ pub struct Settings {
     pub worker_memory_bytes_max: u64,
     /// Searches only.
     pub read_only: bool,
+    /// Where clients see `/dicom-web`: in answers to what they store.
+    pub dicom_web_url: Option<String>,
     /// The cluster that it is a replica of; none: it holds everything and is alone.
     pub cluster: Option<Replica>,
     /// The share of searches that is asked again by exact search, for the metrics, 0 to 1.
@@ -122,6 +124,7 @@ impl Settings {
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             worker_memory_bytes_max: 2 << 30,
             read_only: false,
+            dicom_web_url: None,
             cluster: None,
             sample_share: 0.01,
             drain_seconds: 0,
@@ -215,6 +218,7 @@ impl App {
             loopback: address.ip().is_loopback(),
             port: address.port(),
             pacs,
+            dicom_web_url: settings.dicom_web_url,
         };
         let state = http::State::new(engine, ingest, settings, metrics);
         let state = match reception {

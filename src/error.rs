@@ -48,6 +48,8 @@ pub enum ErrorKind {
     InsufficientScope,
     /// A page of another origin, or a Host that is not ours.
     ForbiddenOrigin,
+    /// None of the forms that the client takes is one in which this is given.
+    NotAcceptable,
     /// The route exists, the method does not.
     MethodNotAllowed,
     /// The queue is full: come back after the stated seconds.
@@ -94,6 +96,7 @@ impl ErrorKind {
             Self::Unauthorized => "unauthorized",
             Self::InsufficientScope => "insufficient-scope",
             Self::ForbiddenOrigin => "forbidden-origin",
+            Self::NotAcceptable => "not-acceptable",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::Overloaded => "overloaded",
             Self::StorageFull => "storage-full",

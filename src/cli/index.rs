@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::EXIT_PARTIAL;
+use super::scope::ScopeArgs;
 use super::settings::ArchiveArgs;
 use crate::app::own_program;
 use crate::archive::{IdentityMode, Retention, Shown};
@@ -60,6 +61,8 @@ pub struct Index {
     /// Show the names of files: for public data, where they name nobody. Otherwise they are left out of what is shown.
     #[arg(long)]
     show_file_names: bool,
+    #[command(flatten)]
+    scope: ScopeArgs,
     /// Don't look for copies of a picture among the images: saves time that grows with the square of their number. `medsearch duplicates --collapse` finds them
     /// later. More than 50,000 images, and those of a synthetic archive, are not looked through either.
     #[arg(long)]
@@ -116,6 +119,7 @@ impl Index {
                     Keep::Thumbnail => Retention::Thumbnail,
                 }),
                 shards: self.shards,
+                scope: self.scope.scope()?,
                 shown: Shown {
                     file_names: self.show_file_names,
                     tags: self.tags,

@@ -9,12 +9,14 @@ mod evaluate;
 mod export;
 mod feedback;
 mod fit;
+mod inbox;
 mod index;
 mod key;
 mod maintain;
 mod oidc;
 mod openapi;
 mod reembed;
+mod scope;
 mod search;
 mod serve;
 mod settings;
@@ -82,6 +84,10 @@ enum Command {
     Card(card::Card),
     /// List the reports about labels, and close them
     Feedback(feedback::Feedback),
+    /// Say what belongs into an archive: which DICOM objects are taken
+    Scope(scope::Scope),
+    /// List the files that wait to be embedded or can't be, and try these again
+    Inbox(inbox::Inbox),
     /// Learn from an archive's labels what counts as similar and what a vote is worth
     Fit(fit::Fit),
     /// Find pictures that are in an archive twice
@@ -148,6 +154,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Evaluate(command) => command.run(),
         Command::Card(command) => command.run(),
         Command::Feedback(command) => command.run(),
+        Command::Scope(command) => command.run(),
+        Command::Inbox(command) => command.run(),
         Command::Fit(command) => command.run(),
         Command::Duplicates(command) => command.run(),
         Command::Verify(command) => command.run(),

@@ -74,6 +74,10 @@ pub struct Serve {
     /// Serve searches only.
     #[arg(long, env = "MEDSEARCH_READ_ONLY")]
     read_only: bool,
+    /// Where clients see `/dicom-web`, for example `https://search.example.org/dicom-web`: said in answers to what they store. What a client calls this server in
+    /// `Host` is not believed.
+    #[arg(long, value_name = "URL", env = "MEDSEARCH_DICOM_WEB_URL")]
+    dicom_web_url: Option<String>,
     /// Share of searches that is asked again by exact search, for `medsearch_quality_recall_at_10` in /metrics: 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.01, env = "MEDSEARCH_SAMPLE_SHARE")]
     sample_share: f64,
@@ -188,6 +192,7 @@ impl Serve {
             threads: self.decode_threads.unwrap_or_else(super::processors),
             worker_memory_bytes_max: self.worker_memory_bytes_max,
             read_only: self.read_only,
+            dicom_web_url: base_url(self.dicom_web_url.unwrap_or_default())?,
             cluster,
             sample_share: self.sample_share,
             drain_seconds,
@@ -223,6 +228,24 @@ impl Serve {
                 bytes_max: self.index_bytes_max,
             },
         }))
+    }
+}
+
+/// An address below which paths are put.
+fn base_url(url: impl AsRef<str>) -> Result<Option<String>> {
+    // An empty value unsets, as in a chart.
+    let url = url.as_ref().trim_end_matches('/');
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/[]%".contains(&byte);
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.starts_with('/') && rest.bytes().all(plain) => Ok(Some(url.to_owned())),
+        _ => {
+            let message = "--dicom-web-url is `https://HOST/PATH`, without a user, a query or a fragment";
+            Err(Error::new(ErrorKind::InvalidRequest, message))
+        }
     }
 }
 

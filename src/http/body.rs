@@ -19,7 +19,9 @@ use tokio::time::{Instant, timeout_at};
 /// Longest wait for the next bytes of a body.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Longest time that a body may take as a whole.
-const BODY_TIME_MAX: Duration = Duration::from_secs(120);
+pub const BODY_TIME_MAX: Duration = Duration::from_secs(120);
+/// The same for a body that may be a whole study: thousands of slices over a slow line.
+pub const STUDY_TIME_MAX: Duration = Duration::from_secs(3600);
 
 /// The part of a request's body that nobody has read yet.
 pub struct Unread {
@@ -29,7 +31,7 @@ pub struct Unread {
 
 impl Unread {
     /// Puts the time limits on the body of `request`; nothing for a request without one.
-    pub fn of(request: &mut ServiceRequest) -> Option<Self> {
+    pub fn of(request: &mut ServiceRequest, time_max: Duration) -> Option<Self> {
         let payload = request.take_payload();
         if matches!(payload, Payload::None) {
             return None;
@@ -39,7 +41,8 @@ impl Unread {
             ended: Rc::new(Cell::new(false)),
         };
         let (payload, ended) = (Rc::clone(&unread.payload), Rc::clone(&unread.ended));
-        let until = Instant::now() + BODY_TIME_MAX;
+        let until = Instant::now() + time_max;
+        let too_slow = move || too_slow(time_max);
         let chunks = stream::poll_fn(move |context| payload.borrow_mut().poll_next_unpin(context));
         let limited = stream::unfold(chunks, move |mut chunks| {
             let ended = Rc::clone(&ended);
@@ -93,11 +96,11 @@ impl MessageBody for Answer {
     }
 }
 
-fn too_slow() -> PayloadError {
+fn too_slow(time_max: Duration) -> PayloadError {
     let message = format!(
         "the body came too slowly: at most `{}` s without a byte and `{}` s in all",
         IDLE_MAX.as_secs(),
-        BODY_TIME_MAX.as_secs()
+        time_max.as_secs()
     );
     PayloadError::Io(io::Error::new(io::ErrorKind::TimedOut, message))
 }

@@ -90,7 +90,7 @@ pub fn openapi() -> OpenApi {
         .into(),
     );
     for (path, item) in &mut api.paths.paths {
-        let timed = path.starts_with("/v1/");
+        let timed = ["/v1/", "/dicom-web/"].iter().any(|below| path.starts_with(below));
         for (method, operation) in operations_of(item) {
             operation.security = Some(security(Some(needed(method, Some(path.as_str())))));
             for (status, response) in responses_of(operation) {

@@ -8,6 +8,7 @@ mod access;
 mod archive;
 mod body;
 mod cards;
+mod dicom_web;
 mod docs;
 mod embeddings;
 mod explanations;
@@ -48,6 +49,8 @@ pub use inner::{Inner, inner_server};
 pub use problem::Problem;
 pub use search::answer_json;
 
+use dicom_web::{peer as dicom_peer, store as dicom_store};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::{Ingest, Reception};
 use crate::metrics::Metrics;
@@ -60,6 +63,8 @@ const JSON_BYTES_MAX: usize = 1 << 20;
 const UPLOADS_IN_MEMORY_MAX: usize = 8;
 /// Images that are fetched from PACS, or searched for after that, at the same time; one more is refused. A slow PACS takes no place of uploads.
 const PULLS_MAX: usize = 8;
+/// Longest wait for it.
+const MEMORY_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Unit in which upload memory is counted.
 const MEMORY_UNIT_BYTES: usize = 1024;
 /// After an early answer (413, 401) the rest of the body is read and thrown away for so long, that the client sees the answer
@@ -91,6 +96,8 @@ pub struct HttpSettings {
     pub port: u16,
     /// The PACS that searches by reference may ask.
     pub pacs: PacsList,
+    /// Where clients see `/dicom-web`; none: answers don't say where an object can be retrieved.
+    pub dicom_web_url: Option<String>,
 }
 
 /// What every endpoint works with.
@@ -190,6 +197,17 @@ impl State {
         })
     }
 
+    /// The same for a sender who would not come back: waits a while for others to be done.
+    async fn reserve_soon(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes / MEMORY_UNIT_BYTES + 1).unwrap_or(u32::MAX);
+        let memory = Arc::clone(&self.upload_memory).acquire_many_owned(units);
+        let busy = |_| Error::new(ErrorKind::Overloaded, "too many uploads at the same time");
+        tokio::time::timeout(MEMORY_WAIT_MAX, memory)
+            .await
+            .map_err(busy)?
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "nobody closes it", error))
+    }
+
     fn requests_in_flight(&self) -> usize {
         self.settings
             .in_flight_max
@@ -202,6 +220,13 @@ impl State {
             loopback: self.settings.loopback,
             port: self.settings.port,
         }
+    }
+
+    /// What takes files over.
+    fn reception(&self) -> Result<&Reception> {
+        self.reception
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorKind::MethodNotAllowed, "this server is read-only"))
     }
 
     /// The writing side.
@@ -249,6 +274,10 @@ api! {
     "/v1/model": get archive::model;
     "/v1/model/card": get cards::model_card;
     "/v1/model/card.md": get cards::model_card_markdown;
+    "/dicom-web/studies": post dicom_store::studies;
+    "/dicom-web/studies/{study}": post dicom_store::study;
+    "/instances": post dicom_peer::store;
+    "/system": get dicom_peer::system;
 }
 
 /// Every route of the public port.

@@ -16,7 +16,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use super::access::{KeyHolder, KeyName};
-use super::body::Unread;
+use super::body::{BODY_TIME_MAX, STUDY_TIME_MAX, Unread};
 use super::{State, headers, problem};
 use crate::cluster::wire::SEARCH_PATH;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +32,8 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Longest id that is taken over from a request.
 const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Below it whole studies come in one body.
+const STUDIES: &str = "/dicom-web/studies";
 /// Answered however busy the server is, and logged only when asked for.
 const OPERATIONS: [&str; 4] = ["/livez", "/readyz", "/startupz", "/metrics"];
 /// Label of requests that no route takes.
@@ -62,8 +64,11 @@ pub async fn observe(
         // A browser would hold what it is told of `localhost` against every other server of its machine.
         host_by_tls: request.app_config().secure() && !state.settings.loopback,
     };
-    let api = request.path().starts_with("/v1/");
-    let unread = Unread::of(&mut request);
+    let api = ["/v1/", "/dicom-web/"]
+        .iter()
+        .any(|below| request.path().starts_with(below));
+    let time_max = body_time_max(request.path());
+    let unread = Unread::of(&mut request, time_max);
 
     // Before the body is read; the permit is held until the answer is there.
     let answered = match if line.quiet { Ok(None) } else { state.admit().map(Some) } {
@@ -238,6 +243,15 @@ fn add_headers(headers: &mut HeaderMap, line: &Line, api_took: Option<Duration>)
         headers.append(SERVER_TIMING, server_span_of(&line.here));
     }
     headers::add(headers, line.host_by_tls);
+}
+
+/// How long a body may take as a whole.
+fn body_time_max(path: &str) -> Duration {
+    if path.starts_with(STUDIES) {
+        STUDY_TIME_MAX
+    } else {
+        BODY_TIME_MAX
+    }
 }
 
 /// Milliseconds, as browsers show them.

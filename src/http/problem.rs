@@ -56,6 +56,7 @@ pub const fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::PixelsNotKept | ErrorKind::SpaceMismatch | ErrorKind::Conflict => StatusCode::CONFLICT,
         ErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
         ErrorKind::InsufficientScope | ErrorKind::ForbiddenOrigin => StatusCode::FORBIDDEN,
+        ErrorKind::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
         ErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
@@ -89,6 +90,7 @@ const fn title(kind: ErrorKind) -> &'static str {
         ErrorKind::Unauthorized => "A valid API key is needed",
         ErrorKind::InsufficientScope => "The API key does not permit this",
         ErrorKind::ForbiddenOrigin => "Requests from this origin are refused",
+        ErrorKind::NotAcceptable => "This is not given in a form that the client takes",
         ErrorKind::MethodNotAllowed => "This method is not allowed here",
         ErrorKind::Overloaded => "The server is busy",
         ErrorKind::StorageFull => "The storage is full",
@@ -162,6 +164,10 @@ pub fn finish<B: MessageBody + 'static>(
     if !response.status().is_client_error() && !response.status().is_server_error() {
         return (response.map_into_boxed_body(), None);
     }
+    // What became of each of several objects is said in their own terms (PS3.18, 10.5.3).
+    if response.response().error().is_none() && is_data_set(response.headers()) {
+        return (response.map_into_boxed_body(), None);
+    }
     let (kind, detail) = match response.response().error() {
         Some(error) => of_error(error),
         None => of_status(response.status()),
@@ -189,6 +195,11 @@ pub fn finish<B: MessageBody + 'static>(
             .insert(header::ALLOW, HeaderValue::from_static(""));
     }
     (response.into_response(problem), Some(kind.slug()))
+}
+
+fn is_data_set(headers: &header::HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE);
+    media_type.is_some_and(|media_type| media_type.as_bytes().starts_with(b"application/dicom+"))
 }
 
 /// Everything about a fault of ours goes to the log; what a client did wrong does not.
@@ -254,6 +265,12 @@ fn of_json(error: &JsonPayloadError) -> (ErrorKind, String) {
         JsonPayloadError::Payload(error) => of_payload(error),
         _ => (ErrorKind::Internal, String::new()),
     }
+}
+
+/// What is wrong with a body that is read as it comes.
+pub fn of_body(error: PayloadError) -> Error {
+    let (kind, message) = of_payload(&error);
+    Error::new(kind, message)
 }
 
 /// A body that could not be received.
@@ -372,6 +389,23 @@ const ID: &[ErrorKind] = &[ErrorKind::NotFound];
 const PACS: &[ErrorKind] = &[ErrorKind::UnknownPacs, ErrorKind::NotFound, ErrorKind::PacsFailed];
 /// Of those that show pixels.
 const PIXELS: &[ErrorKind] = &[ErrorKind::PixelsNotKept, ErrorKind::Unavailable];
+/// Of those that take DICOM objects over, each with its own outcome.
+const STORE: &[ErrorKind] = &[
+    ErrorKind::NotAcceptable,
+    ErrorKind::MethodNotAllowed,
+    ErrorKind::TooLarge,
+    ErrorKind::UnsupportedMedia,
+    ErrorKind::Unavailable,
+];
+/// Of those that take one.
+const STORE_ONE: &[ErrorKind] = &[
+    ErrorKind::MethodNotAllowed,
+    ErrorKind::TooLarge,
+    ErrorKind::UnsupportedMedia,
+    ErrorKind::InvalidImage,
+    ErrorKind::Conflict,
+    ErrorKind::Unavailable,
+];
 /// Of those that change the archive.
 const WRITE: &[ErrorKind] = &[
     ErrorKind::MethodNotAllowed,
@@ -419,6 +453,10 @@ problems! {
     SearchingByVector: JSON SEARCH VECTOR;
     /// What adding can answer.
     Adding: IMAGE ADMITTED WRITE;
+    /// What STOW-RS can answer beside what became of each object.
+    Storing: STORE;
+    /// What one object sent by a peer can answer.
+    StoringOne: STORE_ONE;
     /// What relabelling can answer.
     Changing: JSON ID WRITE;
     /// What a report about a label can answer.

@@ -269,7 +269,10 @@ async fn read_parts(
 }
 
 /// The bytes of a part, or none when there are more than `bytes_max`.
-async fn collect(field: &mut Field, bytes_max: usize, expected: usize) -> Result<Option<Bytes>> {
+///
+/// # Errors
+/// `InvalidRequest` for a part that is broken or cut off.
+pub async fn collect(field: &mut Field, bytes_max: usize, expected: usize) -> Result<Option<Bytes>> {
     let mut bytes = BytesMut::with_capacity(expected.min(bytes_max));
     while let Some(chunk) = field.next().await {
         let chunk = chunk.map_err(problem::of_multipart)?;

@@ -71,6 +71,8 @@ pub struct Wanted {
     pub shards: Option<u32>,
     /// What stands in open records beside what always does.
     pub shown: Shown,
+    /// Which DICOM objects are taken when they are sent; default: all.
+    pub scope: Scope,
 }
 
 impl Wanted {
@@ -112,6 +114,12 @@ impl Wanted {
                 manifest.shards.len()
             );
             return Err(Error::new(ErrorKind::InvalidRequest, message));
+        }
+        if self.scope != Scope::default() && self.scope != info.scope {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "the archive takes other objects: `medsearch scope` changes that",
+            ));
         }
         if self.shown.file_names && !info.shown.file_names {
             return differs("show-file-names", &"hidden names");
@@ -200,7 +208,7 @@ pub async fn build(
         licence: wanted.licence.clone(),
         identity,
         retention: wanted.retention.unwrap_or(Retention::View),
-        scope: Scope::default(),
+        scope: wanted.scope.clone(),
         shown: wanted.shown.clone(),
         precisions: precisions(&classes),
         space,

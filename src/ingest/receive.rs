@@ -82,7 +82,9 @@ pub enum Refusal {
     OtherStudy,
     /// Its SOP instance is known with other pixels.
     Conflict,
-    /// It is too large, or there is no room at the moment.
+    /// It is larger than what is taken here.
+    TooLarge,
+    /// There is no room at the moment.
     Resources,
     /// Something that is needed is not there at the moment.
     Unavailable,
@@ -91,11 +93,8 @@ pub enum Refusal {
 impl Refusal {
     fn of(error: &Error) -> Self {
         match error.kind() {
-            ErrorKind::TooLarge
-            | ErrorKind::TooManyPixels
-            | ErrorKind::Overloaded
-            | ErrorKind::StorageFull
-            | ErrorKind::Deadline => Self::Resources,
+            ErrorKind::TooLarge | ErrorKind::TooManyPixels => Self::TooLarge,
+            ErrorKind::Overloaded | ErrorKind::StorageFull | ErrorKind::Deadline => Self::Resources,
             ErrorKind::InvalidImage | ErrorKind::UnsupportedMedia | ErrorKind::ConstantImage => Self::Broken,
             _ => Self::Unavailable,
         }

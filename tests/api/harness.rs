@@ -9,7 +9,7 @@ use std::time::Duration;
 use medsearch::app;
 use medsearch::archive::{Archive, Writer, WriterSettings};
 use medsearch::http::{self, Credentials, HttpSettings, Problem, State};
-use medsearch::ingest::Ingest;
+use medsearch::ingest::{Ingest, open_inbox};
 use medsearch::metrics::Metrics;
 use medsearch::pacs::PacsList;
 use reqwest::{Client, Method, RequestBuilder, Response};
@@ -73,6 +73,7 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
         loopback: true,
         port,
         pacs: PacsList::default(),
+        dicom_web_url: None,
     };
     change(&mut settings);
     let parts = app::Settings {
@@ -84,6 +85,7 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
     let metrics = Arc::new(Metrics::new().unwrap());
     let (engine, served) = app::open_engine(&archive, &parts, &metrics).await.unwrap();
     let space = engine.overview().space.id().to_string();
+    let inbox = archive.inbox();
     let (written, commits) = watch::channel(0);
     let writer = Writer::spawn(
         archive,
@@ -98,7 +100,9 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
     if let Some(credentials) = &settings.credentials {
         actix_web::rt::spawn(Arc::clone(credentials).follow(Arc::clone(&metrics)));
     }
-    let state = State::new(engine, Some(ingest), settings, metrics);
+    let limits = app::decoder_settings(&parts).limits;
+    let reception = open_inbox(&engine, ingest.clone(), inbox, limits, Arc::clone(&metrics));
+    let state = State::new(engine, Some(ingest), settings, metrics).with_reception(reception);
     actix_web::rt::spawn(http::server(listener, state).unwrap());
     // The client is built with TLS for the sake of archives in buckets, and wants to know whose. Another test may have said so already.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -28,6 +28,11 @@ const NEEDS: &[(&str, &str, Scope)] = &[
     ("PATCH", "/v1/images/{id}", Scope::Ingest),
     ("DELETE", "/v1/images/{id}", Scope::Ingest),
     ("POST", "/v1/patients/delete", Scope::Ingest),
+    ("POST", "/dicom-web/studies", Scope::Ingest),
+    ("POST", "/dicom-web/studies/{study}", Scope::Ingest),
+    ("POST", "/instances", Scope::Ingest),
+    // A sender asks who is there before it sends.
+    ("GET", "/system", Scope::Ingest),
     ("GET", "/metrics", Scope::Metrics),
     ("HEAD", "/metrics", Scope::Metrics),
     // What people wrote about a label may name somebody.

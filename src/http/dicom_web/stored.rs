@@ -1,0 +1,341 @@
+//! What became of the objects of one request (PS3.18, 10.5.3 and Annex I): pure.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ingest::{Received, Refusal, Verdict};
+
+/// Warning Reason `Elements discarded` (B006): the sender may forget the object, and nothing of what it sent was kept. It is known already, has no pixels, or
+/// is not what the archive is for.
+const NOT_KEPT: u16 = 0xb006;
+/// Failure Reason `Out of resources`.
+const NO_ROOM: u16 = 0xa700;
+/// Failure Reason `Data Set does not match`: of another study than the one in the path.
+const OTHER_STUDY: u16 = 0xa900;
+/// Failure Reason `Cannot understand`.
+const BROKEN: u16 = 0xc000;
+/// Failure Reason `Referenced Transfer Syntax not supported`.
+const SYNTAX: u16 = 0xc122;
+/// Failure Reason `Processing failure`.
+const FAILED: u16 = 0x0110;
+/// Failure Reason `Duplicate SOP Instance` (PS3.7, C.5.7): the instance is known, with other pixels.
+const OTHER_PIXELS: u16 = 0x0111;
+
+/// An attribute of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attribute {
+    /// Group and element.
+    pub tag: u32,
+    /// Value representation.
+    pub vr: &'static str,
+    /// Its name in PS3.6.
+    pub keyword: &'static str,
+    /// Its values.
+    pub values: Vec<Value>,
+}
+
+/// A value of it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Of UI and UR.
+    Text(String),
+    /// Of US.
+    Number(u16),
+    /// Of SQ.
+    Item(Vec<Attribute>),
+}
+
+/// What the status of an answer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Summary {
+    /// Everything is stored: 200.
+    All,
+    /// Some of it is, or not as it came: 202.
+    Some,
+    /// Nothing is: 409.
+    None,
+}
+
+/// The objects of one request, in the order in which they came.
+#[derive(Debug, Default)]
+pub struct Stored {
+    received: Vec<Received>,
+}
+
+impl Stored {
+    /// One more.
+    pub fn add(&mut self, received: Received) {
+        self.received.push(received);
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.received.len()
+    }
+
+    /// What the status says.
+    ///
+    /// # Errors
+    /// `InvalidRequest` without objects; `Unavailable` when none could be taken for a reason that passes.
+    pub fn summary(&self) -> Result<Summary> {
+        if self.received.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidRequest, "the body has no object"));
+        }
+        let verdicts = || self.received.iter().map(|received| &received.verdict);
+        let passing = |verdict: &Verdict| matches!(verdict, Verdict::Refused(why, _) if why.is_passing());
+        if verdicts().all(passing) {
+            let message = verdicts().find_map(|verdict| match verdict {
+                Verdict::Refused(_, message) => Some(message.clone()),
+                _ => None,
+            });
+            return Err(Error::new(ErrorKind::Unavailable, message.unwrap_or_default()));
+        }
+        Ok(if verdicts().all(|verdict| *verdict == Verdict::Accepted) {
+            Summary::All
+        } else if verdicts().any(Verdict::is_success) {
+            Summary::Some
+        } else {
+            Summary::None
+        })
+    }
+
+    /// The Store Instances Response Module (table 10.5.3-1). `base` is where clients see `/dicom-web`; without it nothing says where an object can be
+    /// retrieved, since what a client calls this server may be anything.
+    pub fn data_set(&self, base: Option<&str>) -> Vec<Attribute> {
+        let (mut referenced, mut failed, mut nameless) = (vec![], vec![], vec![]);
+        for received in &self.received {
+            match (&received.verdict, names(received)) {
+                (Verdict::Refused(why, _), Some(mut item)) => {
+                    item.push(number(0x0008_1197, "FailureReason", reason(*why)));
+                    failed.push(Value::Item(item));
+                }
+                (Verdict::Refused(why, _), None) => {
+                    nameless.push(Value::Item(vec![number(0x0008_1197, "FailureReason", reason(*why))]));
+                }
+                (verdict, named) => {
+                    let mut item = named.unwrap_or_default();
+                    let kept = matches!(verdict, Verdict::Accepted | Verdict::Known);
+                    item.push(url(base.filter(|_| kept).and_then(|base| instance_url(base, received))));
+                    if *verdict != Verdict::Accepted {
+                        item.push(number(0x0008_1196, "WarningReason", NOT_KEPT));
+                    }
+                    referenced.push(Value::Item(item));
+                }
+            }
+        }
+        let mut set = vec![url(base.and_then(|base| self.study_url(base)))];
+        for (tag, keyword, items) in [
+            (0x0008_1198, "FailedSOPSequence", failed),
+            (0x0008_1199, "ReferencedSOPSequence", referenced),
+            (0x0008_119a, "OtherFailuresSequence", nameless),
+        ] {
+            if !items.is_empty() {
+                set.push(Attribute {
+                    tag,
+                    vr: "SQ",
+                    keyword,
+                    values: items,
+                });
+            }
+        }
+        set
+    }
+
+    /// Where the study is, when all objects that are kept are of one.
+    fn study_url(&self, base: &str) -> Option<String> {
+        let kept = |received: &&Received| matches!(received.verdict, Verdict::Accepted | Verdict::Known);
+        let mut studies = self
+            .received
+            .iter()
+            .filter(kept)
+            .map(|received| received.study_uid.as_deref());
+        let first = studies.next()??;
+        studies
+            .all(|study| study == Some(first))
+            .then(|| format!("{base}/studies/{first}"))
+    }
+}
+
+const fn reason(refusal: Refusal) -> u16 {
+    match refusal {
+        Refusal::Broken => BROKEN,
+        Refusal::Syntax => SYNTAX,
+        Refusal::OtherStudy => OTHER_STUDY,
+        Refusal::Conflict => OTHER_PIXELS,
+        Refusal::TooLarge | Refusal::Resources => NO_ROOM,
+        Refusal::Unavailable => FAILED,
+    }
+}
+
+/// The class and the instance of an object; none when it does not say both.
+fn names(received: &Received) -> Option<Vec<Attribute>> {
+    let uid = |tag, keyword, uid: &str| Attribute {
+        tag,
+        vr: "UI",
+        keyword,
+        values: vec![Value::Text(uid.to_owned())],
+    };
+    Some(vec![
+        uid(0x0008_1150, "ReferencedSOPClassUID", received.sop_class.as_deref()?),
+        uid(0x0008_1155, "ReferencedSOPInstanceUID", received.sop_uid.as_deref()?),
+    ])
+}
+
+fn instance_url(base: &str, received: &Received) -> Option<String> {
+    let (study, series, instance) = (
+        received.study_uid.as_deref()?,
+        received.series_uid.as_deref()?,
+        received.sop_uid.as_deref()?,
+    );
+    Some(format!("{base}/studies/{study}/series/{series}/instances/{instance}"))
+}
+
+fn url(url: Option<String>) -> Attribute {
+    Attribute {
+        tag: 0x0008_1190,
+        vr: "UR",
+        keyword: "RetrieveURL",
+        values: url.map(Value::Text).into_iter().collect(),
+    }
+}
+
+fn number(tag: u32, keyword: &'static str, number: u16) -> Attribute {
+    Attribute {
+        tag,
+        vr: "US",
+        keyword,
+        values: vec![Value::Number(number)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::form::Form;
+    use super::*;
+    use crate::archive::Outside;
+
+    fn received(number: u32, verdict: Verdict) -> Received {
+        Received {
+            sop_class: Some("1.2.840.10008.5.1.4.1.1.7".into()),
+            sop_uid: Some(format!("1.2.{number}")),
+            study_uid: Some("1.3".into()),
+            series_uid: Some("1.4".into()),
+            verdict,
+        }
+    }
+
+    fn refused(why: Refusal) -> Verdict {
+        Verdict::Refused(why, "no".into())
+    }
+
+    fn stored(verdicts: Vec<Verdict>) -> Stored {
+        let received = (0..).zip(verdicts).map(|(number, verdict)| received(number, verdict));
+        Stored {
+            received: received.collect(),
+        }
+    }
+
+    fn as_json(stored: &Stored, base: Option<&str>) -> serde_json::Value {
+        serde_json::from_str(&Form::Json.write(&stored.data_set(base))).unwrap()
+    }
+
+    #[test]
+    fn one_that_is_stored_reads_as_in_the_standard() {
+        let stored = stored(vec![Verdict::Accepted]);
+        assert_eq!(stored.summary().unwrap(), Summary::All);
+        assert_eq!(
+            as_json(&stored, Some("https://x.example/dicom-web")),
+            json!({
+                "00081190": {"vr": "UR", "Value": ["https://x.example/dicom-web/studies/1.3"]},
+                "00081199": {"vr": "SQ", "Value": [{
+                    "00081150": {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.7"]},
+                    "00081155": {"vr": "UI", "Value": ["1.2.0"]},
+                    "00081190": {"vr": "UR", "Value": ["https://x.example/dicom-web/studies/1.3/series/1.4/instances/1.2.0"]},
+                }]},
+            })
+        );
+        let xml = Form::Xml.write(&stored.data_set(None));
+        assert!(xml.contains(r#"<DicomAttribute tag="00081190" vr="UR" keyword="RetrieveURL"></DicomAttribute>"#));
+        assert!(xml.contains(r#"<Item number="1"><DicomAttribute tag="00081150" vr="UI""#));
+    }
+
+    #[test]
+    fn each_has_its_reason() {
+        for (verdict, code, success) in [
+            (Verdict::Known, 0xb006, true),
+            (Verdict::NotImage, 0xb006, true),
+            (Verdict::Outside(Outside::Modality), 0xb006, true),
+            (refused(Refusal::Broken), 0xc000, false),
+            (refused(Refusal::Syntax), 0xc122, false),
+            (refused(Refusal::OtherStudy), 0xa900, false),
+            (refused(Refusal::Conflict), 0x0111, false),
+            (refused(Refusal::TooLarge), 0xa700, false),
+            (refused(Refusal::Resources), 0xa700, false),
+            (refused(Refusal::Unavailable), 0x0110, false),
+        ] {
+            let stored = stored(vec![Verdict::Accepted, verdict.clone()]);
+            assert_eq!(stored.summary().unwrap(), Summary::Some, "{verdict:?}");
+            let set = as_json(&stored, None);
+            let item = match success {
+                true => &set["00081199"]["Value"][1]["00081196"],
+                false => &set["00081198"]["Value"][0]["00081197"],
+            };
+            assert_eq!(*item, json!({"vr": "US", "Value": [code]}), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_stored_is_a_conflict_or_worth_another_try() {
+        let summary = |verdicts| stored(verdicts).summary();
+        assert_eq!(summary(vec![refused(Refusal::Broken)]).unwrap(), Summary::None);
+        assert_eq!(
+            summary(vec![refused(Refusal::Broken), refused(Refusal::Resources)]).unwrap(),
+            Summary::None
+        );
+        let busy = summary(vec![refused(Refusal::Unavailable), refused(Refusal::Resources)]);
+        assert_eq!(busy.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(summary(vec![]).unwrap_err().kind(), ErrorKind::InvalidRequest);
+    }
+
+    #[test]
+    fn what_says_no_name_is_another_failure() {
+        let mut stored = Stored::default();
+        stored.add(Received {
+            sop_class: None,
+            ..received(1, refused(Refusal::Broken))
+        });
+        let set = as_json(&stored, None);
+        assert_eq!(set["0008119A"]["Value"][0]["00081197"]["Value"], json!([0xc000]));
+        assert!(set["00081198"].is_null());
+    }
+
+    fn any_verdict() -> impl Strategy<Value = Verdict> {
+        prop_oneof![
+            Just(Verdict::Accepted),
+            Just(Verdict::Known),
+            Just(Verdict::NotImage),
+            Just(Verdict::Outside(Outside::View)),
+            Just(refused(Refusal::Broken)),
+            Just(refused(Refusal::Conflict)),
+            Just(refused(Refusal::Resources)),
+        ]
+    }
+
+    proptest! {
+        /// Every object is in exactly one list, whatever became of the others, and the status fits.
+        #[test]
+        fn nothing_is_lost_in_the_answer(verdicts in prop::collection::vec(any_verdict(), 1..20)) {
+            let good = verdicts.iter().filter(|verdict| verdict.is_success()).count();
+            let stored = stored(verdicts.clone());
+            let set = as_json(&stored, None);
+            let count = |tag: &str| set[tag]["Value"].as_array().map_or(0, Vec::len);
+            prop_assert_eq!((count("00081199"), count("00081198")), (good, verdicts.len() - good));
+            if let Ok(summary) = stored.summary() {
+                prop_assert_eq!(summary == Summary::None, good == 0);
+            } else {
+                prop_assert_eq!(good, 0);
+            }
+        }
+    }
+}

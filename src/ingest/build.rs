@@ -117,7 +117,7 @@ impl Wanted {
         }
         if self.scope != Scope::default() && self.scope != info.scope {
             return Err(Error::new(
-                ErrorKind::Conflict,
+                ErrorKind::InvalidRequest,
                 "the archive takes other objects: `medsearch scope` changes that",
             ));
         }

@@ -117,6 +117,75 @@ pub fn image_attributes(rows: u16, columns: u16, frames: &str) -> Vec<u8> {
     data
 }
 
+/// Who and what an instance is.
+pub struct Instance<'a> {
+    pub sop_class: &'a str,
+    pub sop_uid: &'a str,
+    pub study_uid: &'a str,
+    pub patient_id: &'a str,
+    pub modality: &'a str,
+    pub body_part: &'a str,
+    pub view: &'a str,
+}
+
+impl Default for Instance<'_> {
+    fn default() -> Self {
+        Self {
+            sop_class: "1.2.840.10008.5.1.4.1.1.1",
+            sop_uid: "1.2.3.4",
+            study_uid: "1.2.3",
+            patient_id: "P-1",
+            modality: "CR",
+            body_part: "CHEST",
+            view: "PA",
+        }
+    }
+}
+
+impl Instance<'_> {
+    /// Its header, without a size.
+    pub fn header(&self) -> Vec<u8> {
+        let mut data = Vec::new();
+        for (group, number, vr, value) in [
+            (0x0008, 0x0016, b"UI", self.sop_class),
+            (0x0008, 0x0018, b"UI", self.sop_uid),
+            (0x0008, 0x0060, b"CS", self.modality),
+            (0x0010, 0x0020, b"LO", self.patient_id),
+            (0x0018, 0x0015, b"CS", self.body_part),
+            (0x0018, 0x5101, b"CS", self.view),
+            (0x0020, 0x000d, b"UI", self.study_uid),
+            (0x0020, 0x000e, b"UI", "1.2.3.5"),
+        ] {
+            let mut value = value.as_bytes().to_vec();
+            if value.len() % 2 == 1 {
+                value.push(if vr == b"UI" { 0 } else { b' ' });
+            }
+            data.extend(element(group, number, vr, &value));
+        }
+        data
+    }
+
+    /// A picture of 96 by 96 that is another one for every seed.
+    pub fn file(&self, seed: u32) -> Vec<u8> {
+        let sized: Vec<u8> = image_attributes(96, 96, "1").split_off(8 + 26);
+        let pixels: Vec<u8> = (0..96 * 96u32)
+            .map(|i| {
+                let mixed = (i / 8 + seed * 7919).wrapping_mul(2_654_435_761);
+                (mixed >> 24) as u8
+            })
+            .collect();
+        let mut data = self.header();
+        data.extend(sized);
+        data.extend(element(0x7fe0, 0x0010, b"OB", &pixels));
+        dicom(EXPLICIT, &data)
+    }
+
+    /// An object without a size and without pixels.
+    pub fn report(&self) -> Vec<u8> {
+        dicom(EXPLICIT, &self.header())
+    }
+}
+
 /// Pixel Data that says it is nearly 4 GiB.
 pub fn huge_pixel_data() -> Vec<u8> {
     let mut data = image_attributes(64, 64, "1");

@@ -4,6 +4,7 @@ mod archive;
 mod cards;
 mod cluster;
 mod copies;
+mod dicom_web;
 mod explanations;
 mod fan_out;
 mod feedback;

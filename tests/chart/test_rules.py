@@ -349,6 +349,20 @@ CASES = {
         {INGEST % "inserted": "0+19x60", INGEST % "failed": "0+1x60"},
         "40m",
     ),
+    "MedsearchInboxStuck": Case(
+        {'medsearch_inbox_oldest_age_seconds{pod="a"}': "0+60x40", 'medsearch_inbox_oldest_age_seconds{pod="b"}': "0x40"},
+        # A burst that is worked off.
+        {'medsearch_inbox_oldest_age_seconds{pod="a"}': "0+60x14 0x30"},
+        "30m",
+    ),
+    "MedsearchInboxFails": Case(
+        {'medsearch_inbox_total{pod="a",outcome="failed"}': "0x5 1x60"},
+        {
+            'medsearch_inbox_total{pod="a",outcome="failed"}': "3x60",
+            'medsearch_inbox_total{pod="a",outcome="again"}': "0+1x60",
+        },
+        "30m",
+    ),
     "MedsearchCommitsSlow": Case(
         {COMMIT % "5": "0+1x60", COMMIT % "10": "0+10x60", COMMIT % "+Inf": "0+10x60"},
         {COMMIT % "5": "0+10x60", COMMIT % "10": "0+10x60", COMMIT % "+Inf": "0+10x60"},
@@ -454,6 +468,9 @@ HEALTHY = {
     HEDGE: "0+1x200",
     'medsearch_keys_file_broken{pod="a"}': "0x200",
     'medsearch_oidc_issuer_broken{pod="a"}': "0x200",
+    'medsearch_inbox_oldest_age_seconds{pod="a"}': "3x200",
+    'medsearch_inbox_total{pod="a",outcome="failed"}': "0x200",
+    'medsearch_inbox_total{pod="a",outcome="embedded"}': "0+5x200",
     'medsearch_queue_depth{pod="a"}': "1x200",
     'medsearch_queue_max{pod="a"}': "256x200",
     RECALL % "sum": "0+0.99x200",

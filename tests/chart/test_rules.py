@@ -350,7 +350,10 @@ CASES = {
         "40m",
     ),
     "MedsearchInboxStuck": Case(
-        {'medsearch_inbox_oldest_age_seconds{pod="a"}': "0+60x40", 'medsearch_inbox_oldest_age_seconds{pod="b"}': "0x40"},
+        {
+            'medsearch_inbox_oldest_age_seconds{pod="a"}': "0+60x40",
+            'medsearch_inbox_oldest_age_seconds{pod="b"}': "0x40",
+        },
         # A burst that is worked off.
         {'medsearch_inbox_oldest_age_seconds{pod="a"}': "0+60x14 0x30"},
         "30m",

@@ -226,16 +226,21 @@ def test_full_disk_refuses_and_loses_nothing(synthetic, tmp_path):
         subprocess.run(["umount", "-l", mount], check=False)
 
 
+def fill(mount, but):
+    """Leaves so many bytes free; all of them for none."""
+    ballast = mount / "ballast"
+    ballast.unlink(missing_ok=True)
+    if but is not None:
+        room = os.statvfs(mount)
+        ballast.write_bytes(b"\0" * max(0, room.f_bavail * room.f_frsize - but))
+
+
 def fill_and_write(server, mount):
     base = server.get("/v1/archive")["images"]
     stored, refused = [], 0
-    ballast = mount / "ballast"
     # Free space from nothing upwards: each of an upload's writes (packs, rows, manifest) meets the full disk in turn.
     for step in range(40):
-        room = os.statvfs(mount)
-        ballast.write_bytes(b"")
-        free = os.statvfs(mount).f_bavail * room.f_frsize
-        ballast.write_bytes(b"\0" * max(0, free - step * 4096))
+        fill(mount, but=step * 4096)
         status, receipt = server.post_image("/v1/images", png(9000 + step), **{"class": "Normal"})
         if status == 201:
             stored.append(receipt["id"])
@@ -244,7 +249,7 @@ def fill_and_write(server, mount):
             assert status in (503, 507), receipt
             assert receipt["type"].endswith(("/storage-full", "/unavailable")), receipt
         assert server.post_image("/v1/search", png(1))[0] == 200, "searches go on"
-    ballast.unlink()
+    fill(mount, but=None)
     assert refused > 0
     status, receipt = server.post_image("/v1/images", png(9999), **{"class": "Normal"})
     assert status == 201, receipt

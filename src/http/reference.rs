@@ -30,13 +30,14 @@ use crate::search::Upload;
 pub async fn by_reference(state: Data<State>, request: Json<ByReference>) -> Result<Json<SearchResponse>> {
     let deadline = state.deadline();
     let request = request.into_inner();
-    let (region, preview) = (request.region()?, request.preview());
+    let (frame, region, preview) = (request.frame(), request.region()?, request.preview());
     let (pacs, reference) = find(&state.settings.pacs, request.referenced()?)?;
     let wanted = request.options.wanted()?;
     let _place = state.reserve_pull()?;
     let Pulled { bytes, chosen, took } = pull(&state, pacs, &reference, deadline).await?;
     let upload = Upload {
         bytes,
+        frame,
         patient_id: None,
         issuer: None,
         study_uid: None,

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::Ingest;
 use super::receive::Reception;
 use crate::archive::{Inbox, InboxId, Outcome, Reason};
+use crate::domain::FrameNumber;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::Limits;
 use crate::metrics::{InboxOutcome, Metrics};
@@ -322,6 +323,7 @@ impl Work {
         };
         let upload = Upload {
             bytes: file,
+            frame: FrameNumber::FIRST,
             patient_id: None,
             issuer: None,
             study_uid: None,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::archive::{Inbox, InboxId, Outside, PutFile, ScopeFacts};
-use crate::domain::Key;
+use crate::domain::{FrameNumber, Key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{DicomFacts, Limits};
 use crate::metrics::{Metrics, ReceivedOutcome};
@@ -199,7 +199,11 @@ impl Reception {
         }
         if version.state.by_sop_key(checked.sop).next().is_some() {
             // The archive has this instance, of other bytes: only the pixels tell whether it is the same.
-            let prepared = version.model()?.preparer.prepare(file.clone(), None, deadline).await?;
+            let prepared = version
+                .model()?
+                .preparer
+                .prepare(file.clone(), FrameNumber::FIRST.into(), deadline)
+                .await?;
             let bytes = file.clone();
             let pixels = run_blocking(move || Ok(prepared.picture.digest(&bytes).pixels)).await?;
             let pixels = self.engine.parts().archive.identity().pixel_key(&pixels);

@@ -297,6 +297,9 @@ pub struct ByReference {
     /// In place of the four: the RetrieveURL of a study, a series or an instance at a configured PACS (`URL/studies/UID[/series/UID[/instances/UID]]`). It is
     /// taken apart and never fetched as it stands; where both are given they must say the same.
     retrieve_url: Option<String>,
+    /// Which frame of the file, counted from 1. Default: the first.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 10_000, default = 1)]
+    frame: Option<FrameNumber>,
     /// A part of the image as `x,y,width,height`, fractions of its width and height.
     #[schema(example = "0.25,0.25,0.5,0.5")]
     region: Option<String>,
@@ -364,6 +367,11 @@ impl ByReference {
         self.region.as_deref().map(parse_region).transpose()
     }
 
+    /// Which frame of the file is asked about.
+    pub fn frame(&self) -> FrameNumber {
+        self.frame.unwrap_or_default()
+    }
+
     /// Whether the answer shall hold the picture.
     pub fn preview(&self) -> bool {
         self.preview.unwrap_or(false)
@@ -380,6 +388,7 @@ impl TryFrom<Map<String, Value>> for ByReference {
             series_uid: take(&mut object, "series_uid")?,
             instance_uid: take(&mut object, "instance_uid")?,
             retrieve_url: take(&mut object, "retrieve_url")?,
+            frame: take(&mut object, "frame")?,
             region: take(&mut object, "region")?,
             preview: take(&mut object, "preview")?,
             options: Options::from_json(object)?,

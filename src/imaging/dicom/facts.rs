@@ -9,6 +9,7 @@ use super::elements::Tag;
 use super::invalid;
 use super::precheck::{File, Meta, check, survey};
 use super::syntax::Syntax;
+use crate::domain::FrameNumber;
 use crate::error::Result;
 use crate::imaging::decoder::Provenance;
 use crate::imaging::limits::Limits;
@@ -85,7 +86,7 @@ impl DicomFacts {
     /// # Errors
     /// `TooLarge`, `TooManyPixels`, `InvalidImage`, `UnsupportedMedia`.
     pub fn check(bytes: &[u8], limits: &Limits) -> Result<()> {
-        check(bytes, limits)
+        check(bytes, FrameNumber::FIRST, limits)
     }
 
     /// Whether the transfer syntax is one that is read here.

@@ -23,7 +23,7 @@ use crate::index::IndexSettings;
 use crate::ingest::build::graph_builder;
 use crate::ingest::{Ingest, open_inbox};
 use crate::metrics::Metrics;
-use crate::pacs::PacsList;
+use crate::pacs::{self, Follower, Following, Lookup, PacsFile, PacsList, SystemLookup};
 use crate::search::{Engine, Holding, Parts, Sampler, Served, first_assigned, keep_placed};
 use crate::telemetry::otlp::Sending;
 use crate::telemetry::{Spans, run_blocking};
@@ -142,6 +142,7 @@ pub struct App {
     drain: Duration,
     cluster: Option<(Cluster, ServerHandle)>,
     spans: Option<Sending>,
+    following: Following,
     /// Dropping it ends the task that follows the archive.
     _written: watch::Sender<u64>,
 }
@@ -156,12 +157,10 @@ impl App {
         let oidc = settings.oidc.take();
         let oidc = oidc.map(|oidc| Oidc::new(oidc, &settings.secret)).transpose()?;
         let credentials = Credentials::open_with(settings.api_key.as_deref(), settings.keys_file.as_deref(), oidc)?;
-        let pacs = settings
-            .pacs_file
-            .as_deref()
-            .map(PacsList::open)
-            .transpose()?
-            .unwrap_or_default();
+        let listed = settings.pacs_file.as_deref().map(pacs::settings::read).transpose()?;
+        let PacsFile { pacs, followed } = listed.unwrap_or_default();
+        let lookup: Arc<dyn Lookup> = Arc::new(SystemLookup);
+        let pacs = PacsList::new(pacs, &lookup)?;
         let metrics = Arc::new(Metrics::new()?);
         let spans = match settings.spans.take() {
             Some(spans) => Some(spans.send(&instance(&settings), Arc::clone(&metrics))?),
@@ -179,6 +178,7 @@ impl App {
             tokio::spawn(keep_placed(engine.clone(), joined.cluster.clone()));
         }
         let inbox = archive.inbox();
+        let followed_for = archive.clone();
         let (written, commits) = watch::channel(0);
         let ingest = if settings.read_only {
             None
@@ -198,6 +198,22 @@ impl App {
             let limits = decoder_settings(&settings).limits;
             open_inbox(&engine, ingest, inbox, limits, Arc::clone(&metrics))
         });
+        let mut followers = Vec::new();
+        if let Some(reception) = &reception {
+            for orthanc in followed {
+                let (reception, metrics) = (reception.clone(), Arc::clone(&metrics));
+                let bytes_max = settings.upload_bytes_max;
+                followers.push(Follower::new(
+                    orthanc,
+                    &lookup,
+                    &followed_for,
+                    reception,
+                    bytes_max,
+                    metrics,
+                )?);
+            }
+        }
+        let following = Following::start(followers);
         tokio::spawn(served.follow(commits));
 
         if let Some(credentials) = &credentials {
@@ -233,6 +249,7 @@ impl App {
             drain,
             cluster: joined.map(|joined| (joined.cluster, joined.server)),
             spans,
+            following,
             _written: written,
         })
     }
@@ -255,6 +272,7 @@ impl App {
             drain,
             cluster,
             spans,
+            following,
             _written,
             ..
         } = self;
@@ -283,6 +301,7 @@ impl App {
             .await
             .map_err(|error| Error::with_source(ErrorKind::Internal, "the server ended with an error", error));
         stopper.abort();
+        following.stop().await;
         if let Some((_, inner)) = cluster {
             inner.stop(true).await;
         }

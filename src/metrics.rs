@@ -301,6 +301,49 @@ impl InboxOutcome {
     }
 }
 
+/// What became of an instance of a followed Orthanc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FollowOutcome {
+    /// It waits to be embedded.
+    Accepted,
+    /// It was known.
+    Known,
+    /// It has no pixels.
+    NotImage,
+    /// The archive is not for it.
+    Outside,
+    /// Orthanc did not have it any more.
+    Gone,
+    /// It can't be taken: broken, too large, of a transfer syntax that is not read, or known with other pixels.
+    Refused,
+    /// Orthanc could not give it, however often it was asked, and was passed over.
+    Failed,
+}
+
+impl FollowOutcome {
+    const ALL: [Self; 7] = [
+        Self::Accepted,
+        Self::Known,
+        Self::NotImage,
+        Self::Outside,
+        Self::Gone,
+        Self::Refused,
+        Self::Failed,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Known => "known",
+            Self::NotImage => "not_image",
+            Self::Outside => "outside",
+            Self::Gone => "gone",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What the archive holds, for the gauges.
 #[derive(Debug, Clone, Copy)]
 pub struct ArchiveFigures<'a> {
@@ -368,6 +411,10 @@ pub struct Metrics {
     spans: IntCounterVec,
     pacs_pulls: IntCounterVec,
     pacs_pull_duration: HistogramVec,
+    follow_instances: IntCounterVec,
+    follow_errors: IntCounterVec,
+    follow_lag: IntGaugeVec,
+    follow_active: IntGaugeVec,
     /// Held while counters that are kept elsewhere are brought up to date: two scrapes at a time would count twice.
     storage_scrape: Mutex<()>,
 }
@@ -468,6 +515,26 @@ impl Metrics {
                 "Time until the image of a search by reference was here",
                 &["pacs"],
                 REQUEST_BUCKETS,
+            )?,
+            follow_instances: counters(
+                "medsearch_orthanc_instances_total",
+                "Instances of a followed Orthanc: accepted, known, not_image, outside, gone, refused, failed",
+                &["orthanc", "outcome"],
+            )?,
+            follow_errors: counters(
+                "medsearch_orthanc_errors_total",
+                "Times that a followed Orthanc, or the archive's inbox or bookmark, could not be asked",
+                &["orthanc"],
+            )?,
+            follow_lag: gauges(
+                "medsearch_orthanc_lag",
+                "Changes of a followed Orthanc that were not looked at yet, as the server that follows it saw last",
+                &["orthanc"],
+            )?,
+            follow_active: gauges(
+                "medsearch_orthanc_followed",
+                "1 where this server is the one that follows an Orthanc",
+                &["orthanc"],
             )?,
             explanations: counters(
                 "medsearch_explanations_total",
@@ -717,6 +784,10 @@ impl Metrics {
             Box::new(self.cache_bytes.clone()),
             Box::new(self.spans.clone()),
             Box::new(self.pacs_pulls.clone()),
+            Box::new(self.follow_instances.clone()),
+            Box::new(self.follow_errors.clone()),
+            Box::new(self.follow_lag.clone()),
+            Box::new(self.follow_active.clone()),
             Box::new(self.pacs_pull_duration.clone()),
             Box::new(build),
             Box::new(prometheus::process_collector::ProcessCollector::for_self()),
@@ -835,6 +906,44 @@ impl Metrics {
     pub fn pacs(&self, pacs: &str) {
         for outcome in PullOutcome::ALL {
             self.pacs_pulls.with_label_values(&[pacs, outcome.as_str()]).inc_by(0);
+        }
+    }
+
+    /// Makes the series of a followed Orthanc begin at zero.
+    pub fn follows(&self, orthanc: &str) {
+        for outcome in FollowOutcome::ALL {
+            self.follow_instances
+                .with_label_values(&[orthanc, outcome.as_str()])
+                .inc_by(0);
+        }
+        self.follow_errors.with_label_values(&[orthanc]).inc_by(0);
+        self.is_followed(orthanc, false);
+    }
+
+    /// What became of an instance of a followed Orthanc.
+    pub fn followed(&self, orthanc: &str, outcome: FollowOutcome) {
+        self.follow_instances
+            .with_label_values(&[orthanc, outcome.as_str()])
+            .inc();
+    }
+
+    /// A followed Orthanc, or what it is followed with, could not be asked.
+    pub fn follow_failed(&self, orthanc: &str) {
+        self.follow_errors.with_label_values(&[orthanc]).inc();
+    }
+
+    /// Changes that were not looked at yet.
+    pub fn follow_lag(&self, orthanc: &str, changes: u64) {
+        let changes = i64::try_from(changes).unwrap_or(i64::MAX);
+        self.follow_lag.with_label_values(&[orthanc]).set(changes);
+    }
+
+    /// Whether this server is the one that follows it. The lag is told by that one only.
+    pub fn is_followed(&self, orthanc: &str, here: bool) {
+        self.follow_active.with_label_values(&[orthanc]).set(i64::from(here));
+        if !here {
+            // An error only says that there was none.
+            let _ = self.follow_lag.remove_label_values(&[orthanc]);
         }
     }
 
@@ -1028,6 +1137,10 @@ fn counter(name: &str, help: &str) -> Result<IntCounter> {
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
     IntCounterVec::new(Opts::new(name, help), labels).map_err(fault)
+}
+
+fn gauges(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
+    IntGaugeVec::new(Opts::new(name, help), labels).map_err(fault)
 }
 
 fn histogram(name: &str, help: &str, buckets: &[f64]) -> Result<Histogram> {

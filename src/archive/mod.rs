@@ -8,8 +8,10 @@
 //!   metric; `reembed` another model; `links` which images are copies; `gc` deletes what nothing names.
 //! - `scope` what belongs into an archive.
 //! - `feedback` what people say of labels, `inbox` files that wait to be embedded: both beside the versions.
+//! - `bookmark` how far another system's events were followed, and by which server.
 //! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything; `remains` looks for what was deleted; `copy` backup and restore; `heal` single objects back from a backup.
 
+mod bookmark;
 mod bulk;
 mod calibration;
 mod commit;
@@ -59,6 +61,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use bookmark::{Bookmark, Cursor, Mark};
 pub use bulk::{Appended, Bulk};
 pub use calibration::{CalibrationEntry, NewCalibration};
 pub use copy::{Copied, CopyStep, backup, restore};

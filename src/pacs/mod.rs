@@ -3,14 +3,17 @@
 //! - [`settings`] the file that lists them: names, places, credentials. What is not in it is never asked for anything.
 //! - `base`, `uid` URLs and identifiers that can't lead elsewhere; `addresses` what a name may stand for.
 //! - [`client`] one of them as it is spoken to; [`pull`] from a reference to a file, [`choose`] which instance stands for a study.
+//! - [`follow`] takes over whatever an Orthanc receives; `changes` what it says of that.
 //! - `multipart`, `part10` the little that is read of what comes back; pictures are read by [`crate::imaging`].
 //!
 //! A client names a PACS, it never gives an address: even a RetrieveURL is only taken apart, and what is asked for is put together from the configuration.
 
 pub mod addresses;
 pub mod base;
+pub mod changes;
 pub mod choose;
 pub mod client;
+pub mod follow;
 pub mod multipart;
 pub mod part10;
 pub mod pull;
@@ -18,13 +21,13 @@ pub mod settings;
 pub mod uid;
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 pub use addresses::{Lookup, SystemLookup};
 pub use client::Pacs;
+pub use follow::{Follower, Following};
 pub use pull::{Chosen, Pulled};
-pub use settings::{PacsName, PacsSettings};
+pub use settings::{PacsFile, PacsName, PacsSettings};
 pub use uid::{Reference, Uid};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -34,20 +37,12 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct PacsList(Arc<[Pacs]>);
 
 impl PacsList {
-    /// Those that a file lists.
-    ///
-    /// # Errors
-    /// Those of [`settings::read`]; `InvalidRequest` for certificates that can't be used.
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::new(settings::read(path)?, Arc::new(SystemLookup))
-    }
-
     /// These, with names resolved by `lookup`.
     ///
     /// # Errors
     /// `InvalidRequest` for certificates that can't be used.
-    pub fn new(list: Vec<PacsSettings>, lookup: Arc<dyn Lookup>) -> Result<Self> {
-        let list: Result<Vec<Pacs>> = list.into_iter().map(|settings| Pacs::new(settings, &lookup)).collect();
+    pub fn new(list: Vec<PacsSettings>, lookup: &Arc<dyn Lookup>) -> Result<Self> {
+        let list: Result<Vec<Pacs>> = list.into_iter().map(|settings| Pacs::new(settings, lookup)).collect();
         Ok(Self(list?.into()))
     }
 

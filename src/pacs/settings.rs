@@ -43,7 +43,8 @@ impl PacsName {
     /// `InvalidRequest` for anything else, nothing, or more than 64 characters.
     pub fn parse(text: &str) -> Result<Self> {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if !(1..=NAME_CHARACTERS_MAX).contains(&text.len()) || !text.chars().all(fits) {
+        // It is the name of a folder too.
+        if !(1..=NAME_CHARACTERS_MAX).contains(&text.len()) || !text.chars().all(fits) || text.starts_with('.') {
             return refuse(format!(
                 "the name of a PACS is 1 to {NAME_CHARACTERS_MAX} letters, digits, `-`, `_`, `.`"
             ));
@@ -89,11 +90,22 @@ impl fmt::Debug for PacsSettings {
     }
 }
 
+/// What the file says.
+#[derive(Debug, Default)]
+pub struct PacsFile {
+    /// Those whose DICOMweb may be asked for images.
+    pub pacs: Vec<PacsSettings>,
+    /// Each Orthanc whose changes are followed; the base is that of its REST.
+    pub followed: Vec<PacsSettings>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
     pacs: Vec<Entry>,
+    #[serde(default)]
+    orthanc: Vec<Entry>,
 }
 
 #[derive(Deserialize)]
@@ -108,13 +120,14 @@ struct Entry {
     ca_file: Option<PathBuf>,
     seconds_max: Option<u64>,
     at_once: Option<usize>,
+    follow: Option<bool>,
 }
 
 /// Reads the file. Files that it names lie beside it unless they have a path of their own.
 ///
 /// # Errors
 /// `InvalidRequest` for a file that can't be read or is not as it should be, naming the entry; no credential is repeated.
-pub fn read(path: &Path) -> Result<Vec<PacsSettings>> {
+pub fn read(path: &Path) -> Result<PacsFile> {
     let context = |error: Error| error.context(format!("the PACS file `{}`", path.display()));
     let text = text_of(path).map_err(context)?;
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -125,15 +138,26 @@ pub fn read(path: &Path) -> Result<Vec<PacsSettings>> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn parse(text: &str, folder: &Path) -> Result<Vec<PacsSettings>> {
+pub fn parse(text: &str, folder: &Path) -> Result<PacsFile> {
     // Without the line that it shows: somebody may have put a password there.
     let file: File = toml::from_str(text).map_err(|error| invalid(error.message()))?;
-    if file.pacs.len() > PACS_MAX {
+    if file.pacs.iter().any(|entry| entry.follow.is_some()) {
+        return refuse("`follow` belongs to an `[[orthanc]]`, whose URL is that of its REST");
+    }
+    let followed = file.orthanc.into_iter().filter(|entry| entry.follow == Some(true));
+    Ok(PacsFile {
+        pacs: checked(file.pacs, folder)?,
+        followed: checked(followed.collect(), folder)?,
+    })
+}
+
+fn checked(entries: Vec<Entry>, folder: &Path) -> Result<Vec<PacsSettings>> {
+    if entries.len() > PACS_MAX {
         return refuse(format!("more than `{PACS_MAX}` PACS"));
     }
     let mut seen = BTreeSet::new();
-    let mut list = Vec::with_capacity(file.pacs.len());
-    for entry in file.pacs {
+    let mut list = Vec::with_capacity(entries.len());
+    for entry in entries {
         let name = PacsName::parse(&entry.name)?;
         if !seen.insert(name.clone()) {
             return refuse(format!("`{name}` stands there twice"));
@@ -271,7 +295,7 @@ fn refuse<T>(message: impl Into<String>) -> Result<T> {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str, files: &[(&str, &str)]) -> Result<Vec<PacsSettings>> {
+    fn parsed(text: &str, files: &[(&str, &str)]) -> Result<PacsFile> {
         let folder = tempfile::tempdir().unwrap();
         for (name, content) in files {
             std::fs::write(folder.path().join(name), content).unwrap();
@@ -295,7 +319,7 @@ mod tests {
             at_once = 1
         "#;
         let list = parsed(text, &[("basic", "user:pass:word\n"), ("header", "X-Api-Key: abc\r\n")]).unwrap();
-        let [main, other] = list.as_slice() else {
+        let [main, other] = list.pacs.as_slice() else {
             panic!("{list:?}")
         };
         assert_eq!(
@@ -308,7 +332,11 @@ mod tests {
         assert_eq!(main.addresses.as_ref().unwrap().len(), 2);
         assert_eq!(other.headers.get("x-api-key").unwrap(), "abc");
         assert_eq!((other.time_max, other.at_once), (Duration::from_secs(5), 1));
-        assert!(parsed("", &[]).unwrap().is_empty());
+        assert!(parsed("", &[]).unwrap().pacs.is_empty());
+        let text = "[[orthanc]]\nname = \"a\"\nurl = \"http://10.0.0.1:8042\"\nfollow = true\n[[orthanc]]\nname = \"b\"\nurl = \"http://10.0.0.2:8042\"";
+        let file = parsed(text, &[]).unwrap();
+        assert_eq!((file.pacs.len(), file.followed.len()), (0, 1));
+        assert_eq!(file.followed[0].name.as_str(), "a");
     }
 
     #[test]
@@ -344,6 +372,7 @@ mod tests {
                 entry("client_certificate_file = \"secret\""),
                 "`client_certificate_file`",
             ),
+            (entry("follow = true"), "`follow` belongs to"),
             (entry("seconds_max = 0"), "`seconds_max` is 1 to 600"),
             (entry("seconds_max = -1"), "invalid value"),
             (entry("at_once = 65"), "`at_once` is 1 to 64"),

@@ -97,7 +97,7 @@ async fn spawn(url: &str, more: &str, lookup: Arc<dyn Lookup>) -> TestApp {
     let list = settings::parse(&text, folder.path()).unwrap();
     spawn_with(move |settings| {
         settings.upload_bytes_max = UPLOAD_BYTES_MAX;
-        settings.pacs = PacsList::new(list, lookup).unwrap();
+        settings.pacs = PacsList::new(list.pacs, &lookup).unwrap();
     })
     .await
 }

@@ -1,6 +1,7 @@
 //! The archive's promises, tried on real folders: what was acknowledged is there, once, whatever fails.
 
 mod backup;
+mod bookmark;
 mod bulk;
 mod damage;
 mod erasure;

@@ -1,0 +1,439 @@
+//! Takes over whatever an Orthanc receives: its `/changes` are followed from where the archive's bookmark is, each new instance goes into the inbox, and only then
+//! the bookmark moves. So an outage on either side delays, and loses nothing; what comes twice is known.
+//!
+//! Of all servers that write to an archive one follows. The others look at the bookmark, and take over when it has not moved for [`LEASE`] by their own clock.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::addresses::Lookup;
+use super::changes::{Change, Changes, OrthancId, after, is_another_database};
+use super::client::Pacs;
+use super::settings::PacsSettings;
+use crate::archive::{Archive, Bookmark, Cursor, Mark};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ingest::{Reception, Verdict};
+use crate::metrics::{FollowOutcome, Metrics};
+
+/// A bookmark that has not moved for so long is taken over.
+const LEASE: Duration = Duration::from_secs(20);
+/// Who follows moves it at least so often.
+const RENEW_EVERY: Duration = Duration::from_secs(6);
+/// Time between two looks of who does not.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// Time between two questions to an Orthanc where nothing happens.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+/// Wait after the first fault; each further one doubles it.
+const WAIT_FIRST: Duration = Duration::from_secs(1);
+/// Longest wait between two tries.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Changes asked for at a time.
+const CHANGES_MAX: &str = "100";
+/// Most bytes of them.
+const CHANGES_BYTES_MAX: usize = 1 << 20;
+/// Instances fetched at a time.
+const FETCHED_MAX: usize = 4;
+/// Time to take one into the inbox.
+const RECEIVE_MAX: Duration = Duration::from_secs(60);
+/// Tries after which an instance that can't be had is passed over, if a later one can.
+const TRIES_MAX: u32 = 8;
+/// Longest wait at the end for the bookmark to be given up.
+const STOP_MAX: Duration = Duration::from_secs(2);
+
+/// Says that the server stops.
+type Stopped = watch::Receiver<bool>;
+
+/// Follows one Orthanc.
+pub struct Follower {
+    orthanc: Pacs,
+    bookmark: Bookmark,
+    reception: Reception,
+    metrics: Arc<Metrics>,
+    file_bytes_max: usize,
+    /// Who this server is among those that may follow.
+    own: String,
+    stuck: Stuck,
+}
+
+/// A follower that runs.
+pub struct Following {
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Following {
+    /// Lets each follower give its bookmark up, so that another server goes on at once.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            let _ = tokio::time::timeout(STOP_MAX, task).await;
+        }
+    }
+
+    /// Begins to follow each of these.
+    pub fn start(followers: Vec<Follower>) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let tasks = followers
+            .into_iter()
+            .map(|follower| tokio::spawn(follower.run(stopped.clone())));
+        Self {
+            tasks: tasks.collect(),
+            stop,
+        }
+    }
+}
+
+/// The instance that could not be had when it was last tried.
+#[derive(Debug, Default)]
+struct Stuck {
+    seq: u64,
+    tries: u32,
+}
+
+impl Stuck {
+    /// Counts a try of this one, and says how many there were.
+    fn count(&mut self, seq: u64) -> u32 {
+        if self.seq != seq {
+            *self = Self { seq, tries: 0 };
+        }
+        self.tries += 1;
+        self.tries
+    }
+}
+
+/// When the bookmark was last seen to move, by this server's clock.
+#[derive(Debug)]
+struct Seen {
+    number: u64,
+    since: Instant,
+}
+
+impl Seen {
+    /// Whether it may be taken over now.
+    fn may_take(&mut self, mark: Option<&Mark>, own: &str, now: Instant) -> bool {
+        let Some(mark) = mark else { return true };
+        if self.number != mark.number {
+            *self = Self {
+                number: mark.number,
+                since: now,
+            };
+        }
+        let holder = mark.holder.as_deref();
+        holder.is_none_or(|holder| holder == own) || now.duration_since(self.since) >= LEASE
+    }
+}
+
+/// Why following ended.
+enum Ended {
+    /// Another server follows.
+    Overtaken,
+    /// The server stops.
+    Stopped,
+}
+
+/// What became of one change.
+enum Done {
+    /// Nothing had to be taken.
+    Nothing,
+    /// It was taken, or never will be.
+    Taken(FollowOutcome),
+}
+
+impl Follower {
+    /// Follows the Orthanc of these settings for an archive, through a server's inbox.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for certificates that can't be used.
+    pub fn new(
+        settings: PacsSettings,
+        lookup: &Arc<dyn Lookup>,
+        archive: &Archive,
+        reception: Reception,
+        file_bytes_max: usize,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self> {
+        let orthanc = Pacs::new(settings, lookup)?;
+        metrics.follows(orthanc.name().as_str());
+        Ok(Self {
+            bookmark: archive.bookmark(orthanc.name().as_str()),
+            orthanc,
+            reception,
+            metrics,
+            file_bytes_max,
+            own: uuid::Uuid::new_v4().to_string(),
+            stuck: Stuck::default(),
+        })
+    }
+
+    /// Follows, or waits for its turn, until it is told to stop.
+    async fn run(mut self, mut stop: Stopped) {
+        let mut seen = Seen {
+            number: 0,
+            since: Instant::now(),
+        };
+        let mut wait = WAIT_FIRST;
+        loop {
+            let pause = match self.turn(&mut seen, &mut stop, &mut wait).await {
+                Ok(Some(Ended::Stopped)) => return,
+                Ok(Some(Ended::Overtaken)) => {
+                    tracing::info!(orthanc = self.name(), "another server follows this Orthanc");
+                    LOOK_EVERY
+                }
+                Ok(None) => LOOK_EVERY,
+                Err(error) => {
+                    self.metrics.follow_failed(self.name());
+                    let problem = error.kind().slug();
+                    tracing::warn!(orthanc = self.name(), problem, error = %error, seconds = wait.as_secs(), "can't follow an Orthanc at the moment");
+                    let now = wait;
+                    wait = (wait * 2).min(WAIT_MAX);
+                    now
+                }
+            };
+            self.metrics.is_followed(self.name(), false);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.changed() => return,
+            }
+        }
+    }
+
+    /// Takes the bookmark if it may, and follows for as long as it has it. None: another server follows.
+    async fn turn(&mut self, seen: &mut Seen, stop: &mut Stopped, wait: &mut Duration) -> Result<Option<Ended>> {
+        let mark = self.bookmark.read().await?;
+        if !seen.may_take(mark.as_ref(), &self.own, Instant::now()) {
+            return Ok(None);
+        }
+        let (number, cursor) = mark.map_or((0, Cursor::default()), |mark| (mark.number, mark.cursor));
+        let Some(mut mark) = self.bookmark.write(number, Some(&self.own), &cursor).await? else {
+            return Ok(Some(Ended::Overtaken));
+        };
+        self.metrics.is_followed(self.name(), true);
+        let followed = self.follow(&mut mark, stop, wait).await;
+        if !matches!(followed, Ok(Ended::Overtaken)) {
+            // Another server may reach it where this one can't.
+            let _ = self.bookmark.write(mark.number, None, &mark.cursor).await;
+        }
+        followed.map(Some)
+    }
+
+    async fn follow(&mut self, mark: &mut Mark, stop: &mut Stopped, wait: &mut Duration) -> Result<Ended> {
+        if is_another_database(self.changes("0", "1").await?.list.first(), &mark.cursor) {
+            tracing::warn!(
+                orthanc = self.name(),
+                "this Orthanc was set up anew: it is followed from its beginning"
+            );
+            mark.cursor = Cursor::default();
+        }
+        let mut written = Instant::now();
+        loop {
+            if *stop.borrow() {
+                return Ok(Ended::Stopped);
+            }
+            let last = self.last().await?;
+            let changes = self.changes(&mark.cursor.seq.to_string(), CHANGES_MAX).await?;
+            let before = mark.cursor.clone();
+            let taken = self.take(&changes.list, mark, &mut written, stop).await;
+            if mark.cursor != before || written.elapsed() >= RENEW_EVERY {
+                if !self.write(mark, &mut written).await? {
+                    return Ok(Ended::Overtaken);
+                }
+            }
+            self.metrics
+                .follow_lag(self.name(), last.saturating_sub(mark.cursor.seq));
+            if !taken? {
+                return Ok(Ended::Overtaken);
+            }
+            *wait = WAIT_FIRST;
+            if changes.done {
+                tokio::select! {
+                    () = tokio::time::sleep(ASK_EVERY) => {}
+                    _ = stop.changed() => return Ok(Ended::Stopped),
+                }
+            }
+        }
+    }
+
+    /// Takes each instance, some at a time, and moves the cursor behind what is taken, in order. False: another server follows.
+    async fn take(
+        &mut self,
+        changes: &[Change],
+        mark: &mut Mark,
+        written: &mut Instant,
+        stop: &Stopped,
+    ) -> Result<bool> {
+        let mut stuck = std::mem::take(&mut self.stuck);
+        let taken = self.take_each(changes, mark, written, &mut stuck, stop).await;
+        self.stuck = stuck;
+        taken
+    }
+
+    async fn take_each(
+        &self,
+        changes: &[Change],
+        mark: &mut Mark,
+        written: &mut Instant,
+        stuck: &mut Stuck,
+        stop: &Stopped,
+    ) -> Result<bool> {
+        let each: Vec<BoxFuture<'_, Result<Done>>> = (changes.iter())
+            .map(|change| self.take_one(change.instance.as_ref()).boxed())
+            .collect();
+        // In order: one that is done waits for those before it.
+        let mut taking = stream::iter(each).buffered(FETCHED_MAX).zip(stream::iter(changes));
+        let mut renew = tokio::time::interval_at(tokio::time::Instant::now() + RENEW_EVERY, RENEW_EVERY);
+        // One that can't be had, whatever was tried: it is passed over when a later one can be had.
+        let mut doubtful: Option<(&Change, Error)> = None;
+        loop {
+            if *stop.borrow() {
+                return Ok(true);
+            }
+            let (done, change) = tokio::select! {
+                next = taking.next() => match next {
+                    Some(next) => next,
+                    None => return doubtful.map_or(Ok(true), |(_, error)| Err(error)),
+                },
+                _ = renew.tick() => {
+                    if !self.write(mark, written).await? {
+                        return Ok(false);
+                    }
+                    continue;
+                }
+            };
+            match done {
+                Ok(Done::Nothing) if doubtful.is_some() => continue,
+                Ok(done) => {
+                    if let Some((passed, error)) = doubtful.take() {
+                        let problem = error.kind().slug();
+                        tracing::error!(orthanc = self.name(), change = passed.seq, problem, error = %error, "an instance can't be had and is passed over");
+                        self.metrics.followed(self.name(), FollowOutcome::Failed);
+                    }
+                    if let Done::Taken(outcome) = done {
+                        self.metrics.followed(self.name(), outcome);
+                    }
+                    mark.cursor = after(&mark.cursor, change);
+                }
+                Err(error) if doubtful.is_none() && stuck.count(change.seq) >= TRIES_MAX => {
+                    doubtful = Some((change, error))
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn take_one(&self, instance: Option<&OrthancId>) -> Result<Done> {
+        let Some(id) = instance else { return Ok(Done::Nothing) };
+        let deadline = Instant::now() + RECEIVE_MAX;
+        let parts = ["instances", id.as_str(), "file"];
+        let got = self
+            .orthanc
+            .get(&parts, &[], "*/*", self.file_bytes_max, deadline)
+            .await;
+        let file = match got {
+            Ok(answer) => answer.body,
+            // Deleted since.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Done::Taken(FollowOutcome::Gone)),
+            Err(error) if error.kind() == ErrorKind::TooLarge => return Ok(Done::Taken(FollowOutcome::Refused)),
+            Err(error) => return Err(error),
+        };
+        let outcome = match self
+            .reception
+            .receive(file, None, Instant::now() + RECEIVE_MAX)
+            .await
+            .verdict
+        {
+            Verdict::Accepted => FollowOutcome::Accepted,
+            Verdict::Known => FollowOutcome::Known,
+            Verdict::NotImage => FollowOutcome::NotImage,
+            Verdict::Outside(_) => FollowOutcome::Outside,
+            Verdict::Refused(why, message) if why.is_passing() => {
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+            Verdict::Refused(..) => FollowOutcome::Refused,
+        };
+        Ok(Done::Taken(outcome))
+    }
+
+    /// Writes the bookmark. False: another server has.
+    async fn write(&self, mark: &mut Mark, written: &mut Instant) -> Result<bool> {
+        let Some(next) = self.bookmark.write(mark.number, Some(&self.own), &mark.cursor).await? else {
+            return Ok(false);
+        };
+        *mark = next;
+        *written = Instant::now();
+        Ok(true)
+    }
+
+    /// Number of the newest change; 0: there is none.
+    async fn last(&self) -> Result<u64> {
+        let newest = self.ask(&[("last", "")]).await?;
+        Ok(newest.list.last().map_or(0, |change| change.seq))
+    }
+
+    async fn changes(&self, since: &str, limit: &str) -> Result<Changes> {
+        self.ask(&[("since", since), ("limit", limit)]).await
+    }
+
+    async fn ask(&self, query: &[(&str, &str)]) -> Result<Changes> {
+        let deadline = Instant::now() + RECEIVE_MAX;
+        let answer = self
+            .orthanc
+            .get(&["changes"], query, "application/json", CHANGES_BYTES_MAX, deadline)
+            .await?;
+        Changes::parse(&answer.body)
+    }
+
+    fn name(&self) -> &str {
+        self.orthanc.name().as_str()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(number: u64, holder: Option<&str>) -> Mark {
+        Mark {
+            number,
+            holder: holder.map(str::to_owned),
+            cursor: Cursor::default(),
+        }
+    }
+
+    #[test]
+    fn a_bookmark_is_taken_when_nobody_has_it_or_it_stands_still() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut seen = Seen {
+            number: 0,
+            since: start,
+        };
+        assert!(seen.may_take(None, "me", at(0)));
+        assert!(seen.may_take(Some(&mark(4, None)), "me", at(0)));
+        assert!(seen.may_take(Some(&mark(4, Some("me"))), "me", at(0)));
+        // As long as it moves, whatever the clocks say.
+        for second in 0..100 {
+            assert!(
+                !seen.may_take(Some(&mark(5 + second / 6, Some("other"))), "me", at(second)),
+                "{second}"
+            );
+        }
+        let still = mark(99, Some("other"));
+        assert!(!seen.may_take(Some(&still), "me", at(100)) && !seen.may_take(Some(&still), "me", at(119)));
+        assert!(seen.may_take(Some(&still), "me", at(120)));
+    }
+
+    #[test]
+    fn tries_are_counted_of_one_instance() {
+        let mut stuck = Stuck::default();
+        assert_eq!(
+            [stuck.count(3), stuck.count(3), stuck.count(4), stuck.count(3)],
+            [1, 2, 1, 1]
+        );
+    }
+}

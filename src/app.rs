@@ -1,5 +1,6 @@
 //! The composition root: settings and parts become a running server. `main` and the tests both start here.
 
+mod audit;
 mod models;
 
 use std::net::{SocketAddr, TcpListener};
@@ -27,6 +28,7 @@ use crate::pacs::{self, Follower, Following, Lookup, PacsFile, PacsList, SystemL
 use crate::search::{Engine, Holding, Parts, Sampler, Served, first_assigned, keep_placed};
 use crate::telemetry::otlp::Sending;
 use crate::telemetry::{Spans, run_blocking};
+use audit::Auditing;
 use models::Models;
 
 /// Time between two compactions.
@@ -86,10 +88,21 @@ pub struct Settings {
     pub sample_share: f64,
     /// After SIGTERM it says that it is not ready for so long before it stops, and answers meanwhile.
     pub drain_seconds: u64,
+    /// Where the audit is kept; none: there is none.
+    pub audit: Option<AuditPlace>,
     /// Spans of traces that are collected in this process, for a collector; none: they go nowhere.
     pub spans: Option<Spans>,
     /// The program whose `decode-worker` decodes DICOM: this one.
     pub program: PathBuf,
+}
+
+/// Where an audit is kept.
+#[derive(Debug, Clone)]
+pub struct AuditPlace {
+    /// The folder of its files, on this machine; made if it is not there.
+    pub folder: PathBuf,
+    /// Most bytes of all files in it.
+    pub bytes_max: u64,
 }
 
 /// How a server is a replica among others.
@@ -128,6 +141,7 @@ impl Settings {
             cluster: None,
             sample_share: 0.01,
             drain_seconds: 0,
+            audit: None,
             spans: None,
             program: own_program(),
         }
@@ -141,6 +155,7 @@ pub struct App {
     state: http::State,
     drain: Duration,
     cluster: Option<(Cluster, ServerHandle)>,
+    auditing: Option<Auditing>,
     spans: Option<Sending>,
     following: Following,
     /// Dropping it ends the task that follows the archive.
@@ -179,6 +194,7 @@ impl App {
         }
         let inbox = archive.inbox();
         let followed_for = archive.clone();
+        let kept = archive.clone();
         let (written, commits) = watch::channel(0);
         let ingest = if settings.read_only {
             None
@@ -224,6 +240,13 @@ impl App {
             .local_addr()
             .map_err(|error| Error::with_source(ErrorKind::Internal, "no local address", error))?;
         let drain = Duration::from_secs(settings.drain_seconds);
+        let auditing = match settings.audit.take() {
+            Some(place) => Some(Auditing::begin(place, instance(&settings), kept, &metrics).await?),
+            None => None,
+        };
+        if let (Some(auditing), Some(credentials)) = (&auditing, &credentials) {
+            auditing.follow_keys(credentials.changes());
+        }
         let settings = HttpSettings {
             upload_bytes_max: settings.upload_bytes_max,
             pixels_max: settings.pixels_max,
@@ -236,7 +259,8 @@ impl App {
             pacs,
             dicom_web_url: settings.dicom_web_url,
         };
-        let state = http::State::new(engine, ingest, settings, metrics);
+        let auditor = auditing.as_ref().map(Auditing::auditor);
+        let state = http::State::new(engine, ingest, settings, metrics).audited(auditor);
         let state = match reception {
             Some(reception) => state.with_reception(reception),
             None => state,
@@ -248,6 +272,7 @@ impl App {
             state,
             drain,
             cluster: joined.map(|joined| (joined.cluster, joined.server)),
+            auditing,
             spans,
             following,
             _written: written,
@@ -271,6 +296,7 @@ impl App {
             state,
             drain,
             cluster,
+            auditing,
             spans,
             following,
             _written,
@@ -304,6 +330,9 @@ impl App {
         following.stop().await;
         if let Some((_, inner)) = cluster {
             inner.stop(true).await;
+        }
+        if let Some(auditing) = auditing {
+            auditing.end().await;
         }
         // Spans of the last requests too.
         if let Some(spans) = spans {

@@ -15,10 +15,11 @@
 //! 11. [`http`] – the API and the page.
 //! 12. [`app`] – settings and parts become a server; [`cli`] is the command line.
 //!
-//! [`error`], [`metrics`] and [`telemetry`] belong to everyone. ARCHITECTURE.md walks one query and one ingest through these files.
+//! [`error`], [`metrics`], [`telemetry`] and [`audit`] belong to everyone. ARCHITECTURE.md walks one query and one ingest through these files.
 
 pub mod app;
 pub mod archive;
+pub mod audit;
 pub mod cli;
 pub mod cluster;
 pub mod domain;

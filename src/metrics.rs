@@ -120,7 +120,8 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
-    fn as_str(self) -> &'static str {
+    /// As it is counted.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoKey => "no_key",
             Self::UnknownKey => "unknown_key",
@@ -369,6 +370,12 @@ pub struct Metrics {
     refused: IntCounterVec,
     keys_file_broken: IntGauge,
     oidc_issuer_broken: IntGauge,
+    audit_lines: IntCounter,
+    audit_lost: IntCounter,
+    audit_broken: IntGauge,
+    audit_bytes: IntGauge,
+    audit_bytes_max: IntGauge,
+    audit_heads: IntCounterVec,
     stage_duration: HistogramVec,
     queue_depth: IntGauge,
     queue_max: IntGauge,
@@ -451,6 +458,22 @@ impl Metrics {
             keys_file_broken: gauge(
                 "medsearch_keys_file_broken",
                 "1 while the keys file can't be read, so that the keys that it held before stay",
+            )?,
+            audit_lines: counter("medsearch_audit_lines_total", "Events that have a line in the audit")?,
+            audit_lost: counter(
+                "medsearch_audit_lost_total",
+                "Events that have none because the audit could not be written; a later line says how many",
+            )?,
+            audit_broken: gauge(
+                "medsearch_audit_broken",
+                "1 while the audit can't be written, so that nothing is changed here",
+            )?,
+            audit_bytes: gauge("medsearch_audit_bytes", "Bytes of the audit's files in its folder")?,
+            audit_bytes_max: gauge("medsearch_audit_bytes_max", "Bytes that they may have; 0: there is no audit")?,
+            audit_heads: counters(
+                "medsearch_audit_heads_total",
+                "Heads of the audit's chain put into the archive: committed, failed",
+                &["outcome"],
             )?,
             stage_duration: histograms(
                 "medsearch_stage_duration_seconds",
@@ -667,7 +690,7 @@ impl Metrics {
 
     /// Counters whose labels are a closed list are there from the start: of one that appears with its first event `rate` does not see that event.
     fn begin_at_zero(&self) {
-        let closed: [(&IntCounterVec, &[&str]); 12] = [
+        let closed: [(&IntCounterVec, &[&str]); 13] = [
             (
                 &self.refused,
                 &[
@@ -692,6 +715,7 @@ impl Metrics {
                     "forbidden_origin",
                 ],
             ),
+            (&self.audit_heads, &["committed", "failed"]),
             (&self.suggestions, &["suggested", "inconclusive", "out_of_distribution"]),
             (&self.calibrations, &["valid", "not_valid"]),
             (&self.explanations, &["cells", "occlusion"]),
@@ -743,6 +767,12 @@ impl Metrics {
             Box::new(self.refused.clone()),
             Box::new(self.keys_file_broken.clone()),
             Box::new(self.oidc_issuer_broken.clone()),
+            Box::new(self.audit_lines.clone()),
+            Box::new(self.audit_lost.clone()),
+            Box::new(self.audit_broken.clone()),
+            Box::new(self.audit_bytes.clone()),
+            Box::new(self.audit_bytes_max.clone()),
+            Box::new(self.audit_heads.clone()),
             Box::new(self.stage_duration.clone()),
             Box::new(self.queue_depth.clone()),
             Box::new(self.queue_max.clone()),
@@ -841,6 +871,33 @@ impl Metrics {
     /// Files that could not be embedded and are kept.
     pub fn inbox_failed(&self, files: usize) {
         self.inbox_failed.set(i64::try_from(files).unwrap_or(i64::MAX));
+    }
+
+    /// Events that now have a line in the audit.
+    pub fn audit_lines(&self, events: u64) {
+        self.audit_lines.inc_by(events);
+    }
+
+    /// Events that have no line in the audit.
+    pub fn audit_lost(&self, events: u64) {
+        self.audit_lost.inc_by(events);
+    }
+
+    /// Whether the audit can't be written at the moment.
+    pub fn audit_broken(&self, broken: bool) {
+        self.audit_broken.set(i64::from(broken));
+    }
+
+    /// Bytes of the audit's files, and what they may have.
+    pub fn audit_room(&self, bytes: u64, bytes_max: u64) {
+        self.audit_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.audit_bytes_max.set(i64::try_from(bytes_max).unwrap_or(i64::MAX));
+    }
+
+    /// A head of the audit's chain was put into the archive, or could not be.
+    pub fn audit_head(&self, committed: bool) {
+        let outcome = if committed { "committed" } else { "failed" };
+        self.audit_heads.with_label_values(&[outcome]).inc();
     }
 
     /// Time of one stage.
@@ -1166,6 +1223,11 @@ mod tests {
         metrics.request("/v1/search", "POST", 200, Duration::from_millis(30));
         metrics.refused(RefusalReason::ExpiredKey);
         metrics.keys_file_broken(true);
+        metrics.audit_lines(2);
+        metrics.audit_lost(3);
+        metrics.audit_broken(true);
+        metrics.audit_room(10, 20);
+        metrics.audit_head(false);
         metrics.stage(Stage::Model, Duration::from_millis(8));
         metrics.batch(4);
         metrics.search_path(&covid, PathTaken::Hnsw);
@@ -1212,6 +1274,12 @@ mod tests {
             r#"medsearch_http_request_duration_seconds_bucket{method="POST",route="/v1/search",le="0.05"} 1"#,
             r#"medsearch_requests_refused_total{reason="expired_key"} 1"#,
             "medsearch_keys_file_broken 1",
+            "medsearch_audit_lines_total 2",
+            "medsearch_audit_lost_total 3",
+            "medsearch_audit_broken 1",
+            "medsearch_audit_bytes 10",
+            "medsearch_audit_bytes_max 20",
+            r#"medsearch_audit_heads_total{outcome="failed"} 1"#,
             r#"medsearch_stage_duration_seconds_bucket{stage="model",le="0.01"} 1"#,
             r#"medsearch_batch_size_bucket{le="4"} 1"#,
             r#"medsearch_search_path_total{class="Viral Pneumonia",path="hnsw"} 1"#,
@@ -1264,6 +1332,8 @@ mod tests {
         for line in [
             r#"medsearch_requests_refused_total{reason="insufficient_scope"} 0"#,
             "medsearch_keys_file_broken 0",
+            "medsearch_audit_lost_total 0",
+            r#"medsearch_audit_heads_total{outcome="committed"} 0"#,
             r#"medsearch_suggestions_total{status="out_of_distribution"} 0"#,
             r#"medsearch_calibrations_total{outcome="not_valid"} 0"#,
             r#"medsearch_explanations_total{method="cells"} 0"#,

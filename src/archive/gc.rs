@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
+use super::audit::AUDIT;
 use super::bulk::AGE_MAX;
 use super::commit::{Propose, Proposed, base, commit};
 use super::feedback::FEEDBACK;
@@ -264,7 +265,7 @@ async fn collect(archive: &Archive, state: &Arc<State>, settings: &CompactSettin
     for object in objects.values() {
         collected.delete(store, object).await?;
     }
-    for folder in FOLDERS.iter().chain(&[MANIFESTS, FEEDBACK]) {
+    for folder in FOLDERS.iter().chain(&[MANIFESTS, FEEDBACK, AUDIT]) {
         collected.objects_deleted += store.sweep_interrupted(folder, written_before).await?;
     }
     collected.objects_deleted += inbox::tidy(archive, written_before).await?;

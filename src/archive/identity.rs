@@ -110,6 +110,11 @@ impl Identity {
         hex::encode(&self.keyed("secret-id", &[])[..8])
     }
 
+    /// The key of digests of queries in an audit: nothing else is made with it, so that a digest there names no image of the archive.
+    pub fn audit_key(&self) -> [u8; 32] {
+        self.keyed("audit", &[])
+    }
+
     /// Pseudonyms of a patient: keyed digests of issuer and id, and of no issuer and id, both with outer space and NULs off, runs of space
     /// as one, ASCII letters in upper case. `None` for a blank or a placeholder, which stands for nobody.
     pub fn patient_keys(&self, issuer: Option<&str>, patient_id: &str) -> Option<PatientKeys> {

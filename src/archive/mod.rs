@@ -7,10 +7,11 @@
 //! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects, or other shards; `switch` another
 //!   metric; `reembed` another model; `links` which images are copies; `gc` deletes what nothing names.
 //! - `scope` what belongs into an archive.
-//! - `feedback` what people say of labels, `inbox` files that wait to be embedded: both beside the versions.
+//! - `feedback` what people say of labels, `inbox` files that wait to be embedded, `audit` where the chains of servers' audits stand: all beside the versions.
 //! - `bookmark` how far another system's events were followed, and by which server.
 //! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything; `remains` looks for what was deleted; `copy` backup and restore; `heal` single objects back from a backup.
 
+mod audit;
 mod bookmark;
 mod bulk;
 mod calibration;
@@ -61,6 +62,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use audit::AuditHeads;
 pub use bookmark::{Bookmark, Cursor, Mark};
 pub use bulk::{Appended, Bulk};
 pub use calibration::{CalibrationEntry, NewCalibration};

@@ -20,6 +20,7 @@ mod scope;
 mod search;
 mod serve;
 mod settings;
+mod verify_audit;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -94,6 +95,8 @@ enum Command {
     Duplicates(duplicates::Duplicates),
     /// Read everything in an archive and name what is damaged
     Verify(maintain::Verify),
+    /// Read an audit and name what is not as it was written
+    VerifyAudit(verify_audit::VerifyAudit),
     /// Merge small objects and delete what nothing refers to any more
     Compact(maintain::Compact),
     Reshard(maintain::Reshard),
@@ -159,6 +162,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Fit(command) => command.run(),
         Command::Duplicates(command) => command.run(),
         Command::Verify(command) => command.run(),
+        Command::VerifyAudit(command) => command.run(),
         Command::Compact(command) => command.run(),
         Command::Reshard(command) => command.run(),
         Command::Reembed(command) => command.run(),

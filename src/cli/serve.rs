@@ -8,13 +8,15 @@ use clap::Args;
 
 use super::oidc::OidcArgs;
 use super::settings::{ArchiveArgs, warn_if_others_read};
-use crate::app::{App, Replica, Settings, on_this_machine, own_program};
+use crate::app::{App, AuditPlace, Replica, Settings, on_this_machine, own_program};
 use crate::cluster::{ClusterSettings, Discovery};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::{OtlpSettings, Spans};
 
 /// Time in which those who send requests learn that none should come here any more.
 const DRAIN_SECONDS: u64 = 5;
+/// What an audit may take: twenty million searches.
+const AUDIT_BYTES_MAX: u64 = 10 << 30;
 
 /// Answer queries over an archive.
 #[derive(Args)]
@@ -126,6 +128,18 @@ pub struct Serve {
         help_heading = "Cluster"
     )]
     index_bytes_max: Option<u64>,
+    /// Folder on this machine for the audit: who did what to which images, a JSON line each, chained by hashes. What changes the archive is not done without its line.
+    #[arg(long, value_name = "DIR", env = "MEDSEARCH_AUDIT_DIR", help_heading = "Audit")]
+    audit_dir: Option<PathBuf>,
+    /// Largest size of that folder, in bytes. When it is reached, the server answers searches and changes nothing, until files are moved elsewhere.
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = AUDIT_BYTES_MAX,
+        env = "MEDSEARCH_AUDIT_BYTES_MAX",
+        help_heading = "Audit"
+    )]
+    audit_bytes_max: u64,
     /// Send spans of requests and their stages to the OpenTelemetry collector at this address, by OTLP over HTTP
     /// (`http://collector:4318`). Headers that it wants are in OTEL_EXPORTER_OTLP_HEADERS, further attributes of this
     /// server in OTEL_RESOURCE_ATTRIBUTES.
@@ -196,6 +210,13 @@ impl Serve {
             cluster,
             sample_share: self.sample_share,
             drain_seconds,
+            audit: self
+                .audit_dir
+                .filter(|folder| !folder.as_os_str().is_empty())
+                .map(|folder| AuditPlace {
+                    folder,
+                    bytes_max: self.audit_bytes_max,
+                }),
             spans,
             program: own_program(),
         };

@@ -4,7 +4,7 @@ use actix_web::web::{Data, Json};
 
 use super::upload::Form;
 use super::wire::{EmbedForm, EmbedFormFields, Embeddings};
-use super::{State, problem};
+use super::{State, audited, problem};
 use crate::error::Result;
 
 /// Turn images into vectors.
@@ -21,6 +21,7 @@ use crate::error::Result;
 )]
 pub async fn embed(state: Data<State>, form: Form<EmbedForm>) -> Result<Json<Embeddings>> {
     let EmbedForm { images, frame } = form.value;
+    audited::query_by_images(&images);
     let (card, images) = state.engine.embed_images(images, frame, state.deadline()).await?;
     Ok(Json(Embeddings {
         space: card.space().id().to_string(),

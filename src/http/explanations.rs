@@ -4,7 +4,7 @@ use actix_web::web::{Data, Json};
 
 use super::upload::Form;
 use super::wire::{ExplanationForm, ExplanationFormFields, ExplanationResponse};
-use super::{State, problem};
+use super::{State, audited, problem};
 use crate::error::Result;
 
 /// Say where an image and a neighbor of it look alike.
@@ -28,6 +28,8 @@ pub async fn explain(state: Data<State>, form: Form<ExplanationForm>) -> Result<
         excerpt,
         space,
     } = form.value;
+    audited::query_by_image(&image);
+    audited::images([neighbor]);
     let explanation = state.engine.explain(image, neighbor, excerpt, space, deadline).await?;
     state.metrics.explanation(explanation.method.as_str());
     Ok(Json(explanation.into()))

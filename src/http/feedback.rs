@@ -10,8 +10,8 @@ use actix_web::http::header;
 use actix_web::web::{Data, Json, Path, Query};
 
 use super::wire::{FeedbackList, FeedbackPage, FeedbackReceipt, NewFeedback};
-use super::{State, problem};
-use crate::archive::NewReport;
+use super::{State, audited, problem};
+use crate::archive::{FeedbackId, NewReport};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Reports taken in [`WINDOW`]: a person writes fewer, and a program would use up the room in hours, not in seconds.
@@ -57,6 +57,7 @@ pub async fn add(state: Data<State>, feedback: Json<NewFeedback>) -> Result<Http
     state.writer()?;
     let feedback = feedback.into_inner();
     let (image, suggested) = feedback.parts()?;
+    audited::images([image]);
     let record = state.engine.record(image);
     let record =
         record.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no image `{image}` in this archive")))?;
@@ -91,6 +92,7 @@ pub async fn list(state: Data<State>, page: Query<FeedbackPage>) -> Result<HttpR
     let reports = state
         .in_time(state.engine.parts().archive.reports(after, limit))
         .await?;
+    audited::images(reports.open.iter().map(|report| report.id.image));
     // Those of an image that is gone wait to be erased.
     let there = |image| state.engine.record(image).is_some();
     Ok(HttpResponse::Ok()
@@ -109,7 +111,8 @@ pub async fn list(state: Data<State>, page: Query<FeedbackPage>) -> Result<HttpR
 )]
 pub async fn resolve(state: Data<State>, id: Path<String>) -> Result<Json<FeedbackReceipt>> {
     state.writer()?;
-    let id = id.parse()?;
+    let id: FeedbackId = id.parse()?;
+    audited::images([id.image]);
     state.engine.parts().archive.resolve(id).await?;
     Ok(Json(FeedbackReceipt {
         id: id.to_string(),

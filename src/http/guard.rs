@@ -11,8 +11,8 @@ use actix_web::middleware::Next;
 use actix_web::web;
 use jiff::Timestamp;
 
-use super::State;
 use super::access::{CALLBACK, Credentials, KeyHolder, Login, Refusal, TokenFault, needed, session_cookie};
+use super::{State, audited};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Answered to everyone, whatever Host they name: orchestrators probe by address.
@@ -93,6 +93,7 @@ pub async fn guard(
         return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
     };
     state.metrics.refused(refusal.reason());
+    audited::refused(&state, &request, &refusal);
     let mut response = request.error_response(refusal.error());
     if let Some(challenge) = refusal.challenge(policy.has_login()) {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

@@ -5,7 +5,7 @@ use actix_web::{HttpResponse, http::header};
 
 use super::upload::Form;
 use super::wire::{Deleted, ImageDetails, Names, NewImage, NewImageFields, NewLabel, Written};
-use super::{State, problem};
+use super::{State, audited, problem};
 use crate::archive::Outcome;
 use crate::domain::ImageId;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,6 +30,7 @@ use crate::metrics::IngestOutcome;
 pub async fn add(state: Data<State>, form: Form<NewImage>) -> Result<HttpResponse> {
     let deadline = state.deadline();
     let NewImage { upload, labels } = form.value;
+    audited::query_by_image(&upload.bytes);
     let receipt = state.writer()?.add(upload, labels, deadline).await;
     state.metrics.ingest(match &receipt {
         Ok(receipt) => match receipt.outcome {
@@ -41,6 +42,8 @@ pub async fn add(state: Data<State>, form: Form<NewImage>) -> Result<HttpRespons
         Err(_) => IngestOutcome::Failed,
     });
     let receipt = receipt?;
+    audited::images([receipt.id].into_iter().chain(receipt.near_identical_to));
+    audited::version(receipt.version);
     state.metrics.near_identical(receipt.near_identical_to.is_some());
     let mut response = match receipt.outcome {
         Outcome::Inserted => HttpResponse::Created(),
@@ -63,13 +66,16 @@ pub async fn add(state: Data<State>, form: Form<NewImage>) -> Result<HttpRespons
 )]
 pub async fn show(state: Data<State>, id: Path<String>) -> Result<Json<ImageDetails>> {
     let id: ImageId = id.parse()?;
+    audited::images([id]);
     let record = state.engine.record(id);
     let record = record.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no image `{id}` in this archive")))?;
     let names = Names {
         pseudonym: &|key| state.engine.pseudonym(key),
         label_conflict: &|id| state.engine.label_conflict(id),
     };
-    Ok(Json(ImageDetails::new(&record, &state.engine.other_copies(id), &names)))
+    let copies = state.engine.other_copies(id);
+    audited::images(copies.iter().copied().chain(record.near_identical_to));
+    Ok(Json(ImageDetails::new(&record, &copies, &names)))
 }
 
 /// Give an image another label, or take its label away.
@@ -83,11 +89,12 @@ pub async fn show(state: Data<State>, id: Path<String>) -> Result<Json<ImageDeta
     responses((status = 200, description = "The label is changed, durably", body = Written), problem::Changing)
 )]
 pub async fn relabel(state: Data<State>, id: Path<String>, label: Json<NewLabel>) -> Result<Json<Written>> {
+    let id = id.parse()?;
+    audited::images([id]);
     let (class, label_source) = label.into_inner().parts()?;
     let writer = state.writer()?;
-    let receipt = writer
-        .relabel(id.parse()?, class, label_source, state.deadline())
-        .await?;
+    let receipt = writer.relabel(id, class, label_source, state.deadline()).await?;
+    audited::version(receipt.version);
     Ok(Json(receipt.into()))
 }
 
@@ -102,7 +109,9 @@ pub async fn relabel(state: Data<State>, id: Path<String>, label: Json<NewLabel>
 )]
 pub async fn delete(state: Data<State>, id: Path<String>) -> Result<Json<Deleted>> {
     let id: ImageId = id.parse()?;
+    audited::images([id]);
     let version = state.writer()?.delete(id, state.deadline()).await?;
+    audited::version(version);
     Ok(Json(Deleted {
         id: id.to_string(),
         version,

@@ -1,11 +1,12 @@
 //! The service: HTTP in, domain values through, JSON out.
 //!
-//! A request passes `observe` (id, limit, log, metrics, problems), then `guard` (origin, key), then its endpoint. One endpoint, or one
+//! A request passes `observe` (id, limit, log, metrics, problems), then `guard` (origin, key), then `audited` (its line in the audit), then its endpoint. One endpoint, or one
 //! resource, is one file; `access` has the keys and what they open, `headers` what browsers are told, `wire` the shapes, `body` bounds the time of bodies, `upload` reads forms, `problem`
 //! turns errors into answers.
 
 mod access;
 mod archive;
+mod audited;
 mod body;
 mod cards;
 mod dicom_web;
@@ -44,6 +45,7 @@ pub use access::{
     ApiKey, ClientSettings, Credentials, Key, KeyName, Keys, KeysFile, Oidc, OidcSettings, PublicUrl, Role, Roles,
     Scope, Scopes,
 };
+pub use audited::Auditor;
 pub use docs::openapi;
 pub use inner::{Inner, inner_server};
 pub use problem::Problem;
@@ -113,6 +115,7 @@ pub struct State {
     pub settings: HttpSettings,
     /// Where everything is counted.
     pub metrics: Arc<Metrics>,
+    auditor: Option<Arc<Auditor>>,
     cards: Arc<cards::Cards>,
     reports: Arc<feedback::Pace>,
     draining: Arc<AtomicBool>,
@@ -130,6 +133,7 @@ impl State {
         }
         let units = (body_bytes_max / MEMORY_UNIT_BYTES + 1).saturating_mul(UPLOADS_IN_MEMORY_MAX);
         Self {
+            auditor: None,
             cards: Arc::default(),
             reports: Arc::default(),
             draining: Arc::default(),
@@ -150,6 +154,11 @@ impl State {
             reception: Some(reception),
             ..self
         }
+    }
+
+    /// The same, with every request in this audit.
+    pub fn audited(self, auditor: Option<Arc<Auditor>>) -> Self {
+        Self { auditor, ..self }
     }
 
     /// From now on `/readyz` says no; everything is still answered.
@@ -330,6 +339,7 @@ pub fn server(listener: TcpListener, state: State) -> Result<Server> {
         App::new()
             .app_data(state.clone())
             .configure(configure)
+            .wrap(from_fn(audited::audited))
             .wrap(from_fn(guard::guard))
             .wrap(from_fn(observe::observe))
     });

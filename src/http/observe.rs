@@ -24,6 +24,10 @@ use crate::telemetry::SPANS;
 use crate::telemetry::trace_parent::{Caller, TRACEPARENT, TRACESTATE, TraceParent};
 use crate::telemetry::traces::Trace;
 
+/// The id of a request, kept with it.
+#[derive(Clone)]
+pub struct RequestId(pub String);
+
 /// The header that names a request, in requests and answers.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Time from the request's head to its answer, body and JSON included (W3C Server Timing): what a client's own clock
@@ -67,6 +71,7 @@ pub async fn observe(
     let api = ["/v1/", "/dicom-web/"]
         .iter()
         .any(|below| request.path().starts_with(below));
+    request.extensions_mut().insert(RequestId(line.id.clone()));
     let time_max = body_time_max(request.path());
     let unread = Unread::of(&mut request, time_max);
 
@@ -180,7 +185,7 @@ fn server_span(request: &ServiceRequest, request_id: Option<&str>) -> Span {
 }
 
 /// What the key that the request brought is called, if it was one.
-fn key_of(request: &HttpRequest) -> Option<KeyName> {
+pub fn key_of(request: &HttpRequest) -> Option<KeyName> {
     request
         .extensions()
         .get::<KeyHolder>()

@@ -3,7 +3,7 @@
 use actix_web::web::{Data, Json};
 
 use super::wire::{DeletedPatient, PatientToDelete};
-use super::{State, problem};
+use super::{State, audited, problem};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Delete all images of a patient.
@@ -21,9 +21,17 @@ pub async fn delete(state: Data<State>, patient: Json<PatientToDelete>) -> Resul
     if patient.patient_id.trim().is_empty() {
         return Err(Error::new(ErrorKind::InvalidRequest, "`patient_id` is empty"));
     }
+    let identity = state.engine.parts().archive.identity();
+    if let Some(keys) = identity.patient_keys(patient.issuer.as_deref(), &patient.patient_id) {
+        audited::patient(identity.pseudonym(keys.patient));
+        // Those that this server knows of; how many there were is said exactly.
+        audited::images(state.engine.images_of(keys));
+    }
     let (deleted, version) = state
         .writer()?
         .delete_patient(&patient.patient_id, patient.issuer.as_deref(), state.deadline())
         .await?;
+    audited::count(deleted);
+    audited::version(version);
     Ok(Json(DeletedPatient { deleted, version }))
 }

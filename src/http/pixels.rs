@@ -6,7 +6,7 @@ use actix_web::web::{Data, Path, Query};
 use bytes::Bytes;
 
 use super::wire::{ImageFile, RenderQuery};
-use super::{State, problem};
+use super::{State, audited, problem};
 use crate::error::Result;
 
 /// A small picture of an image.
@@ -19,7 +19,9 @@ use crate::error::Result;
     responses((status = 200, description = "PNG, longest side at most 256", body = ImageFile, content_type = "image/png"), problem::Showing)
 )]
 pub async fn thumbnail(state: Data<State>, id: Path<String>) -> Result<HttpResponse> {
-    Ok(picture(state.engine.thumbnail(id.parse()?).await?))
+    let id = id.parse()?;
+    audited::images([id]);
+    Ok(picture(state.engine.thumbnail(id).await?))
 }
 
 /// A picture of an image, large enough to read, with another window if asked for.
@@ -32,11 +34,10 @@ pub async fn thumbnail(state: Data<State>, id: Path<String>) -> Result<HttpRespo
     responses((status = 200, description = "PNG of 8 bit", body = ImageFile, content_type = "image/png"), problem::Showing)
 )]
 pub async fn rendered(state: Data<State>, id: Path<String>, query: Query<RenderQuery>) -> Result<HttpResponse> {
+    let id = id.parse()?;
+    audited::images([id]);
     Ok(picture(
-        state
-            .engine
-            .rendered(id.parse()?, query.window()?, query.size()?)
-            .await?,
+        state.engine.rendered(id, query.window()?, query.size()?).await?,
     ))
 }
 

@@ -177,7 +177,9 @@ pub fn finish<B: MessageBody + 'static>(
     }
     let mut problem = answer(kind, &detail, request_id);
     let ours = response.response().error().and_then(|error| error.as_error::<Error>());
-    if let Some(seconds) = ours.and_then(Error::retry_after_s).filter(|_| retry(kind)) {
+    // A full storage is full until somebody makes room: when that may be is only said where it is known.
+    let may_retry = retry(kind) || kind == ErrorKind::StorageFull;
+    if let Some(seconds) = ours.and_then(Error::retry_after_s).filter(|_| may_retry) {
         problem.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     // The guard knows what a key lacks (RFC 6750, 3).
@@ -223,6 +225,14 @@ fn log_fault(error: &actix_web::Error, kind: ErrorKind, request_id: &str, trace_
     } else {
         tracing::warn!(request_id, trace_id, problem = kind.slug(), error = %error, causes, "request refused");
     }
+}
+
+/// What kind of failure a response is, if it is one.
+pub fn kind_of(response: &HttpResponse<impl MessageBody>) -> Option<ErrorKind> {
+    let status = response.status();
+    let failed = status.is_client_error() || status.is_server_error();
+    let kind = || response.error().map_or_else(|| of_status(status), of_error).0;
+    failed.then(kind)
 }
 
 /// What kind of failure an error of the framework is, and how to say it.

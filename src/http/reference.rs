@@ -6,7 +6,7 @@ use actix_web::web::{Data, Json};
 
 use super::search::show;
 use super::wire::{ByReference, QueryReference, Referenced, SearchResponse};
-use super::{State, problem};
+use super::{State, audited, problem};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::PullOutcome;
 use crate::pacs::{Pacs, PacsList, Pulled, Reference};
@@ -35,6 +35,7 @@ pub async fn by_reference(state: Data<State>, request: Json<ByReference>) -> Res
     let wanted = request.options.wanted()?;
     let _place = state.reserve_pull()?;
     let Pulled { bytes, chosen, took } = pull(&state, pacs, &reference, deadline).await?;
+    audited::query_by_image(&bytes);
     let upload = Upload {
         bytes,
         frame,

@@ -6,7 +6,7 @@ use actix_web::web::{Data, Json};
 
 use super::upload::Form;
 use super::wire::{ById, ByVector, Names, SearchForm, SearchFormFields, SearchResponse};
-use super::{State, problem};
+use super::{State, audited, problem};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Stage;
 use crate::search::{Answer, Engine};
@@ -32,6 +32,7 @@ pub async fn by_image(state: Data<State>, form: Form<SearchForm>) -> Result<Json
         region,
         mut options,
     } = form.value;
+    audited::query_by_image(&upload.bytes);
     let archive = state.engine.overview();
     options.split_lists(&archive.classes, &archive.sources);
     let answer = state
@@ -55,6 +56,7 @@ pub async fn by_image(state: Data<State>, form: Form<SearchForm>) -> Result<Json
 pub async fn by_id(state: Data<State>, request: Json<ById>) -> Result<Json<SearchResponse>> {
     let deadline = state.deadline();
     let ids = request.ids()?;
+    audited::asked_about(ids.iter().copied());
     let wanted = request.into_inner().options.wanted()?;
     let answer = state.engine.search_ids(ids, wanted, deadline).await?;
     Ok(show(&state, &answer))
@@ -73,6 +75,7 @@ pub async fn by_vector(state: Data<State>, request: Json<ByVector>) -> Result<Js
     let deadline = state.deadline();
     let space = request.space()?;
     let ByVector { vector, options, .. } = request.into_inner();
+    audited::query_by_vector(&vector);
     let answer = state
         .engine
         .search_vector(vector, space, options.wanted()?, deadline)
@@ -82,6 +85,10 @@ pub async fn by_vector(state: Data<State>, request: Json<ByVector>) -> Result<Js
 
 pub(super) fn show(state: &State, answer: &Answer) -> Json<SearchResponse> {
     count(state, answer);
+    audited::asked_about(answer.ask.liked.iter().chain(&answer.ask.disliked).copied());
+    let hits = answer.ranking.hits.iter().chain(&answer.ranking.nearest_per_class);
+    audited::images(hits.map(|hit| hit.record.id));
+    audited::version(answer.version);
     let names = Names {
         pseudonym: &|key| state.engine.pseudonym(key),
         label_conflict: &|id| state.engine.label_conflict(id),

@@ -381,6 +381,17 @@ impl Engine {
         self.0.parts.served.current().overview.clone()
     }
 
+    /// The version that is served.
+    pub fn version(&self) -> u64 {
+        self.0.parts.served.current().overview.version
+    }
+
+    /// Images that may be a patient's, in the version that is served.
+    pub fn images_of(&self, patient: PatientKeys) -> Vec<ImageId> {
+        let state = &self.0.parts.served.current().state;
+        state.by_patient(patient).map(|at| state.at(at).id).collect()
+    }
+
     /// An image's record.
     pub fn record(&self, id: ImageId) -> Option<Arc<Record>> {
         self.0.parts.served.current().state.record(id).cloned()

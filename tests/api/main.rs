@@ -1,6 +1,7 @@
 //! The service as its users meet it: over HTTP, on a port of its own.
 
 mod archive;
+mod audit;
 mod cards;
 mod cluster;
 mod copies;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::{ApiKey, KeyName, Keys, KeysFile, Oidc, Refusal, Scopes, Session};
 use crate::error::{Error, Result};
@@ -32,6 +33,8 @@ pub struct Credentials {
     keys: ArcSwap<Keys>,
     file: Option<KeysFile>,
     oidc: Option<Arc<Oidc>>,
+    /// Says how many keys the file has when that file has changed.
+    changes: watch::Sender<usize>,
 }
 
 impl Credentials {
@@ -62,6 +65,7 @@ impl Credentials {
         }
         Ok(Some(Arc::new(Self {
             api_key: api_key.map(ApiKey::new).transpose()?,
+            changes: watch::Sender::new(keys.iter().len()),
             keys: ArcSwap::from_pointee(keys),
             file,
             oidc,
@@ -111,6 +115,11 @@ impl Credentials {
         }
     }
 
+    /// Hears of each change of the keys file that was taken over, with how many keys it has.
+    pub fn changes(&self) -> watch::Receiver<usize> {
+        self.changes.subscribe()
+    }
+
     /// Takes over what the keys file holds, for as long as the server runs. While it can't be read the keys that it held before stay: a mistake locks
     /// nobody out, and the log and `medsearch_keys_file_broken` say so. The same for what the issuer of tokens publishes.
     pub async fn follow(self: Arc<Self>, metrics: Arc<Metrics>) {
@@ -145,7 +154,9 @@ impl Credentials {
     fn take_over(&self, keys: Keys) {
         if **self.keys.load() != keys {
             tracing::info!(keys = keys.iter().len(), "the keys file has changed");
+            let count = keys.iter().len();
             self.keys.store(Arc::new(keys));
+            self.changes.send_replace(count);
         }
     }
 }

@@ -227,7 +227,7 @@ mod tests {
         assert!(files.len() >= 5, "{}", files.len());
         assert!(files.iter().all(|file| file.bytes <= 1000));
         assert_eq!(files.last().unwrap().number as usize, files.len());
-        assert_eq!(writer.bytes(), files.iter().map(|file| file.bytes).sum());
+        assert_eq!(writer.bytes(), files.iter().map(|file| file.bytes).sum::<u64>());
         let mode = std::fs::metadata(&files[0].path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

@@ -184,6 +184,7 @@ VOTES = 'medsearch_quality_vote_agreement_total{pod="a",outcome="%s"}'
 STATUS = 'medsearch_suggestions_total{pod="a",status="%s"}'
 SHARD = 'medsearch_shard_requests_total{pod="a",outcome="%s"}'
 HEDGE = 'medsearch_hedges_total{pod="a",outcome="won"}'
+HEADS = 'medsearch_audit_heads_total{pod="a",outcome="%s"}'
 STORE = 'medsearch_storage_requests_total{pod="a",operation="get",outcome="%s"}'
 INGEST = 'medsearch_ingest_total{pod="a",outcome="%s"}'
 COMMIT = 'medsearch_commit_duration_seconds_bucket{pod="a",le="%s"}'
@@ -282,6 +283,24 @@ CASES = {
         # It was restarted.
         {'medsearch_oidc_issuer_broken{pod="a"}': "0 1x5 0x30", 'medsearch_oidc_issuer_broken{pod="b"}': "0x30"},
         "20m",
+    ),
+    "MedsearchAuditFails": Case(
+        {'medsearch_audit_broken{pod="a"}': "0 1x20", 'medsearch_audit_broken{pod="b"}': "0x20"},
+        {'medsearch_audit_broken{pod="a"}': "0 1 0x20", 'medsearch_audit_broken{pod="b"}': "0x20"},
+        "10m",
+    ),
+    "MedsearchAuditFilling": Case(
+        {'medsearch_audit_bytes{pod="a"}': "95x40", 'medsearch_audit_bytes_max{pod="a"}': "100x40"},
+        # 0: there is no audit
+        {'medsearch_audit_bytes{pod="a"}': "0x40", 'medsearch_audit_bytes_max{pod="a"}': "0x40"},
+        "30m",
+        POD,
+    ),
+    "MedsearchAuditUnanchored": Case(
+        {HEADS % "failed": "0+1x60", HEADS % "committed": "0x60"},
+        # One that fails now and then is made up for by the next.
+        {HEADS % "failed": "0+1x60", HEADS % "committed": "0+1x60"},
+        "50m",
     ),
     "MedsearchIndexMemoryFilling": Case(
         {'medsearch_index_bytes{pod="a"}': "95x60", 'medsearch_index_bytes_max{pod="a"}': "100x60"},
@@ -474,6 +493,11 @@ HEALTHY = {
     'medsearch_inbox_oldest_age_seconds{pod="a"}': "3x200",
     'medsearch_inbox_total{pod="a",outcome="failed"}': "0x200",
     'medsearch_inbox_total{pod="a",outcome="embedded"}': "0+5x200",
+    'medsearch_audit_broken{pod="a"}': "0x200",
+    'medsearch_audit_bytes{pod="a"}': "10x200",
+    'medsearch_audit_bytes_max{pod="a"}': "100x200",
+    HEADS % "failed": "0x200",
+    HEADS % "committed": "0+6x200",
     'medsearch_queue_depth{pod="a"}': "1x200",
     'medsearch_queue_max{pod="a"}': "256x200",
     RECALL % "sum": "0+0.99x200",

@@ -1,5 +1,6 @@
 //! The archive's promises, tried on real folders: what was acknowledged is there, once, whatever fails.
 
+mod audit;
 mod backup;
 mod bookmark;
 mod bulk;

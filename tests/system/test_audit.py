@@ -47,7 +47,9 @@ def test_a_killed_server_is_named_and_no_answered_write_is_missing(start, verify
     server = start()
     added = []
     for number in range(5):
-        status, answer = server.post_image("/v1/images", png(number), **{"class": "NORMAL", "patient_id": f"Doe^Jane{number}"})
+        status, answer = server.post_image(
+            "/v1/images", png(number), **{"class": "NORMAL", "patient_id": f"Doe^Jane{number}"}
+        )
         assert status == 201
         added.append(answer["id"])
     assert server.post_image("/v1/search", png(1))[0] == 200

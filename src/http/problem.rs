@@ -231,8 +231,9 @@ fn log_fault(error: &actix_web::Error, kind: ErrorKind, request_id: &str, trace_
 pub fn kind_of(response: &HttpResponse<impl MessageBody>) -> Option<ErrorKind> {
     let status = response.status();
     let failed = status.is_client_error() || status.is_server_error();
+    let told = response.error().is_none() && is_data_set(response.headers());
     let kind = || response.error().map_or_else(|| of_status(status), of_error).0;
-    failed.then(kind)
+    (failed && !told).then(kind)
 }
 
 /// What kind of failure an error of the framework is, and how to say it.

@@ -315,6 +315,34 @@ async fn each_route_leaves_the_line_that_it_should() {
         ],
     )
     .await;
+    let text = |path: &str| {
+        server
+            .request("POST", path)
+            .header("content-type", "text/plain")
+            .body("x")
+    };
+    for (path, sent, what) in [
+        ("/dicom-web/studies", "/dicom-web/studies", "storeInstances"),
+        (
+            "/dicom-web/studies/{study}",
+            "/dicom-web/studies/1.2.840.4711",
+            "storeInstancesOfStudy",
+        ),
+    ] {
+        let begun = format!("{what} dicom=110107 action=C who=api-key begun=true");
+        let ended = format!("{what} dicom=110107 action=C who=api-key status=415 problem=unsupported-media of");
+        ask("POST", path, text(sent), &[&begun, &ended]).await;
+    }
+    ask(
+        "POST",
+        "/instances",
+        text("/instances"),
+        &[
+            "storePeerInstance dicom=110107 action=C who=api-key begun=true",
+            "storePeerInstance dicom=110107 action=C who=api-key count=1 status=422 problem=invalid-image of",
+        ],
+    )
+    .await;
     for silent in [
         "/v1/archive",
         "/v1/archive/datasheet",
@@ -323,6 +351,7 @@ async fn each_route_leaves_the_line_that_it_should() {
         "/v1/model",
         "/v1/model/card",
         "/v1/model/card.md",
+        "/system",
     ] {
         ask("GET", silent, server.request("GET", silent), &[]).await;
     }

@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
 from conftest import PROGRAM, png
 
 # As the server calls its smallest bound.

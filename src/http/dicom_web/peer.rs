@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::{State, problem};
+use crate::http::{State, audited, problem};
 use crate::ingest::{Refusal, Verdict};
 
 /// The version of Orthanc's REST API that this is a piece of: that of Orthanc 1.10.
@@ -58,6 +58,7 @@ pub async fn store(state: Data<State>, request: HttpRequest, body: Payload) -> R
     }
     let _memory = state.reserve_soon(length.unwrap_or(bytes_max)).await?;
     let file = read(body, bytes_max, length.unwrap_or(0)).await?;
+    audited::count(1);
     let received = reception.receive(file.freeze(), None, state.deadline()).await;
     let status = match received.verdict {
         Verdict::Accepted => "Success",

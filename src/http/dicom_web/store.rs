@@ -9,7 +9,7 @@ use super::form::Form;
 use super::related::{Part, Related};
 use super::stored::{Stored, Summary};
 use crate::error::Result;
-use crate::http::{State, problem};
+use crate::http::{State, audited, problem};
 use crate::ingest::{Received, Refusal, Verdict};
 
 /// Store DICOM objects.
@@ -78,6 +78,7 @@ async fn store(state: &State, request: &HttpRequest, body: Payload, study: Optio
             Part::TooLarge => too_large(part_bytes_max),
         });
     }
+    audited::count(stored.len());
     let status = match stored.summary()? {
         Summary::All => StatusCode::OK,
         Summary::Some => StatusCode::ACCEPTED,

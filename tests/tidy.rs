@@ -57,6 +57,7 @@ const SYNCHRONOUS: &[&str] = &[
     "pacs/part10.rs",
     "pacs/settings.rs",
     "pacs/uid.rs",
+    "http/audited/routes.rs",
     "http/access/key.rs",
     "http/access/keys.rs",
     "http/access/needs.rs",

@@ -49,11 +49,14 @@ def test_a_killed_server_is_named_and_no_answered_write_is_missing(start, verify
     added = []
     for number in range(5):
         status, answer = server.post_image(
-            "/v1/images", png(number), **{"class": "NORMAL", "patient_id": f"Doe^Jane{number}"}
+            "/v1/images",
+            png(number),
+            **{"class": "NORMAL", "patient_id": f"Doe^Jane{number}", "study_uid": f"1.2.840.99999.{number}"},
         )
         assert status == 201
         added.append(answer["id"])
     assert server.post_image("/v1/search", png(1))[0] == 200
+    metrics = urllib.request.urlopen(f"{server.url}/metrics").read().decode()
     server.kill()
     written = [line for line in lines(tmp_path / "audit") if line["what"] == "addImage" and line.get("status") == 201]
     assert [line["images"][0] for line in written] == added
@@ -80,15 +83,16 @@ def test_a_killed_server_is_named_and_no_answered_write_is_missing(start, verify
     assert "was changed" in text, text
     first.write_bytes(whole)
     assert verify()[0] == 0
+    texts = [first.read_text()]
     first.unlink()
     code, text = verify()
     assert code == 3, text
     assert "are missing" in text, text
 
-    said = (tmp_path / "log").read_text() + b"".join(
-        file.read_bytes() for file in (tmp_path / "audit").glob("*.jsonl")
-    ).decode()
-    assert "Doe^Jane" not in said
+    texts += [file.read_text() for file in (tmp_path / "audit").glob("*.jsonl")]
+    said = "".join([metrics, (tmp_path / "log").read_text(), *texts])
+    for whose in ("Doe^Jane", "1.2.840.99999", 'filename="x"'):
+        assert whose not in said
 
 
 def test_a_full_audit_refuses_changes_and_answers_searches(start, verify, tmp_path):

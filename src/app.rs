@@ -28,6 +28,7 @@ use crate::pacs::{self, Follower, Following, Lookup, PacsFile, PacsList, SystemL
 use crate::search::{Engine, Holding, Parts, Sampler, Served, first_assigned, keep_placed};
 use crate::telemetry::otlp::Sending;
 use crate::telemetry::{Spans, run_blocking};
+use crate::tls::{Identity, Port, TlsFiles};
 use audit::Auditing;
 use models::Models;
 
@@ -52,6 +53,8 @@ pub struct Settings {
     pub device: String,
     /// Where to listen; port 0 takes any free one.
     pub listen: SocketAddr,
+    /// The certificate that the server shows; none: it speaks without TLS.
+    pub tls: Option<TlsFiles>,
     /// The API key, which may do everything. Beyond loopback it or a keys file is required.
     pub api_key: Option<String>,
     /// File with keys that may do some things each.
@@ -123,6 +126,7 @@ impl Settings {
             model: None,
             device: "auto".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: None,
             api_key: None,
             keys_file: None,
             pacs_file: None,
@@ -177,6 +181,10 @@ impl App {
         let lookup: Arc<dyn Lookup> = Arc::new(SystemLookup);
         let pacs = PacsList::new(pacs, &lookup)?;
         let metrics = Arc::new(Metrics::new()?);
+        let tls = settings.tls.clone();
+        let tls = tls
+            .map(|files| Identity::open(Port::Public, files, &metrics))
+            .transpose()?;
         let spans = match settings.spans.take() {
             Some(spans) => Some(spans.send(&instance(&settings), Arc::clone(&metrics))?),
             None => None,
@@ -235,6 +243,13 @@ impl App {
         if let Some(credentials) = &credentials {
             tokio::spawn(Arc::clone(credentials).follow(Arc::clone(&metrics)));
         }
+        if let Some(identity) = &tls {
+            tokio::spawn(Arc::clone(identity).follow(Arc::clone(&metrics)));
+        } else if !settings.listen.ip().is_loopback() {
+            tracing::warn!(
+                "other machines can reach this server and it speaks without TLS: a proxy before it has to, for requests bring keys"
+            );
+        }
         let listener = bind(settings.listen)?;
         let address = listener
             .local_addr()
@@ -258,6 +273,7 @@ impl App {
             port: address.port(),
             pacs,
             dicom_web_url: settings.dicom_web_url,
+            tls,
         };
         let auditor = auditing.as_ref().map(Auditing::auditor);
         let state = http::State::new(engine, ingest, settings, metrics).audited(auditor);

@@ -15,7 +15,7 @@
 //! 11. [`http`] – the API and the page.
 //! 12. [`app`] – settings and parts become a server; [`cli`] is the command line.
 //!
-//! [`error`], [`metrics`], [`telemetry`] and [`audit`] belong to everyone. ARCHITECTURE.md walks one query and one ingest through these files.
+//! [`error`], [`metrics`], [`telemetry`], [`tls`] and [`audit`] belong to everyone. ARCHITECTURE.md walks one query and one ingest through these files.
 
 pub mod app;
 pub mod archive;
@@ -34,3 +34,4 @@ pub mod pacs;
 pub mod quality;
 pub mod search;
 pub mod telemetry;
+pub mod tls;

@@ -10,6 +10,7 @@ use prometheus::{
 
 use crate::domain::{ClassLabel, PathTaken, Status, UNLABELLED};
 use crate::error::{Error, ErrorKind, Result};
+use crate::tls::Port;
 
 /// Seconds of a whole request: from a probe to a slow upload.
 const REQUEST_BUCKETS: &[f64] = &[
@@ -376,6 +377,8 @@ pub struct Metrics {
     audit_bytes: IntGauge,
     audit_bytes_max: IntGauge,
     audit_heads: IntCounterVec,
+    tls_expires: IntGaugeVec,
+    tls_files_broken: IntGaugeVec,
     stage_duration: HistogramVec,
     queue_depth: IntGauge,
     queue_max: IntGauge,
@@ -474,6 +477,16 @@ impl Metrics {
                 "medsearch_audit_heads_total",
                 "Heads of the audit's chain put into the archive: committed, failed",
                 &["outcome"],
+            )?,
+            tls_expires: gauges(
+                "medsearch_tls_certificate_expires_timestamp_seconds",
+                "When the certificate that is shown is over, in seconds since 1970: of the public port, or the inner one",
+                &["port"],
+            )?,
+            tls_files_broken: gauges(
+                "medsearch_tls_files_broken",
+                "1 while the files of a port's certificate can't be taken over, so that the certificate before stays",
+                &["port"],
             )?,
             stage_duration: histograms(
                 "medsearch_stage_duration_seconds",
@@ -773,6 +786,8 @@ impl Metrics {
             Box::new(self.audit_bytes.clone()),
             Box::new(self.audit_bytes_max.clone()),
             Box::new(self.audit_heads.clone()),
+            Box::new(self.tls_expires.clone()),
+            Box::new(self.tls_files_broken.clone()),
             Box::new(self.stage_duration.clone()),
             Box::new(self.queue_depth.clone()),
             Box::new(self.queue_max.clone()),
@@ -898,6 +913,13 @@ impl Metrics {
     pub fn audit_head(&self, committed: bool) {
         let outcome = if committed { "committed" } else { "failed" };
         self.audit_heads.with_label_values(&[outcome]).inc();
+    }
+
+    /// When a port's certificate is over, in seconds since 1970, and whether its files can't be taken over at the moment.
+    pub fn tls(&self, port: Port, expires_s: i64, broken: bool) {
+        let label = [port.as_str()];
+        self.tls_expires.with_label_values(&label).set(expires_s);
+        self.tls_files_broken.with_label_values(&label).set(i64::from(broken));
     }
 
     /// Time of one stage.
@@ -1188,6 +1210,10 @@ fn gauge(name: &str, help: &str) -> Result<IntGauge> {
     IntGauge::new(name, help).map_err(fault)
 }
 
+fn gauges(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
+    IntGaugeVec::new(Opts::new(name, help), labels).map_err(fault)
+}
+
 fn counter(name: &str, help: &str) -> Result<IntCounter> {
     IntCounter::new(name, help).map_err(fault)
 }
@@ -1228,6 +1254,7 @@ mod tests {
         metrics.audit_broken(true);
         metrics.audit_room(10, 20);
         metrics.audit_head(false);
+        metrics.tls(Port::Inner, 1_800_000_000, true);
         metrics.stage(Stage::Model, Duration::from_millis(8));
         metrics.batch(4);
         metrics.search_path(&covid, PathTaken::Hnsw);
@@ -1280,6 +1307,8 @@ mod tests {
             "medsearch_audit_bytes 10",
             "medsearch_audit_bytes_max 20",
             r#"medsearch_audit_heads_total{outcome="failed"} 1"#,
+            r#"medsearch_tls_certificate_expires_timestamp_seconds{port="inner"} 1800000000"#,
+            r#"medsearch_tls_files_broken{port="inner"} 1"#,
             r#"medsearch_stage_duration_seconds_bucket{stage="model",le="0.01"} 1"#,
             r#"medsearch_batch_size_bucket{le="4"} 1"#,
             r#"medsearch_search_path_total{class="Viral Pneumonia",path="hnsw"} 1"#,

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Modules that every layer may use; they use nothing but the vocabulary and each other.
-const COMMON: &[&str] = &["error", "metrics", "telemetry", "audit"];
+const COMMON: &[&str] = &["error", "metrics", "telemetry", "tls", "audit"];
 
 /// A crate (a name ending in `_` is a family) and the only places under src/ that may name it.
 const HOMES: &[(&str, &[&str])] = &[
@@ -36,6 +36,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("opentelemetry", &["telemetry/"]),
     ("opentelemetry_", &["telemetry/"]),
     ("tracing_opentelemetry", &["telemetry/"]),
+    ("rustls", &["tls/"]),
+    ("x509_cert", &["tls/"]),
 ];
 
 /// Who may read the environment: settings, and the pool that hands the loader's variables on to its workers.

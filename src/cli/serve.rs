@@ -12,6 +12,7 @@ use crate::app::{App, AuditPlace, Replica, Settings, on_this_machine, own_progra
 use crate::cluster::{ClusterSettings, Discovery};
 use crate::error::{Error, ErrorKind, Result};
 use crate::telemetry::{OtlpSettings, Spans};
+use crate::tls::TlsFiles;
 
 /// Time in which those who send requests learn that none should come here any more.
 const DRAIN_SECONDS: u64 = 5;
@@ -32,6 +33,25 @@ pub struct Serve {
     /// Address and port. Beyond loopback keys or an API key are required.
     #[arg(long, default_value = "127.0.0.1:8000", env = "MEDSEARCH_LISTEN")]
     listen: SocketAddr,
+    /// File with the certificate that the server shows, followed by those between it and its authority (PEM): it then speaks by TLS alone. It and its key
+    /// are read again within seconds of a change.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MEDSEARCH_TLS_CERT_FILE",
+        requires = "tls_key_file",
+        help_heading = "TLS"
+    )]
+    tls_cert_file: Option<PathBuf>,
+    /// File with the key of that certificate (PEM, not encrypted).
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MEDSEARCH_TLS_KEY_FILE",
+        requires = "tls_cert_file",
+        help_heading = "TLS"
+    )]
+    tls_key_file: Option<PathBuf>,
     /// File with an API key that may do everything. Requests must bring it (`Authorization: Bearer` or `X-API-Key`), or a key of `--keys-file`.
     #[arg(long, value_name = "FILE", env = "MEDSEARCH_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
@@ -86,7 +106,8 @@ pub struct Serve {
     /// After SIGTERM, say for so many seconds that this server is not ready, and answer meanwhile. Default: 5 where other machines can reach it, else 0.
     #[arg(long, env = "MEDSEARCH_DRAIN_SECONDS")]
     drain_seconds: Option<u64>,
-    /// Be a replica among others: where these are, `dns://NAME:PORT` (every address of the name) or `http://HOST:PORT,…`; the ports of `--inner-listen`.
+    /// Be a replica among others: where these are, `dns://NAME:PORT` (every address of the name) or `http://HOST:PORT,…`
+    /// (`https://` with `--inner-tls-cert-file`); the ports of `--inner-listen`.
     #[arg(long, value_name = "WHERE", env = "MEDSEARCH_PEERS", requires_all = ["inner_listen", "inner_key_file"], help_heading = "Cluster")]
     peers: Option<Discovery>,
     /// Address and port at which the other replicas ask this one. Nobody else needs to reach it.
@@ -107,6 +128,28 @@ pub struct Serve {
         help_heading = "Cluster"
     )]
     inner_key_file: Option<PathBuf>,
+    /// File with the certificate by which the other replicas know this one, followed by those between it and its authority (PEM). Replicas then ask each
+    /// other by TLS alone, and both sides show one. It is for servers and for clients, and for the host of `https://HOST:PORT` or the name of `dns://NAME:PORT`.
+    #[arg(long, value_name = "FILE", env = "MEDSEARCH_INNER_TLS_CERT_FILE", requires_all = ["inner_tls_key_file", "inner_tls_ca_file", "peers"], help_heading = "Cluster")]
+    inner_tls_cert_file: Option<PathBuf>,
+    /// File with the key of that certificate (PEM, not encrypted).
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MEDSEARCH_INNER_TLS_KEY_FILE",
+        requires = "inner_tls_cert_file",
+        help_heading = "Cluster"
+    )]
+    inner_tls_key_file: Option<PathBuf>,
+    /// File with the authority that has certified the other replicas (PEM; several while one takes over from another). Best one that certifies nobody else.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MEDSEARCH_INNER_TLS_CA_FILE",
+        requires = "inner_tls_cert_file",
+        help_heading = "Cluster"
+    )]
+    inner_tls_ca_file: Option<PathBuf>,
     /// This replica's name among the others, the same after a restart. Default: the machine's name with the inner port.
     #[arg(
         long,
@@ -177,6 +220,8 @@ impl Serve {
             warn_if_others_read(path);
         }
         let cluster = self.cluster()?;
+        let tls = tls_files(self.tls_cert_file.as_ref(), self.tls_key_file.as_ref(), None);
+        let scheme = if tls.is_some() { "https" } else { "http" };
         if !(0.0..=1.0).contains(&self.sample_share) {
             let message = format!("--sample-share is 0 to 1, not `{}`", self.sample_share);
             return Err(Error::new(ErrorKind::InvalidRequest, message));
@@ -192,6 +237,7 @@ impl Serve {
             model: self.model,
             device: self.device,
             listen: self.listen,
+            tls,
             api_key,
             keys_file: self.keys_file,
             pacs_file: self.pacs_file,
@@ -220,7 +266,7 @@ impl Serve {
             spans,
             program: own_program(),
         };
-        App::run(settings, |address, _| announce(address))?;
+        App::run(settings, |address, _| announce(scheme, address))?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -247,6 +293,11 @@ impl Serve {
                 key: read_key(key_file, "cluster's key")?,
                 replication_factor: self.replication_factor.into(),
                 bytes_max: self.index_bytes_max,
+                tls: tls_files(
+                    self.inner_tls_cert_file.as_ref(),
+                    self.inner_tls_key_file.as_ref(),
+                    self.inner_tls_ca_file.as_ref(),
+                ),
             },
         }))
     }
@@ -270,6 +321,14 @@ fn base_url(url: impl AsRef<str>) -> Result<Option<String>> {
     }
 }
 
+/// The command line takes the files together or not at all.
+fn tls_files(chain: Option<&PathBuf>, key: Option<&PathBuf>, ca: Option<&PathBuf>) -> Option<TlsFiles> {
+    let (chain, key) = (chain?.clone(), key?.clone());
+    warn_if_others_read(&key);
+    let ca = ca.cloned();
+    Some(TlsFiles { chain, key, ca })
+}
+
 fn read_key(path: &Path, what: &str) -> Result<String> {
     warn_if_others_read(path);
     let text = std::fs::read_to_string(path).map_err(|error| {
@@ -279,6 +338,6 @@ fn read_key(path: &Path, what: &str) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-fn announce(address: SocketAddr) {
-    eprintln!("medsearch: serving at http://{address} (research use only, not for diagnosis)");
+fn announce(scheme: &str, address: SocketAddr) {
+    eprintln!("medsearch: serving at {scheme}://{address} (research use only, not for diagnosis)");
 }

@@ -309,7 +309,7 @@ struct CallSpan {
 impl CallSpan {
     fn new(asked: &Asked) -> Self {
         let address = asked.peer.address.as_str();
-        let host = address.strip_prefix("http://").unwrap_or(address);
+        let host = address.split_once("://").map_or(address, |(_, host)| host);
         let span = tracing::debug_span!(
             target: SPANS,
             "call",

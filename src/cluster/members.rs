@@ -17,6 +17,7 @@ use super::wire::{STATUS_PATH, Status, WIRE, WIRE_OLDEST};
 use super::{Discovery, Held};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
+use crate::tls::{self, Identity, Port, TlsFiles};
 
 /// Time between two looks at where replicas are.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -46,6 +47,8 @@ pub struct ClusterSettings {
     pub replication_factor: usize,
     /// Memory for shards; none: enough for everything.
     pub bytes_max: Option<u64>,
+    /// By which certificate this replica is known, and by which authority it knows the others; none: they speak without TLS.
+    pub tls: Option<TlsFiles>,
 }
 
 /// A replica and what it can hold, for placement.
@@ -68,6 +71,7 @@ struct Inner {
     draining: AtomicBool,
     /// Hedges that may be made, in thousandths.
     hedges: AtomicI64,
+    tls: Option<Arc<Identity>>,
     metrics: Arc<Metrics>,
 }
 
@@ -75,7 +79,8 @@ impl Cluster {
     /// Takes part in the cluster of an archive from when [`Cluster::follow`] runs.
     ///
     /// # Errors
-    /// `InvalidRequest` for a credential that can't be sent; `Internal` when no client can be made.
+    /// `InvalidRequest` for a credential that can't be sent, addresses of others that do not fit the files of TLS, or files that hold no certificate;
+    /// `Unavailable` for files that can't be read; `Internal` when no client can be made.
     pub fn new(settings: ClusterSettings, archive: String, metrics: Arc<Metrics>) -> Result<Self> {
         let unfit = |_| {
             Error::new(
@@ -85,9 +90,19 @@ impl Cluster {
         };
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", settings.key)).map_err(unfit)?;
         bearer.set_sensitive(true);
-        // The client is built with TLS for the sake of archives in buckets, and wants to know whose. The first one counts for the whole process.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
+        settings.discovery.check_scheme(settings.tls.is_some())?;
+        // The client is built with TLS for the sake of archives in buckets, and wants to know whose.
+        tls::use_ring();
+        let tls = settings.tls.clone();
+        let tls = tls
+            .map(|files| Identity::open(Port::Inner, files, &metrics))
+            .transpose()?;
+        let mut client = reqwest::Client::builder();
+        if let Some(identity) = &tls {
+            let config = tls::peer_client(identity, settings.discovery.name())?;
+            client = client.tls_backend_preconfigured(config).https_only(true);
+        }
+        let client = client
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]))
             .connect_timeout(CONNECT_MAX)
             .redirect(reqwest::redirect::Policy::none())
@@ -105,6 +120,7 @@ impl Cluster {
             members: Mutex::new((vec![], Instant::now())),
             draining: AtomicBool::new(false),
             hedges: AtomicI64::new(HEDGES_FIRST),
+            tls,
             metrics,
             settings,
         })))
@@ -113,7 +129,10 @@ impl Cluster {
     /// Asks who is there and how they are, twice a second, for as long as the program runs.
     pub async fn follow(self) {
         let (found, addresses) = watch::channel(BTreeSet::new());
-        tokio::spawn(look(self.0.settings.discovery.clone(), found));
+        tokio::spawn(look(self.0.settings.discovery.clone(), self.0.tls.is_some(), found));
+        if let Some(identity) = &self.0.tls {
+            tokio::spawn(Arc::clone(identity).follow(Arc::clone(&self.0.metrics)));
+        }
         loop {
             let known = addresses.borrow().clone();
             self.round(&known).await;
@@ -263,6 +282,11 @@ impl Cluster {
             .collect()
     }
 
+    /// By which certificate this replica is known to others, if they speak by TLS.
+    pub fn tls(&self) -> Option<&Arc<Identity>> {
+        self.0.tls.as_ref()
+    }
+
     pub(super) fn client(&self) -> &reqwest::Client {
         &self.0.client
     }
@@ -284,10 +308,10 @@ impl Cluster {
 
 /// Looks where replicas are, again and again: in a task of its own, so that a DNS that hangs does not keep anyone from asking those who are known. The last
 /// good list stays.
-async fn look(discovery: Discovery, found: watch::Sender<BTreeSet<String>>) {
+async fn look(discovery: Discovery, by_tls: bool, found: watch::Sender<BTreeSet<String>>) {
     let mut failing = false;
     while !found.is_closed() {
-        match discovery.addresses().await {
+        match discovery.addresses(by_tls).await {
             Ok(addresses) => {
                 failing = false;
                 if !addresses.is_empty() {

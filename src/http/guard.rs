@@ -42,6 +42,8 @@ pub struct Policy {
     pub loopback: bool,
     /// The port it listens on.
     pub port: u16,
+    /// How the origin of its own pages begins.
+    pub scheme: &'static str,
 }
 
 /// What the guard looks at.
@@ -213,7 +215,7 @@ impl Policy {
             return forbidden("this `Host` is not served here without an API key");
         }
         if headers.contains_key(header::ORIGIN) {
-            let origin = text(headers, header::ORIGIN).and_then(|origin| origin.strip_prefix("http://"));
+            let origin = text(headers, header::ORIGIN).and_then(|origin| origin.strip_prefix(self.scheme));
             if !origin.is_some_and(|authority| authority.eq_ignore_ascii_case(host)) {
                 return forbidden("the request comes from a page of another origin");
             }
@@ -311,6 +313,7 @@ mod tests {
             credentials: None,
             loopback: true,
             port: 8000,
+            scheme: "http://",
         }
     }
 
@@ -320,6 +323,7 @@ mod tests {
             credentials,
             loopback,
             port: 8000,
+            scheme: "http://",
         }
     }
 
@@ -477,6 +481,7 @@ mod tests {
             credentials: Credentials::open(Some(KEY), Some(&path)).unwrap(),
             loopback: true,
             port: 8000,
+            scheme: "http://",
         };
         let asks = |key: &str, method: &str, pattern: Option<&str>| {
             let outcome = ask(&policy, method, "/somewhere", pattern, &[("x-api-key", key)]);

@@ -1,4 +1,5 @@
-//! The inner port: what replicas of one cluster ask each other. Its own listener, its own credential, its own permits; nothing here asks another replica.
+//! The inner port: what replicas of one cluster ask each other. Its own listener, its own credential, its own certificates, its own permits; nothing here
+//! asks another replica.
 
 use std::net::TcpListener;
 use std::sync::OnceLock;
@@ -19,6 +20,7 @@ use crate::cluster::Cluster;
 use crate::cluster::wire::{SEARCH_PATH, STATUS_PATH, ShardQuery};
 use crate::error::{Error, ErrorKind, Result};
 use crate::search::Engine;
+use crate::tls;
 
 /// Most bytes of a question: a vector of some 30,000 components and some hundred keys.
 const QUESTION_BYTES_MAX: usize = 4 << 20;
@@ -74,6 +76,7 @@ impl Inner {
 /// # Errors
 /// `Unavailable` when the socket can't be used.
 pub fn inner_server(listener: TcpListener, inner: web::Data<Inner>) -> Result<Server> {
+    let tls = inner.cluster.tls().cloned();
     let server = HttpServer::new(move || {
         App::new()
             .app_data(inner.clone())
@@ -83,14 +86,19 @@ pub fn inner_server(listener: TcpListener, inner: web::Data<Inner>) -> Result<Se
             .wrap(from_fn(observe_inner))
     });
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let tls = tls.as_ref().map(tls::peer_server).transpose()?;
     let server = server
         .workers(workers)
         .max_connections((CONNECTIONS_MAX / workers).max(16))
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(super::HEAD_TIME_MAX)
+        .tls_handshake_timeout(super::HANDSHAKE_MAX)
         .disable_signals()
-        .shutdown_timeout(SHUTDOWN_SECONDS_MAX)
-        .listen(listener);
+        .shutdown_timeout(SHUTDOWN_SECONDS_MAX);
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls),
+        None => server.listen(listener),
+    };
     server.map(HttpServer::run).map_err(unusable)
 }
 

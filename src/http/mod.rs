@@ -58,6 +58,7 @@ use crate::ingest::{Ingest, Reception};
 use crate::metrics::Metrics;
 use crate::pacs::PacsList;
 use crate::search::Engine;
+use crate::tls::{self, Identity};
 
 /// Most bytes of a JSON body: a vector of some 30,000 components.
 const JSON_BYTES_MAX: usize = 1 << 20;
@@ -72,6 +73,8 @@ const MEMORY_UNIT_BYTES: usize = 1024;
 /// After an early answer (413, 401) the rest of the body is read and thrown away for so long, that the client sees the answer
 /// and not a reset connection.
 const LINGER: Duration = Duration::from_secs(10);
+/// Longest time for a connection to agree on TLS.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// Longest time for the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest time that running requests are waited for at the end.
@@ -100,6 +103,8 @@ pub struct HttpSettings {
     pub pacs: PacsList,
     /// Where clients see `/dicom-web`; none: answers don't say where an object can be retrieved.
     pub dicom_web_url: Option<String>,
+    /// The certificate that it shows; none: it speaks without TLS.
+    pub tls: Option<Arc<Identity>>,
 }
 
 /// What every endpoint works with.
@@ -228,6 +233,11 @@ impl State {
             credentials: self.settings.credentials.clone(),
             loopback: self.settings.loopback,
             port: self.settings.port,
+            scheme: if self.settings.tls.is_some() {
+                "https://"
+            } else {
+                "http://"
+            },
         }
     }
 
@@ -334,6 +344,7 @@ where
 pub fn server(listener: TcpListener, state: State) -> Result<Server> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let connections_max = (state.settings.connections_max / workers).max(1);
+    let tls = state.settings.tls.as_ref().map(tls::public_server).transpose()?;
     let state = web::Data::new(state);
     let server = HttpServer::new(move || {
         App::new()
@@ -348,10 +359,14 @@ pub fn server(listener: TcpListener, state: State) -> Result<Server> {
         .max_connections(connections_max)
         .client_disconnect_timeout(LINGER)
         .client_request_timeout(HEAD_TIME_MAX)
+        .tls_handshake_timeout(HANDSHAKE_MAX)
         // Whoever runs it drains it first.
         .disable_signals()
-        .shutdown_timeout(SHUTDOWN_SECONDS_MAX)
-        .listen(listener);
+        .shutdown_timeout(SHUTDOWN_SECONDS_MAX);
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls),
+        None => server.listen(listener),
+    };
     server.map(HttpServer::run).map_err(unusable)
 }
 

@@ -172,7 +172,7 @@ impl Spans {
 
 fn exporter(settings: &OtlpSettings, replica: &str) -> Result<SpanExporter> {
     // As for the other clients of this process: the first one counts.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    crate::tls::use_ring();
     let client = reqwest::Client::builder()
         .connect_timeout(CONNECT_MAX)
         .timeout(SEND_MAX)

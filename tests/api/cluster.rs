@@ -19,12 +19,15 @@ use medsearch::domain::{ClassLabel, ImageId, Ranking, Record};
 use medsearch::embed::{ModelCard, load_backend};
 use medsearch::index::IndexSettings;
 use medsearch::ingest::build::graph_builder;
+use medsearch::metrics::Metrics;
 use medsearch::search::{Holding, Served};
+use medsearch::tls::{Identity, Port, TlsFiles, peer_client};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::archive::secret;
+use crate::certificates::Authority;
 use crate::harness::problem;
 
 const ROWS: u32 = 1200;
@@ -217,21 +220,32 @@ struct Cluster {
     peers: String,
     bytes_max: u64,
     inner: Vec<u16>,
+    tls: Option<TlsFiles>,
     nodes: Vec<Node>,
 }
 
 impl Cluster {
     async fn start() -> Self {
+        Self::start_by(None).await
+    }
+
+    /// One whose replicas ask each other by TLS, with these files.
+    async fn start_by(tls: Option<TlsFiles>) -> Self {
         let (folder, ids) = make().await;
         let bytes_max = index_bytes(&folder).await * 65 / 80;
         let inner: Vec<u16> = (0..3).map(|_| free_port()).collect();
-        let addresses: Vec<String> = inner.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let addresses: Vec<String> = inner
+            .iter()
+            .map(|port| format!("{scheme}://127.0.0.1:{port}"))
+            .collect();
         let mut cluster = Self {
             folder,
             ids,
             peers: addresses.join(","),
             bytes_max,
             inner,
+            tls,
             nodes: vec![],
         };
         let nodes = (0..3).map(|at| cluster.node(at));
@@ -247,6 +261,7 @@ impl Cluster {
             key: INNER_KEY.into(),
             replication_factor: 2,
             bytes_max: Some(self.bytes_max),
+            tls: self.tls.clone(),
         };
         let inner_listen = ([127, 0, 0, 1], self.inner[at]).into();
         Node::start(&self.folder, Some(Replica { inner_listen, settings })).await
@@ -526,6 +541,7 @@ async fn node_among(folder: &TempDir, mut peers: Vec<String>, bytes_max: u64) ->
         key: INNER_KEY.into(),
         replication_factor: 2,
         bytes_max: Some(bytes_max),
+        tls: None,
     };
     let inner_listen = ([127, 0, 0, 1], inner).into();
     Node::start(folder, Some(Replica { inner_listen, settings })).await
@@ -682,4 +698,69 @@ async fn the_inner_port_answers_replicas_of_the_cluster_alone() {
         client.get(public).bearer_auth(INNER_KEY).send().await.unwrap().status(),
         404
     );
+}
+
+#[actix_web::test]
+async fn replicas_that_know_each_other_by_an_authority_search_together_and_answer_nobody_else() {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
+    let files = authority.write(folder.path(), true);
+    let cluster = Cluster::start_by(Some(files.clone())).await;
+    let remote: f64 = cluster.nodes[0]
+        .counted("medsearch_shard_requests_total{outcome=\"answered\"}")
+        .await;
+    assert!(remote > 0.0, "others were asked, by TLS");
+
+    let metrics = Metrics::new().unwrap();
+    let by = |files: &TlsFiles| {
+        let identity = Identity::open(Port::Inner, files.clone(), &metrics).unwrap();
+        Client::builder().tls_backend_preconfigured(peer_client(&identity, None).unwrap())
+    };
+    let asks = async |client: reqwest::ClientBuilder, scheme: &str| {
+        let url = format!("{scheme}://127.0.0.1:{}{STATUS_PATH}", cluster.inner[0]);
+        let asked = client.build().unwrap().get(url).bearer_auth(INNER_KEY).send();
+        asked.await.map(|answer| answer.status().as_u16())
+    };
+    assert_eq!(asks(by(&files), "https").await.unwrap(), 200);
+    // The credential is there, the certificate is not, or of another authority.
+    let believing = || {
+        let authority = reqwest::Certificate::from_pem(authority.pem.as_bytes()).unwrap();
+        Client::builder().tls_certs_only([authority])
+    };
+    assert!(asks(believing(), "https").await.is_err(), "no certificate");
+    assert!(asks(Client::builder(), "http").await.is_err(), "no TLS");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = Authority::new();
+    let strange = other.write(elsewhere.path(), true);
+    assert!(
+        asks(by(&strange), "https").await.is_err(),
+        "it does not believe the replica"
+    );
+    // One that believes the replica, and is not believed.
+    std::fs::write(strange.ca.as_ref().unwrap(), &authority.pem).unwrap();
+    assert!(asks(by(&strange), "https").await.is_err(), "it is of another authority");
+    // With the certificate and without the credential.
+    let url = format!("https://127.0.0.1:{}{STATUS_PATH}", cluster.inner[0]);
+    let answer = by(&files).build().unwrap().get(url).send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+
+    // Another authority for all, first beside the one before, then alone: nobody is started again.
+    let both = format!("{}{}", authority.pem, other.pem);
+    std::fs::write(files.ca.as_ref().unwrap(), both).unwrap();
+    eventually("the new authority is believed", async || {
+        asks(by(&strange), "https").await.is_ok()
+    })
+    .await;
+    let (chain, key) = other.certify();
+    std::fs::write(&files.key, key).unwrap();
+    std::fs::write(&files.chain, chain).unwrap();
+    std::fs::write(files.ca.as_ref().unwrap(), &other.pem).unwrap();
+    std::fs::write(strange.ca.as_ref().unwrap(), &other.pem).unwrap();
+    eventually("the old authority is believed no more", async || {
+        let old = tempfile::tempdir().unwrap();
+        let old = authority.write(old.path(), true);
+        std::fs::write(old.ca.as_ref().unwrap(), &other.pem).unwrap();
+        asks(by(&strange), "https").await.is_ok() && asks(by(&old), "https").await.is_err()
+    })
+    .await;
+    cluster.whole().await;
 }

@@ -140,6 +140,7 @@ impl Stage {
             key: "a key of some length".into(),
             replication_factor: 2,
             bytes_max: None,
+            tls: None,
         };
         let metrics = Arc::new(Metrics::new().unwrap());
         let cluster = Cluster::new(settings, ARCHIVE.into(), metrics).unwrap();

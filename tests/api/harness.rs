@@ -12,6 +12,7 @@ use medsearch::http::{self, Credentials, HttpSettings, Problem, State};
 use medsearch::ingest::{Ingest, open_inbox};
 use medsearch::metrics::Metrics;
 use medsearch::pacs::PacsList;
+use medsearch::tls::{Identity, Port, TlsFiles, use_ring};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -60,6 +61,11 @@ pub async fn spawn_with_keys(file: &Path) -> TestApp {
 
 /// A server with other settings, over an archive of its own.
 pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
+    spawn_by(None, change).await
+}
+
+/// The same, with a certificate of these files.
+pub async fn spawn_by(files: Option<TlsFiles>, change: impl FnOnce(&mut HttpSettings)) -> TestApp {
     let folder = archive::copy();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -74,7 +80,14 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
         port,
         pacs: PacsList::default(),
         dicom_web_url: None,
+        tls: None,
     };
+    let metrics = Arc::new(Metrics::new().unwrap());
+    if let Some(files) = files {
+        let identity = Identity::open(Port::Public, files, &metrics).unwrap();
+        actix_web::rt::spawn(Arc::clone(&identity).follow(Arc::clone(&metrics)));
+        settings.tls = Some(identity);
+    }
     change(&mut settings);
     let parts = app::Settings {
         program: PathBuf::from(env!("CARGO_BIN_EXE_medsearch")),
@@ -82,7 +95,6 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
         ..app::Settings::local(folder.path().join("archive").display().to_string(), archive::secret())
     };
     let archive = Archive::open(&parts.archive, archive::secret()).await.unwrap();
-    let metrics = Arc::new(Metrics::new().unwrap());
     let (engine, served) = app::open_engine(&archive, &parts, &metrics).await.unwrap();
     let space = engine.overview().space.id().to_string();
     let inbox = archive.inbox();
@@ -104,8 +116,8 @@ pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
     let reception = open_inbox(&engine, ingest.clone(), inbox, limits, Arc::clone(&metrics));
     let state = State::new(engine, Some(ingest), settings, metrics).with_reception(reception);
     actix_web::rt::spawn(http::server(listener, state).unwrap());
-    // The client is built with TLS for the sake of archives in buckets, and wants to know whose. Another test may have said so already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    // The client is built with TLS for the sake of archives in buckets, and wants to know whose.
+    use_ring();
     let client = Client::builder()
         .timeout(Duration::from_secs(60))
         .redirect(reqwest::redirect::Policy::none());

@@ -3,6 +3,7 @@
 mod archive;
 mod audit;
 mod cards;
+mod certificates;
 mod cluster;
 mod copies;
 mod dicom_web;
@@ -22,6 +23,7 @@ mod pages;
 mod problems;
 mod reference;
 mod retrieval;
+mod tls;
 mod traces;
 mod uploads;
 mod wrong_inputs;

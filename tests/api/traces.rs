@@ -98,6 +98,7 @@ async fn replicas_that_are_asked_hear_the_trace_of_the_request() {
         key: INNER_KEY.into(),
         replication_factor: 2,
         bytes_max: Some(index_bytes(&folder).await / 2),
+        tls: None,
     };
     let inner_listen = ([127, 0, 0, 1], inner).into();
     let node = Node::start(&folder, Some(Replica { inner_listen, settings })).await;

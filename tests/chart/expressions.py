@@ -51,6 +51,8 @@ PRODUCT = {
     "medsearch_audit_bytes": metric("gauge"),
     "medsearch_audit_bytes_max": metric("gauge"),
     "medsearch_audit_heads_total": metric("counter", outcome="committed failed"),
+    "medsearch_tls_certificate_expires_timestamp_seconds": metric("gauge", port="public inner"),
+    "medsearch_tls_files_broken": metric("gauge", port="public inner"),
     "medsearch_stage_duration_seconds": metric("histogram", stage="decode preprocess queue model search"),
     "medsearch_queue_depth": metric("gauge"),
     "medsearch_queue_max": metric("gauge"),

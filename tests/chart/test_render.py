@@ -402,6 +402,45 @@ def test_servers_alone_get_the_keys_file_and_follow_its_changes() -> None:
             assert volume["secret"] == {"secretName": "medsearch-keys", "defaultMode": 0o400, "items": items}
 
 
+@pytest.mark.parametrize("case, scheme", [("cluster", None), ("everything", "HTTPS")])
+def test_servers_speak_tls_where_they_have_a_certificate_and_are_asked_so(case: str, scheme: str | None) -> None:
+    documents = rendered(case)
+    (container,) = of_kind(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"].get("scheme") == scheme, probe
+    protocols = {
+        port["appProtocol"]
+        for service in documents
+        if service["kind"] == "Service"
+        for port in service["spec"]["ports"]
+    }
+    assert protocols == {(scheme or "HTTP").lower()}
+    given = environment(container)
+    named = {name.removeprefix("MEDSEARCH_"): value for name, value in given.items() if "_TLS_" in name}
+    if scheme is None:
+        assert named == {}
+        return
+    assert named == {
+        "TLS_CERT_FILE": "/etc/medsearch/tls/tls.crt",
+        "TLS_KEY_FILE": "/etc/medsearch/tls/tls.key",
+        "INNER_TLS_CERT_FILE": "/etc/medsearch/inner-tls/tls.crt",
+        "INNER_TLS_KEY_FILE": "/etc/medsearch/inner-tls/tls.key",
+        "INNER_TLS_CA_FILE": "/etc/medsearch/inner-tls/ca.crt",
+    }
+    # The kubelet never changes what is mounted by `subPath`.
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    for name in ("tls", "inner-tls"):
+        assert mounts[name] == {"name": name, "mountPath": f"/etc/medsearch/{name}", "readOnly": True}
+    endpoint = of_kind(documents, "ServiceMonitor")["spec"]["endpoints"][0]
+    full_name = of_kind(documents, "Deployment")["metadata"]["name"]
+    namespace = of_kind(documents, "Deployment")["metadata"]["namespace"]
+    authority = {"secret": {"name": "medsearch-tls", "key": "ca.crt"}}
+    assert (endpoint["scheme"], endpoint["tlsConfig"]) == (
+        "https",
+        {"ca": authority, "serverName": f"{full_name}.{namespace}.svc"},
+    )
+
+
 def test_dashboards_arrive_as_they_are() -> None:
     maps = [each for each in rendered("everything") if each["kind"] == "ConfigMap"]
     assert len(maps) == 2

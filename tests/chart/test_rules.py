@@ -301,6 +301,19 @@ CASES = {
         # One that fails now and then is made up for by the next.
         {HEADS % "failed": "0+1x60", HEADS % "committed": "0+1x60"},
         "50m",
+    "MedsearchTlsFilesBroken": Case(
+        {'medsearch_tls_files_broken{pod="a",port="public"}': "0 1x20"},
+        # One file is there a moment before the other.
+        {'medsearch_tls_files_broken{pod="a",port="public"}': "0 1 1 0x20"},
+        "10m",
+        HERE | {"port": "public"},
+    ),
+    "MedsearchCertificateExpires": Case(
+        # Time begins at zero: six days, eight days.
+        {'medsearch_tls_certificate_expires_timestamp_seconds{pod="a",port="inner"}': "518400x30"},
+        {'medsearch_tls_certificate_expires_timestamp_seconds{pod="a",port="inner"}': "691200x30"},
+        "20m",
+        HERE | {"port": "inner"},
     ),
     "MedsearchIndexMemoryFilling": Case(
         {'medsearch_index_bytes{pod="a"}': "95x60", 'medsearch_index_bytes_max{pod="a"}': "100x60"},
@@ -498,6 +511,8 @@ HEALTHY = {
     'medsearch_audit_bytes_max{pod="a"}': "100x200",
     HEADS % "failed": "0x200",
     HEADS % "committed": "0+6x200",
+    'medsearch_tls_files_broken{pod="a",port="public"}': "0x200",
+    'medsearch_tls_certificate_expires_timestamp_seconds{pod="a",port="public"}': "9000000x200",
     'medsearch_queue_depth{pod="a"}': "1x200",
     'medsearch_queue_max{pod="a"}': "256x200",
     RECALL % "sum": "0+0.99x200",

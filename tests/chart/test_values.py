@@ -86,6 +86,7 @@ REFUSED = [
     # what contradicts itself
     ("keysFile.existingSecret=medsearch,keysFile.key=api-key", "not the API key"),
     ("cluster.enabled=true", "innerKey.existingSecret is missing"),
+    ("cluster.innerTls.existingSecret=medsearch-inner-tls", "needs cluster.enabled"),
     (
         "cluster.enabled=true,cluster.innerKey.existingSecret=medsearch,cluster.innerKey.key=api-key",
         "another credential",

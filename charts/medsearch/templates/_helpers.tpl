@@ -117,6 +117,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if and .Values.apiKey.existingSecret (eq .Values.cluster.innerKey.existingSecret .Values.apiKey.existingSecret) (eq .Values.cluster.innerKey.key .Values.apiKey.key) -}}
 {{- fail "cluster.innerKey must be another credential than apiKey" -}}
 {{- end -}}
+{{- else if .Values.cluster.innerTls.existingSecret -}}
+{{- fail "cluster.innerTls needs cluster.enabled: a replica without peers has no inner port" -}}
 {{- else if .Values.cluster.indexBytesMax -}}
 {{- fail "cluster.indexBytesMax needs cluster.enabled: a replica without peers has to hold everything" -}}
 {{- end -}}

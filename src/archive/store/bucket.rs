@@ -124,7 +124,7 @@ fn built<S: ObjectStore>(
     build: impl FnOnce() -> object_store::Result<S>,
 ) -> Result<Arc<dyn ObjectStore>> {
     // The first one counts for the whole process, and it is this one in any case.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    crate::tls::use_ring();
     let objects = build().map_err(|error| {
         let message = format!("the environment's settings for `{bucket}` can't be used");
         Error::with_source(ErrorKind::InvalidRequest, message, error)

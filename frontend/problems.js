@@ -24,6 +24,7 @@ const WORDS = {
   "method-not-allowed": ["Page and server don't fit together", "One of them was updated. Reload the page."],
   "unexpected": ["Page and server don't fit together", "The server's answer is not what this page expects. Reload the page."],
   "overloaded": ["The model is busy", "Others are searching right now. Wait a moment and try again.", "retry"],
+  "rate-limited": ["Too many requests in a minute", "Wait a moment and try again.", "retry"],
   "storage-full": ["The server's storage is full", "Tell whoever runs the server.", "retry"],
   "unavailable": ["The server can't search right now", "It may be starting or being updated. Try again in a moment.", "retry"],
   "deadline": ["The search took too long", "The server gave up before an answer was ready. Try again, or turn off exact search.", "retry"],

@@ -18,7 +18,7 @@ use crate::archive::{
 use crate::cluster::{Cluster, ClusterSettings};
 use crate::embed::{Backend, ModelCard, Network, load_backend, load_network};
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::{self, Credentials, HttpSettings, Oidc, OidcSettings};
+use crate::http::{self, Credentials, HttpSettings, Oidc, OidcSettings, RateSettings};
 use crate::imaging::{DecoderSettings, Limits};
 use crate::index::IndexSettings;
 use crate::ingest::build::graph_builder;
@@ -71,6 +71,8 @@ pub struct Settings {
     pub request_seconds_max: u64,
     /// Requests at a time.
     pub in_flight_max: usize,
+    /// Requests in a minute.
+    pub rates: RateSettings,
     /// Largest class that is scanned exactly; absent: the measured default.
     pub exact_rows_max: Option<usize>,
     /// Images in one batch of the model.
@@ -135,6 +137,7 @@ impl Settings {
             pixels_max: 64 << 20,
             request_seconds_max: 30,
             in_flight_max: 256,
+            rates: RateSettings::default(),
             exact_rows_max: None,
             batch_max: 32,
             queue_max: 256,
@@ -267,6 +270,7 @@ impl App {
             pixels_max: settings.pixels_max,
             request_seconds_max: settings.request_seconds_max as f64,
             in_flight_max: settings.in_flight_max,
+            rates: settings.rates,
             connections_max: connections_max(),
             credentials,
             loopback: address.ip().is_loopback(),

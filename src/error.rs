@@ -54,6 +54,8 @@ pub enum ErrorKind {
     MethodNotAllowed,
     /// The queue is full: come back after the stated seconds.
     Overloaded,
+    /// This caller has asked too often: come back after the stated seconds.
+    RateLimited,
     /// The storage is full.
     StorageFull,
     /// Something that the answer needs is not there at the moment.
@@ -99,6 +101,7 @@ impl ErrorKind {
             Self::NotAcceptable => "not-acceptable",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::Overloaded => "overloaded",
+            Self::RateLimited => "rate-limited",
             Self::StorageFull => "storage-full",
             Self::Unavailable => "unavailable",
             Self::PacsFailed => "pacs-failed",

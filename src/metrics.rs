@@ -118,6 +118,10 @@ pub enum RefusalReason {
     InsufficientScope,
     /// It came from a page of another origin, or for another Host.
     ForbiddenOrigin,
+    /// Whoever sent it has asked too often.
+    RateLimited,
+    /// Too many keys that nobody has came from its address.
+    WrongKeys,
 }
 
 impl RefusalReason {
@@ -143,6 +147,8 @@ impl RefusalReason {
             Self::Login => "login",
             Self::InsufficientScope => "insufficient_scope",
             Self::ForbiddenOrigin => "forbidden_origin",
+            Self::RateLimited => "rate_limited",
+            Self::WrongKeys => "wrong_keys",
         }
     }
 }
@@ -451,7 +457,7 @@ impl Metrics {
             http_in_flight: gauge("medsearch_http_in_flight_requests", "HTTP requests being answered")?,
             refused: counters(
                 "medsearch_requests_refused_total",
-                "HTTP requests turned away: no_key, unknown_key, expired_key, token_malformed, token_algorithm, token_type, token_key, token_signature, token_issuer, token_audience, token_expired, token_early, no_role, issuer_unavailable, unknown_session, expired_session, login, insufficient_scope, forbidden_origin",
+                "HTTP requests turned away: no_key, unknown_key, expired_key, token_malformed, token_algorithm, token_type, token_key, token_signature, token_issuer, token_audience, token_expired, token_early, no_role, issuer_unavailable, unknown_session, expired_session, login, insufficient_scope, forbidden_origin, rate_limited, wrong_keys",
                 &["reason"],
             )?,
             oidc_issuer_broken: gauge(
@@ -726,6 +732,8 @@ impl Metrics {
                     "login",
                     "insufficient_scope",
                     "forbidden_origin",
+                    "rate_limited",
+                    "wrong_keys",
                 ],
             ),
             (&self.audit_heads, &["committed", "failed"]),

@@ -65,6 +65,7 @@ const SYNCHRONOUS: &[&str] = &[
     "http/access/needs.rs",
     "http/access/refusal.rs",
     "http/access/scope.rs",
+    "http/rate/",
     "quality/asked.rs",
     "quality/calibrated.rs",
     "quality/calibration.rs",

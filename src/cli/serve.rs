@@ -11,6 +11,7 @@ use super::settings::{ArchiveArgs, warn_if_others_read};
 use crate::app::{App, AuditPlace, Replica, Settings, on_this_machine, own_program};
 use crate::cluster::{ClusterSettings, Discovery};
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::{Rate, RateSettings};
 use crate::telemetry::{OtlpSettings, Spans};
 use crate::tls::TlsFiles;
 
@@ -78,6 +79,35 @@ pub struct Serve {
     /// Requests at a time; more are answered 429.
     #[arg(long, default_value_t = 256, env = "MEDSEARCH_IN_FLIGHT_MAX")]
     in_flight_max: usize,
+    /// Requests that one key may send in a minute, all of them at once too; more are answered 429. Those that put images in or change them count apart.
+    /// 0: no bound.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        env = "MEDSEARCH_REQUESTS_PER_MINUTE",
+        help_heading = "Rates"
+    )]
+    requests_per_minute: u32,
+    /// The same for requests that put images in, change or delete them. 0: no bound.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        env = "MEDSEARCH_INGEST_REQUESTS_PER_MINUTE",
+        help_heading = "Rates"
+    )]
+    ingest_requests_per_minute: u32,
+    /// Wrong keys that may come from one address in a minute (of IPv6: one network of 64 bits). After that no key from there is looked at, unless a known one
+    /// came from there within the last hour. 0: no bound.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 60,
+        env = "MEDSEARCH_WRONG_KEYS_PER_MINUTE",
+        help_heading = "Rates"
+    )]
+    wrong_keys_per_minute: u32,
     /// Classes with more rows than this are searched by graph, the others by scanning every row.
     #[arg(long, env = "MEDSEARCH_EXACT_ROWS_MAX")]
     exact_rows_max: Option<usize>,
@@ -246,6 +276,11 @@ impl Serve {
             pixels_max: self.pixels_max,
             request_seconds_max: self.request_seconds_max,
             in_flight_max: self.in_flight_max,
+            rates: RateSettings {
+                requests: Rate::per_minute(self.requests_per_minute),
+                ingest: Rate::per_minute(self.ingest_requests_per_minute),
+                wrong_keys: Rate::per_minute(self.wrong_keys_per_minute),
+            },
             exact_rows_max: self.exact_rows_max,
             batch_max: self.batch_max,
             queue_max: self.queue_max,

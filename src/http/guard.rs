@@ -1,19 +1,23 @@
 //! Who may ask. Without keys only pages that this server sent, from this machine; with keys whoever has one that permits it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use actix_web::HttpMessage;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::http::{Method, Uri};
 use actix_web::middleware::Next;
 use actix_web::web;
+use actix_web::{HttpMessage, HttpResponse};
 use jiff::Timestamp;
 
-use super::access::{CALLBACK, Credentials, KeyHolder, Login, Refusal, TokenFault, needed, session_cookie};
+use super::access::{CALLBACK, Credentials, KeyHolder, Login, Refusal, Scope, TokenFault, needed, session_cookie};
+use super::rate::Spent;
 use super::{State, audited};
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::RefusalReason;
 
 /// Answered to everyone, whatever Host they name: orchestrators probe by address.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/startupz"];
@@ -75,6 +79,10 @@ pub async fn guard(
         pattern: pattern.as_deref(),
         headers: request.headers(),
     };
+    let (address, now) = (request.peer_addr().map(|address| address.ip()), Instant::now());
+    if let Some(wait) = address.and_then(|address| held_up(&state, asked, address, now)) {
+        return Ok(too_often(&state, &request, RefusalReason::WrongKeys, wait));
+    }
     let policy = state.policy();
     let mut checked = policy.check(asked, Timestamp::now());
     // A token with a key that is newer than the ones that are known, or before any are: the issuer is asked, so seldom that it does not notice.
@@ -89,7 +97,29 @@ pub async fn guard(
         Err(refusal) => refusal.holder(),
     };
     if let Some(holder) = holder {
+        if let Some(address) = address {
+            state.limits.known_key(address, now);
+        }
+        let spent = match needed(asked.method.as_str(), asked.pattern) {
+            Scope::Ingest => Spent::Ingest,
+            _ => Spent::Requests,
+        };
+        let taken = state.limits.take(holder.name.as_str(), spent, now);
         request.extensions_mut().insert(holder.clone());
+        match taken {
+            Ok(None) => {}
+            Ok(Some(left)) => drop(request.extensions_mut().insert((spent, left))),
+            Err((left, wait)) => {
+                request.extensions_mut().insert((spent, left));
+                return Ok(too_often(&state, &request, RefusalReason::RateLimited, wait));
+            }
+        }
+    }
+    if let (Err(refusal), Some(address)) = (&checked, address)
+        && refusal.is_wrong_key()
+        && let Some(wait) = state.limits.wrong_key(address, now)
+    {
+        return Ok(too_often(&state, &request, RefusalReason::WrongKeys, wait));
     }
     let Err(refusal) = checked else {
         return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
@@ -101,6 +131,29 @@ pub async fn guard(
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     Ok(response)
+}
+
+/// How long the key of this request is not looked at, since too many wrong ones came from its address.
+fn held_up(state: &State, asked: Asked<'_>, address: IpAddr, now: Instant) -> Option<Duration> {
+    let brings_key = offered(asked.headers).is_some() && !PROBES.contains(&asked.uri.path());
+    brings_key.then(|| state.limits.held_up(address, now)).flatten()
+}
+
+/// The answer to one who has to wait: 429 with `Retry-After`.
+fn too_often(
+    state: &State,
+    request: &ServiceRequest,
+    reason: RefusalReason,
+    wait: Duration,
+) -> ServiceResponse<BoxBody> {
+    state.metrics.refused(reason);
+    let message = match reason {
+        RefusalReason::WrongKeys => "too many wrong keys came from this address",
+        _ => "this caller has asked too often",
+    };
+    let error = Error::new(ErrorKind::RateLimited, message).retry_after(wait);
+    let response = HttpResponse::from_error(error);
+    ServiceResponse::new(request.request().clone(), response)
 }
 
 /// Refuses a compressed body: what it unpacks to is only known when it is in memory.
@@ -304,7 +357,7 @@ mod tests {
     use actix_web::http::header::{HeaderName, HeaderValue};
 
     use super::*;
-    use crate::http::access::{ApiKey, Key, KeysFile, Scope, Scopes};
+    use crate::http::access::{ApiKey, Key, KeysFile, Scopes};
 
     const KEY: &str = "0123456789abcdef-key";
 

@@ -2,6 +2,8 @@
 
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::rate::{Left, Spent, WINDOW};
+
 /// For whatever is no page: JSON, pictures, problems, text.
 const NO_PAGE: &str = "default-src 'none'; frame-ancestors 'none'";
 /// What a page might ask the browser for, and none does: by nobody, also not in a frame.
@@ -40,6 +42,19 @@ pub fn add(headers: &mut HeaderMap, host_by_tls: bool) {
             header::STRICT_TRANSPORT_SECURITY,
             HeaderValue::from_static(TRANSPORT_SECURITY),
         );
+    }
+}
+
+/// Says how many requests are left (draft-ietf-httpapi-ratelimit-headers-10): `q` of a full bucket, which a minute (`w`) fills, `r` left, full in `t` seconds.
+pub fn add_rate(headers: &mut HeaderMap, spent: Spent, left: Left) {
+    let (name, window_s) = (spent.as_str(), WINDOW.as_secs());
+    let full_in_s = left.full_in.as_secs() + u64::from(left.full_in.subsec_nanos() > 0);
+    for (header, value) in [
+        ("ratelimit-policy", format!("\"{name}\";q={};w={window_s}", left.limit)),
+        ("ratelimit", format!("\"{name}\";r={};t={full_in_s}", left.remaining)),
+    ] {
+        let value = HeaderValue::from_str(&value).expect("letters, digits and punctuation are a header");
+        headers.insert(HeaderName::from_static(header), value);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The service: HTTP in, domain values through, JSON out.
 //!
 //! A request passes `observe` (id, limit, log, metrics, problems), then `guard` (origin, key), then `audited` (its line in the audit), then its endpoint. One endpoint, or one
-//! resource, is one file; `access` has the keys and what they open, `headers` what browsers are told, `wire` the shapes, `body` bounds the time of bodies, `upload` reads forms, `problem`
+//! resource, is one file; `access` has the keys and what they open, `rate` how often one may ask, `headers` what browsers are told, `wire` the shapes, `body` bounds the time of bodies, `upload` reads forms, `problem`
 //! turns errors into answers.
 
 mod access;
@@ -25,6 +25,7 @@ mod ops;
 mod patients;
 mod pixels;
 mod problem;
+mod rate;
 mod reference;
 mod search;
 mod upload;
@@ -49,6 +50,7 @@ pub use audited::Auditor;
 pub use docs::openapi;
 pub use inner::{Inner, inner_server};
 pub use problem::Problem;
+pub use rate::{Rate, RateSettings};
 pub use search::answer_json;
 
 use dicom_web::{peer as dicom_peer, store as dicom_store};
@@ -59,6 +61,7 @@ use crate::metrics::Metrics;
 use crate::pacs::PacsList;
 use crate::search::Engine;
 use crate::tls::{self, Identity};
+use rate::Limits;
 
 /// Most bytes of a JSON body: a vector of some 30,000 components.
 const JSON_BYTES_MAX: usize = 1 << 20;
@@ -103,6 +106,8 @@ pub struct HttpSettings {
     pub pacs: PacsList,
     /// Where clients see `/dicom-web`; none: answers don't say where an object can be retrieved.
     pub dicom_web_url: Option<String>,
+    /// How often one may ask.
+    pub rates: RateSettings,
     /// The certificate that it shows; none: it speaks without TLS.
     pub tls: Option<Arc<Identity>>,
 }
@@ -123,6 +128,7 @@ pub struct State {
     auditor: Option<Arc<Auditor>>,
     cards: Arc<cards::Cards>,
     reports: Arc<feedback::Pace>,
+    limits: Arc<Limits>,
     draining: Arc<AtomicBool>,
     in_flight: Arc<Semaphore>,
     upload_memory: Arc<Semaphore>,
@@ -141,6 +147,7 @@ impl State {
             auditor: None,
             cards: Arc::default(),
             reports: Arc::default(),
+            limits: Arc::new(Limits::new(settings.rates)),
             draining: Arc::default(),
             in_flight: Arc::new(Semaphore::new(settings.in_flight_max)),
             upload_memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),

@@ -17,6 +17,7 @@ use tracing::{Instrument, Span};
 
 use super::access::{KeyHolder, KeyName};
 use super::body::{BODY_TIME_MAX, STUDY_TIME_MAX, Unread};
+use super::rate::{Left, Spent};
 use super::{State, headers, problem};
 use crate::cluster::wire::SEARCH_PATH;
 use crate::error::{Error, ErrorKind, Result};
@@ -97,8 +98,12 @@ pub async fn observe(
                 .match_pattern()
                 .unwrap_or_else(|| UNMATCHED.to_owned());
             let key = key_of(response.request());
+            let left = response.request().extensions().get::<(Spent, Left)>().copied();
             let (mut response, problem) = problem::finish(response, &line.id, &line.trace_id);
             let took = started.elapsed();
+            if let Some((spent, left)) = left {
+                headers::add_rate(response.headers_mut(), spent, left);
+            }
             add_headers(response.headers_mut(), &line, api.then_some(took));
             line.write(&state, &route, key.as_ref(), response.status(), problem, took);
             say_end(&span, key.as_ref(), response.status(), problem);

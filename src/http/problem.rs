@@ -58,7 +58,7 @@ pub const fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::InsufficientScope | ErrorKind::ForbiddenOrigin => StatusCode::FORBIDDEN,
         ErrorKind::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
         ErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        ErrorKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::Overloaded | ErrorKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
         ErrorKind::Unavailable | ErrorKind::ShardsMissing | ErrorKind::VersionAhead => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::PacsFailed => StatusCode::BAD_GATEWAY,
@@ -93,6 +93,7 @@ const fn title(kind: ErrorKind) -> &'static str {
         ErrorKind::NotAcceptable => "This is not given in a form that the client takes",
         ErrorKind::MethodNotAllowed => "This method is not allowed here",
         ErrorKind::Overloaded => "The server is busy",
+        ErrorKind::RateLimited => "Too many requests in a minute",
         ErrorKind::StorageFull => "The storage is full",
         ErrorKind::Unavailable => "Not available at the moment",
         ErrorKind::PacsFailed => "The PACS does not answer as it should",
@@ -361,6 +362,7 @@ const ALWAYS: &[ErrorKind] = &[
     ErrorKind::InsufficientScope,
     ErrorKind::ForbiddenOrigin,
     ErrorKind::Overloaded,
+    ErrorKind::RateLimited,
     ErrorKind::Internal,
 ];
 /// Of those that take JSON.

@@ -711,16 +711,23 @@ async fn replicas_that_know_each_other_by_an_authority_search_together_and_answe
     assert!(remote > 0.0, "others were asked, by TLS");
 
     let metrics = Metrics::new().unwrap();
-    let by = |files: &TlsFiles| {
+    let by_name = |files: &TlsFiles, name: Option<&str>| {
         let identity = Identity::open(Port::Inner, files.clone(), &metrics).unwrap();
-        Client::builder().tls_backend_preconfigured(peer_client(&identity, None).unwrap())
+        Client::builder().tls_backend_preconfigured(peer_client(&identity, name).unwrap())
     };
+    let by = |files: &TlsFiles| by_name(files, None);
     let asks = async |client: reqwest::ClientBuilder, scheme: &str| {
         let url = format!("{scheme}://127.0.0.1:{}{STATUS_PATH}", cluster.inner[0]);
         let asked = client.build().unwrap().get(url).bearer_auth(INNER_KEY).send();
         asked.await.map(|answer| answer.status().as_u16())
     };
     assert_eq!(asks(by(&files), "https").await.unwrap(), 200);
+    // As of replicas that DNS finds: asked by address, known by the name that was looked up.
+    assert_eq!(asks(by_name(&files, Some("localhost")), "https").await.unwrap(), 200);
+    assert!(
+        asks(by_name(&files, Some("elsewhere.example")), "https").await.is_err(),
+        "a certificate for another name"
+    );
     // The credential is there, the certificate is not, or of another authority.
     let believing = || {
         let authority = reqwest::Certificate::from_pem(authority.pem.as_bytes()).unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use medsearch::app;
 use medsearch::archive::{Archive, Writer, WriterSettings};
-use medsearch::http::{self, Credentials, HttpSettings, Problem, State};
+use medsearch::http::{self, Credentials, HttpSettings, Problem, RateSettings, State};
 use medsearch::ingest::{Ingest, open_inbox};
 use medsearch::metrics::Metrics;
 use medsearch::pacs::PacsList;
@@ -74,6 +74,7 @@ pub async fn spawn_by(files: Option<TlsFiles>, change: impl FnOnce(&mut HttpSett
         pixels_max: 64 << 20,
         request_seconds_max: 30.0,
         in_flight_max: 64,
+        rates: RateSettings::default(),
         connections_max: 64,
         credentials: None,
         loopback: true,

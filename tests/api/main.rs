@@ -21,6 +21,7 @@ mod oidc;
 mod openapi;
 mod pages;
 mod problems;
+mod rates;
 mod reference;
 mod retrieval;
 mod tls;

@@ -1,7 +1,10 @@
 //! TLS on the public port: whose certificate is shown, and what happens when its files change.
 
-use std::io::{Read, Write};
+use std::fs::Permissions;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use medsearch::http::Credentials;
@@ -11,6 +14,7 @@ use reqwest::tls::TlsInfo;
 use reqwest::{Certificate, Client, Response};
 use tempfile::TempDir;
 
+use crate::archive;
 use crate::certificates::Authority;
 use crate::cluster::eventually;
 use crate::harness::{KEY, TestApp, problem, spawn_by};
@@ -241,4 +245,59 @@ async fn browsers_are_told_to_ask_by_tls() {
         .get(format!("https://localhost:{}/livez", server.app.port))
         .send();
     assert!(asked.await.unwrap_err().is_connect());
+}
+
+/// The program, which ends with the test.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[actix_web::test]
+async fn the_program_takes_both_files_or_none_and_says_where_it_serves() {
+    let (authority, folder, archive) = (Authority::new(), tempfile::tempdir().unwrap(), archive::copy());
+    let files = authority.write(folder.path(), false);
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, hex::encode([7; 32])).unwrap();
+    let serve = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_medsearch"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--archive"]);
+        command
+            .arg(archive.path().join("archive"))
+            .arg("--secret-file")
+            .arg(&secret);
+        command.arg("--tls-cert-file").arg(&files.chain);
+        command
+    };
+    let half = serve().output().unwrap();
+    assert_eq!(half.status.code(), Some(2));
+    assert!(String::from_utf8(half.stderr).unwrap().contains("--tls-key-file"));
+
+    std::fs::set_permissions(&files.key, Permissions::from_mode(0o644)).unwrap();
+    let mut command = serve();
+    command.arg("--tls-key-file").arg(&files.key).stderr(Stdio::piped());
+    let mut program = Program(command.spawn().unwrap());
+    // Kept to the end: the program goes on writing.
+    let mut said = BufReader::new(program.0.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let mut warned = false;
+    let mut address = None;
+    for line in said.by_ref() {
+        warned |= line.contains("tls.key") && line.contains("can be read by other users");
+        if let Some(rest) = line.strip_prefix("medsearch: serving at ") {
+            address = rest.split_whitespace().next().map(str::to_owned);
+            break;
+        }
+    }
+    let address = address.expect("it serves");
+    assert!(warned, "others can read the key");
+    let believing = Certificate::from_pem(authority.pem.as_bytes()).unwrap();
+    let client = Client::builder().tls_certs_only([believing]).build().unwrap();
+    let answer = client.get(format!("{address}/readyz")).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), address.starts_with("https://")), (200, true));
 }

@@ -153,9 +153,9 @@ impl Credentials {
 
     fn take_over(&self, keys: Keys) {
         if **self.keys.load() != keys {
-            tracing::info!(keys = keys.iter().len(), "the keys file has changed");
             let count = keys.iter().len();
             self.keys.store(Arc::new(keys));
+            tracing::info!(keys = count, "the keys file has changed");
             self.changes.send_replace(count);
         }
     }

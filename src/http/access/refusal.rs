@@ -93,6 +93,14 @@ impl Refusal {
         }
     }
 
+    /// Whether somebody may be trying keys: a missing one is a first visit, an expired one was good.
+    pub fn is_wrong_key(&self) -> bool {
+        match self {
+            Self::UnknownKey => true,
+            Self::NoKey | Self::ExpiredKey | Self::InsufficientScope { .. } | Self::ForbiddenOrigin(_) => false,
+        }
+    }
+
     /// Whose key it brought, if it is one.
     pub fn holder(&self) -> Option<&KeyHolder> {
         match self {

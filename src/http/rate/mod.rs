@@ -1,0 +1,11 @@
+//! How often one may ask: so many requests a minute for each caller, and so many wrong keys for each address.
+//!
+//! `bucket` is the arithmetic, `recent` a map that never grows beyond its bound, `limits` what a running server keeps. `guard.rs` asks them. Each replica
+//! counts for itself.
+
+mod bucket;
+mod limits;
+mod recent;
+
+pub use bucket::{Left, Rate, WINDOW};
+pub use limits::{Limits, RateSettings, Spent};

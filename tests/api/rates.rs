@@ -1,0 +1,163 @@
+//! How often one may ask: each caller for itself, and wrong keys by their address.
+
+use medsearch::http::{ApiKey, Credentials, HttpSettings, Key, KeysFile, Rate, RateSettings, Scope, Scopes};
+use reqwest::Response;
+
+use crate::harness::{KEY, TestApp, problem, spawn_app, spawn_with};
+
+const WRONG: &str = "no-key-of-this-server";
+
+/// A server with a key for everything, and one that may search.
+async fn spawn(rates: RateSettings) -> (TestApp, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    let (text, guest) = ApiKey::random().unwrap();
+    let made = "2026-01-01T00:00:00Z".parse().unwrap();
+    let guest = Key::new(
+        "guest".parse().unwrap(),
+        guest,
+        Scopes::new([Scope::Search]).unwrap(),
+        made,
+        None,
+    )
+    .unwrap();
+    KeysFile::at(&file).change(|keys| keys.add(guest)).unwrap();
+    let with_rates = |settings: &mut HttpSettings| {
+        settings.credentials = Credentials::open(Some(KEY), Some(&file)).unwrap();
+        settings.loopback = false;
+        settings.rates = rates;
+    };
+    (spawn_with(with_rates).await, text)
+}
+
+async fn ask(app: &TestApp, method: &str, path: &str, key: &str) -> Response {
+    app.request(method, path).header("x-api-key", key).send().await.unwrap()
+}
+
+fn said(response: &Response, name: &str) -> String {
+    response.headers()[name].to_str().unwrap().to_owned()
+}
+
+#[actix_web::test]
+async fn each_caller_has_so_many_and_is_told_when_to_come_back() {
+    let (app, guest) = spawn(RateSettings {
+        requests: Rate::per_minute(3),
+        ..RateSettings::default()
+    })
+    .await;
+    for (path, left) in [("/v1/archive", 2), ("/v1/images/0", 1), ("/nothing", 0)] {
+        let response = ask(&app, "GET", path, &guest).await;
+        assert!(response.status() != 429, "{path}");
+        assert_eq!(said(&response, "ratelimit-policy"), r#""requests";q=3;w=60"#, "{path}");
+        let remaining = format!(r#""requests";r={left};t="#);
+        assert!(said(&response, "ratelimit").starts_with(&remaining), "{path}");
+    }
+    let refused = ask(&app, "GET", "/v1/archive", &guest).await;
+    let wait: u64 = said(&refused, "retry-after").parse().unwrap();
+    assert!((1..=20).contains(&wait), "a third of a minute and no more: {wait}");
+    assert!(said(&refused, "ratelimit").starts_with(r#""requests";r=0;t="#));
+    let (status, slug, _) = problem(refused).await;
+    assert_eq!((status, slug.as_str()), (429, "rate-limited"));
+
+    // Others are not held up, nor is what needs no key, nor the same caller's ingest, which has no bound here.
+    assert_eq!(ask(&app, "GET", "/v1/archive", KEY).await.status(), 200);
+    for path in ["/readyz", "/", "/openapi.json"] {
+        let response = app.get(path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        assert!(!response.headers().contains_key("ratelimit"), "{path}");
+    }
+    assert_eq!(ask(&app, "POST", "/v1/images", &guest).await.status(), 403);
+    let metrics = ask(&app, "GET", "/metrics", KEY).await.text().await.unwrap();
+    assert!(metrics.contains(r#"medsearch_requests_refused_total{reason="rate_limited"} 1"#));
+    assert!(!metrics.contains("guest"), "no series has the name of a key");
+}
+
+#[actix_web::test]
+async fn ingest_counts_apart() {
+    let (app, _) = spawn(RateSettings {
+        ingest: Rate::per_minute(1),
+        ..RateSettings::default()
+    })
+    .await;
+    let image = format!("/v1/images/{}", "0".repeat(36));
+    let first = ask(&app, "DELETE", &image, KEY).await;
+    assert_eq!(
+        (first.status().as_u16(), said(&first, "ratelimit-policy").as_str()),
+        (404, r#""ingest";q=1;w=60"#)
+    );
+    for (method, path) in [
+        ("DELETE", image.as_str()),
+        ("POST", "/v1/images"),
+        ("POST", "/v1/patients/delete"),
+    ] {
+        let (status, slug, _) = problem(ask(&app, method, path, KEY).await).await;
+        assert_eq!((status, slug.as_str()), (429, "rate-limited"), "{method} {path}");
+    }
+    for _ in 0..5 {
+        assert_eq!(ask(&app, "GET", "/v1/archive", KEY).await.status(), 200);
+    }
+}
+
+#[actix_web::test]
+async fn who_tries_keys_is_held_up_before_the_key_is_looked_at() {
+    let (app, _) = spawn(RateSettings {
+        wrong_keys: Rate::per_minute(3),
+        ..RateSettings::default()
+    })
+    .await;
+    for _ in 0..3 {
+        let (status, slug, _) = problem(ask(&app, "GET", "/v1/archive", WRONG).await).await;
+        assert_eq!((status, slug.as_str()), (401, "unauthorized"));
+    }
+    for key in [WRONG, KEY] {
+        let response = ask(&app, "GET", "/v1/archive", key).await;
+        let wait: u64 = said(&response, "retry-after").parse().unwrap();
+        assert!((1..=20).contains(&wait), "{wait}");
+        let (status, slug, _) = problem(response).await;
+        assert_eq!(
+            (status, slug.as_str()),
+            (429, "rate-limited"),
+            "a right guess is not told from a wrong one"
+        );
+    }
+    // Whoever brings no key is told how to bring one; probes and pages need none.
+    assert_eq!(app.get("/v1/archive").await.status(), 401);
+    assert_eq!(ask(&app, "GET", "/readyz", WRONG).await.status(), 200);
+    assert_eq!(app.get("/").await.status(), 200);
+}
+
+#[actix_web::test]
+async fn one_behind_the_same_proxy_locks_nobody_out() {
+    let (app, guest) = spawn(RateSettings {
+        wrong_keys: Rate::per_minute(3),
+        ..RateSettings::default()
+    })
+    .await;
+    assert_eq!(ask(&app, "GET", "/v1/archive", &guest).await.status(), 200);
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        statuses.push(ask(&app, "GET", "/v1/archive", WRONG).await.status().as_u16());
+    }
+    assert_eq!(statuses, [401, 401, 401, 429, 429]);
+    assert_eq!(ask(&app, "GET", "/v1/archive", &guest).await.status(), 200);
+    let metrics = ask(&app, "GET", "/metrics", KEY).await.text().await.unwrap();
+    assert!(metrics.contains(r#"medsearch_requests_refused_total{reason="wrong_keys"} 2"#));
+}
+
+#[actix_web::test]
+async fn without_keys_nobody_is_counted() {
+    let app = spawn_with(|settings| settings.rates.requests = Rate::per_minute(1)).await;
+    for _ in 0..5 {
+        let response = app.get("/v1/archive").await;
+        assert_eq!(response.status(), 200);
+        assert!(!response.headers().contains_key("ratelimit"));
+    }
+    let unlimited = spawn_app().await;
+    assert!(
+        !unlimited
+            .get("/v1/archive")
+            .await
+            .headers()
+            .contains_key("ratelimit-policy")
+    );
+}

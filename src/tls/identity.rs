@@ -102,8 +102,9 @@ impl Identity {
             return Err(Error::new(ErrorKind::InvalidRequest, message));
         }
         let soon = loaded.expires.duration_since(now).unsigned_abs() < SOON;
-        tracing::info!(port = self.port.as_str(), expires = %loaded.expires, soon, "another certificate is shown from now on");
+        let expires = loaded.expires;
         self.current.store(Arc::new(loaded));
+        tracing::info!(port = self.port.as_str(), %expires, soon, "another certificate is shown from now on");
         Ok(())
     }
 

@@ -1,0 +1,226 @@
+"""A patient's marks, sent in every way and wrongly: afterwards they are nowhere in the clear."""
+
+import functools
+import http.client
+import io
+import itertools
+import json
+import urllib.parse
+
+import numpy as np
+import pydicom
+import pytest
+
+from collector import DIRECT, Collector
+from conftest import fixed_secret, medsearch
+from hostile.forms import END, FORM, part, text
+from medsearch_py.golden import dicom_files
+
+ROOT_UID = "1.2.826.0.1.3680043.9.4711.20470815"
+# Each is found nowhere else, and none is a part of another word.
+PATIENT, ISSUER, ACCESSION = "PHIMARK-4711", "PHIISSUER-9", "PHIACC-99"
+NAME, BIRTH_DATE, FILE, FREE_TEXT = "PHINAME^DOE", "19470816", "PHIFILE-doe-john", "PHITEXT of a ward"
+STUDY, SERIES = f"{ROOT_UID}.1", f"{ROOT_UID}.2"
+MARKS = (PATIENT, ISSUER, ACCESSION, "PHINAME", BIRTH_DATE, "PHIFILE", "PHITEXT", ROOT_UID)
+SCOPES = ("search", "ingest", "vectors", "metrics", "admin")
+
+
+@functools.cache
+def golden() -> dict[str, bytes]:
+    """Files without marks."""
+    return dicom_files.files()
+
+
+def marked(number: int) -> bytes:
+    """A DICOM file of the patient, with other pixels for each number."""
+    dataset = pydicom.dcmread(io.BytesIO(golden()["mono2-8.dcm"]))
+    dataset.PatientID, dataset.IssuerOfPatientID, dataset.PatientName = PATIENT, ISSUER, NAME
+    dataset.PatientBirthDate, dataset.AccessionNumber = BIRTH_DATE, ACCESSION
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = STUDY, SERIES
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{ROOT_UID}.3.{number}"
+    dataset.StudyDescription = dataset.PatientComments = FREE_TEXT
+    dataset.PatientAge, dataset.ReferringPhysicianName = "077Y", NAME
+    dataset.add_new(0x00091001, "LO", f"private {PATIENT}")
+    values = np.random.default_rng(number).integers(0, 256, (dataset.Rows, dataset.Columns), dtype=np.uint8)
+    dataset.PixelData = values.tobytes()
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+class Client:
+    """Asks with keys, and keeps all that comes back."""
+
+    def __init__(self, server, keys):
+        self.port, self.keys, self.answers = server.port, keys, []
+
+    def ask(self, method, path, scope="admin", body=None, echo=False, **headers):
+        """(status, JSON). `echo`: the answer may repeat what this very request said."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        key = {"X-Api-Key": self.keys[scope]} if scope else {}
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        if isinstance(body, dict):
+            body, headers = json.dumps(body), headers | {"Content-Type": "application/json"}
+        connection.request(method, path, body, key | headers)
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        if not echo:
+            self.answers.append((f"{method} {path}", str(response.getheaders()).encode() + content))
+        return response.status, json.loads(content) if content[:1] in b"{[" and content else None
+
+    def form(self, path, scope, image, echo=False, **fields):
+        """A form with a file whose name is marked."""
+        body = b"".join(text(name, value.encode()) for name, value in fields.items())
+        head = f'Content-Disposition: form-data; name="image"; filename="{FILE}.dcm"\r\nContent-Type: application/dicom'
+        body += part(image, head) + END
+        return self.ask("POST", path, scope, body, echo, Content_Type=FORM)
+
+
+@pytest.fixture(params=["linked", "anonymous"])
+def stage(request, synthetic, tmp_path, serve):
+    """A server that writes, with keys, traces and a temporary folder of its own."""
+    embeddings, archive = tmp_path / "embeddings", fixed_secret(tmp_path / "archive")
+    medsearch("embed", "--data", synthetic, "--out", embeddings, "--model", "thumbnail")
+    where = ("--embeddings", embeddings, "--data", synthetic, "--model", "thumbnail", "--archive", archive)
+    medsearch("index", *where, "--identity", request.param, "--retention", "original")
+    keys = {
+        scope: medsearch(
+            "key", "new", "--file", tmp_path / "keys.json", "--name", scope, "--scope", scope
+        ).stdout.strip()
+        for scope in SCOPES
+    }
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    collector = Collector()
+    environment = {**DIRECT, "TMPDIR": str(temporary), "MEDSEARCH_LOG": "debug,medsearch=trace"}
+    options = ("--keys-file", tmp_path / "keys.json", "--otlp-endpoint", collector.url)
+    server = serve(archive, *options, environment=environment, log=tmp_path / "log")
+    yield server, Client(server, keys), collector, archive, temporary
+    collector.stop()
+
+
+def test_whose_images_these_are_is_nowhere_in_the_clear(stage, tmp_path):
+    """In no line of the log, metric, trace, answer, temporary file, nor byte of the archive."""
+    server, client, collector, archive, temporary = stage
+    use_it_well(client)
+    use_it_wrongly(client)
+    assert client.ask("GET", "/metrics", "metrics")[0] == 200
+    # Nothing of it is kept in memory for the next one either.
+    assert client.ask("GET", "/v1/archive", "search")[0] == 200
+
+    for_all = [("an answer", content) for _, content in client.answers]
+    for_all += [("a temporary file", path.read_bytes()) for path in temporary.rglob("*") if path.is_file()]
+    server.stop()
+    spans = str([span for _, span in collector.spans])
+    assert "POST /v1/images" in spans
+    log = (tmp_path / "log").read_bytes()
+    assert log.count(b"answered") > 30
+    for_all += [("a trace", spans.encode()), ("the log", log)]
+    for path in archive.rglob("*"):
+        for_all += [("the name of an object", str(path.relative_to(archive)).encode())]
+        for_all += [("an object", path.read_bytes())] if path.is_file() else []
+    found = [(where, mark, context(content, mark)) for where, content in for_all for mark in seen(content)]
+    assert not found, found[:10]
+
+
+def use_it_well(client: Client):
+    """Everything that a department does with a patient's images."""
+    by_patient = {"patient_id": PATIENT, "study_uid": STUDY}
+    added = [client.form("/v1/images", "ingest", marked(number), **{"class": "Normal"}) for number in range(3)]
+    assert [status for status, _ in added] == [201] * 3, added
+    ids, version = [written["id"] for _, written in added], added[-1][1]["version"]
+    wait = {"min_version": str(version)}
+    assert client.form("/v1/images", "ingest", marked(0), **{"class": "Normal"})[0] == 200
+    assert client.form("/v1/images", "ingest", golden()["mono2-16.dcm"], **by_patient)[0] == 201
+    status, found = client.form("/v1/search", "search", marked(1), k="20", **wait)
+    assert status == 200 and not {hit["id"] for hit in found["neighbors"]} & set(ids), "the patient's own are left out"
+    status, found = client.form("/v1/search", "search", marked(1), k="20", exclude="none", **wait)
+    assert status == 200 and ids[1] in {hit["id"] for hit in found["neighbors"]}
+    status, found = client.form("/v1/search", "search", golden()["mono2-8-rle.dcm"], **by_patient)
+    assert status == 200
+    assert client.form("/v1/embeddings", "vectors", marked(2))[0] == 200
+    assert client.form("/v1/explanations", "search", marked(2), neighbor=ids[0])[0] == 200
+    assert client.ask("POST", "/v1/search/by-id", "search", {"ids": ids[:1], "exclude": ["none"]})[0] == 200
+    for end in ("", "/thumbnail", "/rendered"):
+        assert client.ask("GET", f"/v1/images/{ids[0]}{end}", "search")[0] == 200
+    assert client.ask("PATCH", f"/v1/images/{ids[0]}", "ingest", {"class": None})[0] == 200
+    told = {"image": ids[0], "suggested": None, "reason": f"{NAME} {PATIENT} has {FREE_TEXT}"}
+    assert client.ask("POST", "/v1/feedback", "search", told)[0] < 300
+    # Whoever has the scope for it reads what was written.
+    assert PATIENT in json.dumps(client.ask("GET", "/v1/feedback", "admin", echo=True)[1])
+    assert client.ask("GET", "/v1/feedback", "search")[0] == 403
+    for path in ("/v1/archive", "/v1/classes", "/v1/archive/datasheet", "/v1/archive/datasheet.md", "/v1/model"):
+        assert client.ask("GET", path, "search")[0] == 200
+    assert client.ask("DELETE", f"/v1/images/{ids[1]}", "ingest")[0] == 200
+    status, gone = client.ask("POST", "/v1/patients/delete", "ingest", {"patient_id": PATIENT, "issuer": ISSUER})
+    assert status == 200 and gone["deleted"] >= 2
+
+
+def use_it_wrongly(client: Client):
+    """What comes with marks where none belong. The answer may repeat them to whoever sent them; nothing else may."""
+    quoted = urllib.parse.quote(f"{NAME} {PATIENT}")
+    paths = ("/v1/search", "/v1/archive", "/metrics", "/", "/openapi.json", "/readyz", f"/v1/images/{quoted}")
+    for path, method in itertools.product((*paths, f"/{quoted}", f"/v1/{PATIENT}/{STUDY}"), ("GET", "POST", "DELETE")):
+        client.ask(method, f"{path}?PatientID={PATIENT}&StudyInstanceUID={STUDY}&{quoted}", echo=True)
+    client.ask(f"{PATIENT}", "/v1/archive", echo=True)
+    for scope in ("admin", None):
+        client.ask(
+            "GET",
+            "/v1/archive",
+            scope,
+            echo=True,
+            **{
+                "User_Agent": NAME,
+                "Referer": f"http://127.0.0.1/?{PATIENT}",
+                "X_Patient": PATIENT,
+                "Cookie": f"p={PATIENT}",
+            },
+            **{"Traceparent": f"00-{PATIENT}-{PATIENT}-01", "Baggage": f"patient={PATIENT}", "From": FILE},
+        )
+    client.ask("GET", "/v1/archive", None, echo=True, Authorization=f"Bearer {PATIENT}{STUDY}")
+    client.ask("GET", "/v1/archive", None, echo=True, Authorization=f"Basic {PATIENT}")
+    client.ask("POST", "/v1/search", "search", b"", echo=True, Origin=f"http://{PATIENT}.example")
+    good = golden()["mono2-8.dcm"]
+    for name in ("k", "vote", "classes", "exclude", "liked", "min_version", "patient", PATIENT, NAME):
+        client.form("/v1/search", "search", good, echo=True, **{name: f"{NAME} {PATIENT}"})
+    for name in ("class", "label_source", "study", ACCESSION):
+        client.form("/v1/images", "ingest", good, echo=True, **{name: f"{NAME}\n{PATIENT}"})
+    for broken in (marked(4)[:2000], marked(4)[:-5000], marked(4)[128:], FREE_TEXT.encode(), b""):
+        for path, scope in (("/v1/search", "search"), ("/v1/images", "ingest"), ("/v1/embeddings", "vectors")):
+            client.form(path, scope, broken)
+    client.ask(
+        "POST", "/v1/search", "search", part(good) + END, echo=True, Content_Type=f"multipart/form-data; x={PATIENT}"
+    )
+    client.ask("POST", "/v1/search", "search", marked(5), echo=True, Content_Type=f"application/{PATIENT}")
+    for path in ("/v1/search/by-id", "/v1/search/by-vector", "/v1/feedback", "/v1/patients/delete"):
+        for body in (
+            {PATIENT: NAME},
+            {"ids": [PATIENT]},
+            {"patient_id": [PATIENT]},
+            {"reason": FREE_TEXT, "image": PATIENT},
+        ):
+            client.ask("POST", path, body=body, echo=True)
+        client.ask("POST", path, body=f'{{"patient_id": "{PATIENT}" {NAME}', echo=True, Content_Type="application/json")
+    client.ask("POST", "/v1/patients/delete", body={"patient_id": f"{PATIENT}-other", "issuer": ISSUER}, echo=True)
+
+
+def seen(content: bytes) -> list[str]:
+    """The marks in it, as text, in UTF-16 or written for a URL."""
+    return [
+        mark
+        for mark in MARKS
+        if any(form in content for form in (mark.encode(), mark.encode("utf-16-le"), urllib.parse.quote(mark).encode()))
+    ]
+
+
+def context(content: bytes, mark: str) -> bytes:
+    """What stands around it."""
+    at = max(content.find(mark.encode()), 0)
+    return content[max(0, at - 200) : at + 100]
+
+
+def test_a_mark_would_be_found():
+    """The search for marks is none that finds nothing."""
+    assert set(seen(marked(0))) == set(MARKS) - {"PHIFILE"}
+    assert seen(f"x {PATIENT}".encode("utf-16-le")) == [PATIENT]

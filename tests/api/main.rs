@@ -25,6 +25,7 @@ mod rates;
 mod reference;
 mod retrieval;
 mod tls;
+mod roles;
 mod traces;
 mod uploads;
 mod wrong_inputs;

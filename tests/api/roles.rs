@@ -1,0 +1,155 @@
+//! Roles × endpoints: every cell. The table is written down once more here, apart from the one that the server goes by.
+
+use std::collections::BTreeSet;
+
+use medsearch::http::{ApiKey, Key, KeysFile, SERVED, Scope, Scopes};
+
+use crate::harness::{TestApp, problem, spawn_with_keys};
+
+/// What opens an endpoint: nothing is needed, or a scope.
+const OPEN: Option<Scope> = None;
+const SEARCH: Option<Scope> = Some(Scope::Search);
+const VECTORS: Option<Scope> = Some(Scope::Vectors);
+const INGEST: Option<Scope> = Some(Scope::Ingest);
+const METRICS: Option<Scope> = Some(Scope::Metrics);
+const ADMIN: Option<Scope> = Some(Scope::Admin);
+
+#[rustfmt::skip] // a table
+const ENDPOINTS: &[(&str, &str, Option<Scope>)] = &[
+    ("POST", "/v1/search", SEARCH),
+    ("POST", "/v1/search/by-id", SEARCH),
+    ("POST", "/v1/search/by-vector", SEARCH),
+    ("POST", "/v1/explanations", SEARCH),
+    ("POST", "/v1/embeddings", VECTORS),
+    ("POST", "/v1/images", INGEST),
+    ("GET", "/v1/images/{id}", SEARCH),
+    ("PATCH", "/v1/images/{id}", INGEST),
+    ("DELETE", "/v1/images/{id}", INGEST),
+    ("GET", "/v1/images/{id}/thumbnail", SEARCH),
+    ("GET", "/v1/images/{id}/rendered", SEARCH),
+    ("POST", "/v1/patients/delete", INGEST),
+    ("POST", "/v1/feedback", SEARCH),
+    ("GET", "/v1/feedback", ADMIN),
+    ("DELETE", "/v1/feedback/{id}", ADMIN),
+    ("GET", "/v1/archive", SEARCH),
+    ("GET", "/v1/archive/datasheet", SEARCH),
+    ("GET", "/v1/archive/datasheet.md", SEARCH),
+    ("GET", "/v1/classes", SEARCH),
+    ("GET", "/v1/model", SEARCH),
+    ("GET", "/v1/model/card", SEARCH),
+    ("GET", "/v1/model/card.md", SEARCH),
+    // Not of the API: pages, the description, probes, metrics.
+    ("GET", "/", OPEN),
+    ("HEAD", "/", OPEN),
+    ("GET", "/assets/app.js", OPEN),
+    ("GET", "/openapi.json", OPEN),
+    ("GET", "/docs", OPEN),
+    ("GET", "/docs/", OPEN),
+    ("GET", "/livez", OPEN),
+    ("GET", "/readyz", OPEN),
+    ("GET", "/startupz", OPEN),
+    ("GET", "/metrics", METRICS),
+    ("HEAD", "/metrics", METRICS),
+    // Methods that are not served, and paths that are not there or are spelled so that only the router would see what they mean.
+    ("PUT", "/v1/images/{id}", ADMIN),
+    ("DELETE", "/v1/archive", ADMIN),
+    ("HEAD", "/v1/archive", ADMIN),
+    ("OPTIONS", "/v1/search", ADMIN),
+    ("GET", "/v1/nothing", ADMIN),
+    ("GET", "/%76%31/archive", ADMIN),
+    ("GET", "//v1/archive", ADMIN),
+    ("GET", "/v1/archive/", ADMIN),
+    ("GET", "/V1/archive", ADMIN),
+];
+
+/// Who asks.
+#[derive(Debug, Clone)]
+enum Role {
+    /// Without a key, or with one that is unknown, expired or revoked.
+    Nobody(&'static str, Option<String>),
+    /// With a key of one scope.
+    Has(Scope, String),
+}
+
+impl Role {
+    fn key(&self) -> Option<&str> {
+        match self {
+            Self::Nobody(_, key) => key.as_deref(),
+            Self::Has(_, key) => Some(key),
+        }
+    }
+}
+
+/// A server and everyone who could ask it.
+async fn stage(folder: &std::path::Path) -> (TestApp, Vec<Role>) {
+    let file = KeysFile::at(&folder.join("keys.json"));
+    let made = "2020-01-01T00:00:00Z".parse().unwrap();
+    let over = Some("2021-01-01T00:00:00Z".parse().unwrap());
+    let all = || Scopes::new(Scope::ALL).unwrap();
+    let add = |name: &str, scopes, expires| {
+        let (text, key) = ApiKey::random().unwrap();
+        let key = Key::new(name.parse().unwrap(), key, scopes, made, expires);
+        file.change(|keys| keys.add(key.unwrap())).unwrap();
+        text
+    };
+    let mut roles = vec![
+        Role::Nobody("none", None),
+        Role::Nobody("unknown", Some(ApiKey::random().unwrap().0)),
+        Role::Nobody("expired", Some(add("expired", all(), over))),
+        Role::Nobody("revoked", Some(add("revoked", all(), None))),
+    ];
+    roles.extend(Scope::ALL.map(|scope| {
+        let scopes = Scopes::new([scope]).unwrap();
+        Role::Has(scope, add(&format!("has-{scope}"), scopes, None))
+    }));
+    file.change(|keys| keys.revoke(&"revoked".parse().unwrap())).unwrap();
+    (spawn_with_keys(&folder.join("keys.json")).await, roles)
+}
+
+#[actix_web::test]
+async fn every_role_at_every_endpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let (app, roles) = stage(folder.path()).await;
+    for (method, path, needed) in ENDPOINTS {
+        let path = path.replace("{id}", &"0".repeat(36));
+        for role in &roles {
+            let cell = format!("{method} {path} for {role:?}");
+            let mut request = app.request(method, &path);
+            if let Some(key) = role.key() {
+                request = request.bearer_auth(key);
+            }
+            let response = request.send().await.unwrap();
+            let status = response.status().as_u16();
+            let expected = match (needed, role) {
+                (Some(_), Role::Nobody(..)) => Some((401, "unauthorized")),
+                (Some(needed), Role::Has(scope, _)) if scope != needed && *scope != Scope::Admin => {
+                    Some((403, "insufficient-scope"))
+                }
+                _ => None,
+            };
+            match expected {
+                None => assert!(!matches!(status, 401 | 403 | 500..), "{cell}: {status}"),
+                Some((refused, _)) if *method == "HEAD" => assert_eq!(status, refused, "{cell}"),
+                Some(refused) => {
+                    let (status, slug, _) = problem(response).await;
+                    assert_eq!((status, slug.as_str()), refused, "{cell}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_table_has_every_endpoint() {
+    let served: BTreeSet<(String, &str)> = SERVED
+        .iter()
+        .flat_map(|(path, methods)| methods.iter().map(|method| (method.to_uppercase(), *path)))
+        .collect();
+    let listed: BTreeSet<(String, &str)> = ENDPOINTS
+        .iter()
+        .map(|(method, path, _)| ((*method).to_owned(), *path))
+        .collect();
+    let missing: Vec<_> = served.difference(&listed).collect();
+    assert!(missing.is_empty(), "say in the table whom these are for: {missing:?}");
+    assert_eq!(listed.len(), ENDPOINTS.len(), "a row stands there twice");
+}

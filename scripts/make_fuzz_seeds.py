@@ -37,6 +37,10 @@ def main() -> int:
         "class_file": class_files(),
         "data_set": data_sets(),
         "inner_wire": inner_wire(),
+        "form": forms(),
+        "headers": headers(),
+        "asks": asks(),
+        "keys_file": keys_files(),
     }
     for target, files in targets.items():
         (out / target).mkdir(parents=True, exist_ok=True)
@@ -137,6 +141,54 @@ def inner_wire() -> dict[str, bytes]:
         "status": status | {"bytes_max": None, "held": [held]},
     }
     return {f"{name}.json": json.dumps(value).encode() for name, value in said.items()}
+
+
+def forms() -> dict[str, bytes]:
+    """The size of pieces, the content type on a line, and the body."""
+    head = b"\x10multipart/form-data; boundary=X\n"
+    field = b'--X\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    image, k = field % (b"image", b"\x89PNG\r\n"), field % (b"k", b"5")
+    classes = (field % (b"classes", b"A,B")) + (field % (b"exclude", b"patient"))
+    named = field.replace(b'"\r\n\r\n', b'"; filename="x"\r\nContent-Type: image/png\r\n\r\n') % (b"image", b"x")
+    bodies = {"search": image + k + classes, "added": field % (b"class", b"A") + named, "two": image * 2, "open": image}
+    return {name: head + body + (b"" if name == "open" else b"--X--\r\n") for name, body in bodies.items()}
+
+
+def headers() -> dict[str, bytes]:
+    """Heads of requests, one of which is let in."""
+    key = b"a-key-that-nobody-guesses"
+    return {
+        "key": b"host: localhost:8000\nx-api-key: " + key,
+        "bearer": b"host: localhost:8000\nauthorization: Bearer " + key,
+        "wrong": b"host: localhost:8000\nauthorization: Bearer " + key[:-1],
+        "page": b"host: localhost:8000\norigin: http://localhost:8000\nsec-fetch-site: same-origin\ncookie: a=b",
+        "proxy": b"host: localhost\nx-forwarded-for: 192.0.2.1\nforwarded: for=192.0.2.1",
+    }
+
+
+def asks() -> dict[str, bytes]:
+    """What endpoints take as JSON."""
+    image = "0f" * 18
+    options = {"k": 5, "vote": "prior", "classes": ["A"], "exclude": ["patient"], "liked": [image], "min_version": 1}
+    options |= {"exact": True, "near_identical": "keep", "allow_partial": False}
+    bodies = {
+        "ids": {"ids": [image]} | options,
+        "vector": {"vector": [0.5, -1e30], "space": "0f" * 16} | options,
+        "reference": {"pacs": "main", "study": "1.2.3", "series": "1.2.4", "instance": "1.2.5"} | options,
+        "url": {"url": "https://pacs.example/studies/1.2.3"},
+        "label": {"class": "A", "label_source": "PCR"},
+        "report": {"image": image, "suggested": "A", "reason": "why"},
+        "patient": {"patient_id": "P", "issuer": None},
+    }
+    return {f"{name}.json": json.dumps(body).encode() for name, body in bodies.items()}
+
+
+def keys_files() -> dict[str, bytes]:
+    """Lists of keys."""
+    key = {"name": "pacs", "sha256": "0f" * 32, "scopes": ["search", "ingest"], "created": "2026-01-01T00:00:00Z"}
+    other = {"name": "page", "sha256": "1e" * 32, "scopes": ["admin"], "created": "2026-01-01T00:00:00Z"}
+    lists = {"two": [key | {"expires": "2027-01-01T00:00:00Z"}, other], "none": [], "twice": [key, key]}
+    return {f"{name}.json": json.dumps({"format": 1, "keys": keys}).encode() for name, keys in lists.items()}
 
 
 def zipped(files: dict[str, bytes]) -> bytes:

@@ -15,6 +15,8 @@ mod embeddings;
 mod explanations;
 mod feedback;
 mod frontend;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod headers;
 mod images;

@@ -54,6 +54,11 @@ impl Parts {
         std::mem::take(&mut self.images)
     }
 
+    /// The bytes of each file.
+    pub fn image_sizes(&self) -> Vec<usize> {
+        self.images.iter().map(Bytes::len).collect()
+    }
+
     /// The only file.
     ///
     /// # Errors
@@ -149,7 +154,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 /// # Errors
 /// `UnsupportedMedia` for another media type, `TooLarge`, `MissingImage`, `SeveralImages`, `InvalidImage` for an empty file,
 /// `InvalidRequest` for everything else that is wrong with it.
-async fn read<S>(
+pub(super) async fn read<S>(
     headers: &HeaderMap,
     body: S,
     fields: &'static [&'static str],

@@ -19,6 +19,7 @@ const ENDPOINTS: &[(&str, &str, Option<Scope>)] = &[
     ("POST", "/v1/search", SEARCH),
     ("POST", "/v1/search/by-id", SEARCH),
     ("POST", "/v1/search/by-vector", SEARCH),
+    ("POST", "/v1/search/by-reference", SEARCH),
     ("POST", "/v1/explanations", SEARCH),
     ("POST", "/v1/embeddings", VECTORS),
     ("POST", "/v1/images", INGEST),
@@ -63,7 +64,7 @@ const ENDPOINTS: &[(&str, &str, Option<Scope>)] = &[
 ];
 
 /// Who asks.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Role {
     /// Without a key, or with one that is unknown, expired or revoked.
     Nobody(&'static str, Option<String>),
@@ -72,6 +73,13 @@ enum Role {
 }
 
 impl Role {
+    fn name(&self) -> &str {
+        match self {
+            Self::Nobody(name, _) => name,
+            Self::Has(scope, _) => scope.as_str(),
+        }
+    }
+
     fn key(&self) -> Option<&str> {
         match self {
             Self::Nobody(_, key) => key.as_deref(),
@@ -113,7 +121,7 @@ async fn every_role_at_every_endpoint() {
     for (method, path, needed) in ENDPOINTS {
         let path = path.replace("{id}", &"0".repeat(36));
         for role in &roles {
-            let cell = format!("{method} {path} for {role:?}");
+            let cell = format!("{method} {path} for {}", role.name());
             let mut request = app.request(method, &path);
             if let Some(key) = role.key() {
                 request = request.bearer_auth(key);

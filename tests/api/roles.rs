@@ -39,13 +39,21 @@ const ENDPOINTS: &[(&str, &str, Option<Scope>)] = &[
     ("GET", "/v1/model", SEARCH),
     ("GET", "/v1/model/card", SEARCH),
     ("GET", "/v1/model/card.md", SEARCH),
-    // Not of the API: pages, the description, probes, metrics.
+    ("POST", "/dicom-web/studies", INGEST),
+    ("POST", "/dicom-web/studies/{study}", INGEST),
+    ("POST", "/instances", INGEST),
+    ("GET", "/system", INGEST),
+    // Not of the API: pages, signing in, the description, probes, metrics.
     ("GET", "/", OPEN),
     ("HEAD", "/", OPEN),
     ("GET", "/assets/app.js", OPEN),
     ("GET", "/openapi.json", OPEN),
     ("GET", "/docs", OPEN),
     ("GET", "/docs/", OPEN),
+    ("GET", "/session", OPEN),
+    ("GET", "/login", OPEN),
+    ("GET", "/login/callback", OPEN),
+    ("POST", "/logout", OPEN),
     ("GET", "/livez", OPEN),
     ("GET", "/readyz", OPEN),
     ("GET", "/startupz", OPEN),
@@ -119,7 +127,7 @@ async fn every_role_at_every_endpoint() {
     let folder = tempfile::tempdir().unwrap();
     let (app, roles) = stage(folder.path()).await;
     for (method, path, needed) in ENDPOINTS {
-        let path = path.replace("{id}", &"0".repeat(36));
+        let path = path.replace("{id}", &"0".repeat(36)).replace("{study}", "1.2.3");
         for role in &roles {
             let cell = format!("{method} {path} for {}", role.name());
             let mut request = app.request(method, &path);

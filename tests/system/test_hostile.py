@@ -16,7 +16,7 @@ import hostile
 from conftest import medsearch, png
 
 SEED = 5
-TARGETS = ("/v1/search", "/v1/images", "/v1/embeddings")
+TARGETS = ("/v1/search", "/v1/images", "/v1/embeddings", "/dicom-web/studies", "/instances")
 CORPUS_MIN = 2000
 # What an operator of such a small server would set. Bombs are below before they are unpacked.
 LIMITS = ("--pixels-max", 16 << 20, "--upload-bytes-max", 16 << 20, "--worker-memory-bytes-max", 512 << 20)
@@ -144,6 +144,9 @@ def what_is_wrong(status: int, headers: dict, body: bytes) -> str | None:
     if not body and status in (400, 431):
         # The parser of HTTP found no request to answer.
         return None if "x-request-id" not in headers else "it does not say what is wrong"
+    if status == 409 and headers.get("content-type") == "application/dicom+json":
+        # What STOW-RS says when it stores nothing (PS3.18, table 10.5.3-1).
+        return None if b"00081198" in body else "it does not say what failed"
     if headers.get("content-type") != "application/problem+json":
         return "it is no problem"
     slug = json.loads(body)["type"].removeprefix("/problems/")
@@ -155,7 +158,8 @@ def post(port: int, target: str, each) -> tuple[int, dict, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     try:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.request("POST", target, each.body, {"Content-Type": each.content_type.encode("latin-1")})
+            content_type, body = each.to(target)
+            connection.request("POST", target, body, {"Content-Type": content_type.encode("latin-1")})
         response = connection.getresponse()
         return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
     finally:

@@ -51,6 +51,17 @@ class Hostile:
     name: str
     content_type: str
     body: bytes
+    # The file in it, where the form around it is a good one.
+    file: bytes | None = None
+
+    def to(self, target: str) -> tuple[str, bytes]:
+        """Content type and body as a target takes them: STOW-RS has another kind of form, a peer of Orthanc none."""
+        if target == "/instances":
+            return "application/dicom", self.body if self.file is None else self.file
+        if target == "/dicom-web/studies":
+            related = self.content_type.replace("multipart/form-data", forms.RELATED)
+            return (related, self.body) if self.file is None else forms.with_object(self.file)
+        return self.content_type, self.body
 
 
 def corpus(seed: int) -> list[Hostile]:
@@ -65,7 +76,7 @@ def corpus(seed: int) -> list[Hostile]:
     ]
     for kind in kinds:
         rng.shuffle(kind)
-    made = [Hostile(name, *forms.with_file(content)) for name, content in mixed(kinds)]
+    made = [Hostile(name, *forms.with_file(content), content) for name, content in mixed(kinds)]
     around = [Hostile(name, *form) for name, form in forms.by_hand(files["grey.jpg"])]
     rng.shuffle(around)
     return list(mixed([made, around]))

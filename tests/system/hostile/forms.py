@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 BOUNDARY = "hostile-boundary"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
+RELATED = 'multipart/related; type="application/dicom"'
 # More than any server should take.
 MANY = 20_000
 
@@ -24,6 +25,11 @@ END = f"--{BOUNDARY}--\r\n".encode()
 def with_file(content: bytes) -> tuple[str, bytes]:
     """A good form with this file."""
     return FORM, part(content) + END
+
+
+def with_object(content: bytes) -> tuple[str, bytes]:
+    """A good body of STOW-RS with this object (PS3.18, 10.5.1)."""
+    return f"{RELATED}; boundary={BOUNDARY}", part(content, "Content-Type: application/dicom") + END
 
 
 def by_hand(good: bytes) -> Iterator[tuple[str, tuple[str, bytes]]]:

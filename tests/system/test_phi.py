@@ -1,11 +1,13 @@
 """A patient's marks, sent in every way and wrongly: afterwards they are nowhere in the clear."""
 
+import contextlib
 import functools
 import http.client
 import io
 import itertools
 import json
 import urllib.parse
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -13,7 +15,7 @@ import pytest
 
 from collector import DIRECT, Collector
 from conftest import fixed_secret, medsearch
-from hostile.forms import END, FORM, part, text
+from hostile.forms import END, FORM, part, text, with_object
 from medsearch_py.golden import dicom_files
 
 ROOT_UID = "1.2.826.0.1.3680043.9.4711.20470815"
@@ -104,12 +106,15 @@ def test_whose_images_these_are_is_nowhere_in_the_clear(stage, tmp_path):
     """In no line of the log, metric, trace, answer, temporary file, nor byte of the archive."""
     server, client, collector, archive, temporary = stage
     use_it_well(client)
+    store_it(client)
+    # What waits to be embedded is there, too.
+    for_all = in_archive(archive)
     use_it_wrongly(client)
     assert client.ask("GET", "/metrics", "metrics")[0] == 200
     # Nothing of it is kept in memory for the next one either.
     assert client.ask("GET", "/v1/archive", "search")[0] == 200
 
-    for_all = [("an answer", content) for _, content in client.answers]
+    for_all += [("an answer", content) for _, content in client.answers]
     for_all += [("a temporary file", path.read_bytes()) for path in temporary.rglob("*") if path.is_file()]
     server.stop()
     spans = str([span for _, span in collector.spans])
@@ -117,11 +122,30 @@ def test_whose_images_these_are_is_nowhere_in_the_clear(stage, tmp_path):
     log = (tmp_path / "log").read_bytes()
     assert log.count(b"answered") > 30
     for_all += [("a trace", spans.encode()), ("the log", log)]
-    for path in archive.rglob("*"):
-        for_all += [("the name of an object", str(path.relative_to(archive)).encode())]
-        for_all += [("an object", path.read_bytes())] if path.is_file() else []
+    for_all += in_archive(archive)
     found = [(where, mark, context(content, mark)) for where, content in for_all for mark in seen(content)]
     assert not found, found[:10]
+
+
+def in_archive(archive: Path) -> list[tuple[str, bytes]]:
+    """Names and bytes of its objects. One that has gone meanwhile has none."""
+    found = []
+    for path in archive.rglob("*"):
+        found += [("the name of an object", str(path.relative_to(archive)).encode())]
+        with contextlib.suppress(FileNotFoundError):
+            found += [("an object", path.read_bytes())] if path.is_file() else []
+    return found
+
+
+def store_it(client: Client):
+    """What a PACS sends. The answer names the objects to whoever sent them."""
+    for number, path in enumerate(("/dicom-web/studies", f"/dicom-web/studies/{STUDY}", "/dicom-web/studies/1.2.3")):
+        content_type, body = with_object(marked(10 + number))
+        status, _ = client.ask("POST", path, "ingest", body, echo=True, Content_Type=content_type)
+        assert status == (409 if path.endswith("1.2.3") else 200)
+    assert client.ask("POST", "/instances", "ingest", marked(20), echo=True)[0] == 200
+    content_type, body = with_object(marked(30)[:3000])
+    assert client.ask("POST", "/dicom-web/studies", "ingest", body, echo=True, Content_Type=content_type)[0] == 409
 
 
 def use_it_well(client: Client):

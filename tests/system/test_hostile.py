@@ -145,8 +145,8 @@ def what_is_wrong(status: int, headers: dict, body: bytes) -> str | None:
         # The parser of HTTP found no request to answer.
         return None if "x-request-id" not in headers else "it does not say what is wrong"
     if status == 409 and headers.get("content-type") == "application/dicom+json":
-        # What STOW-RS says when it stores nothing (PS3.18, table 10.5.3-1).
-        return None if b"00081198" in body else "it does not say what failed"
+        # What STOW-RS says when it stores nothing: which objects failed, or why what is none did (PS3.18, 10.5.3).
+        return None if {"00081198", "0008119A"} & set(json.loads(body)) else "it does not say what failed"
     if headers.get("content-type") != "application/problem+json":
         return "it is no problem"
     slug = json.loads(body)["type"].removeprefix("/problems/")

@@ -265,11 +265,13 @@ mod tests {
         assert!(levels.iter().any(|&level| level > 1023));
         let expected: Vec<u16> = levels.iter().map(|&level| level.min(1023)).collect();
         assert_eq!(clamped, expected);
-        let color: &[u8] = include_bytes!("../fixtures/extended12_rgb.jpg");
-        let color = Dicom::new(19, 13, 3, 16, "RGB")
-            .syntax(JPEG_EXTENDED)
-            .fragments(&[color]);
-        assert_eq!(kind(&color), ErrorKind::UnsupportedMedia);
+        // Two components more in the frame header.
+        let at = gray12.windows(2).position(|pair| pair == [0xff, 0xc1]).unwrap();
+        let mut color = gray12.to_vec();
+        (color[at + 3], color[at + 9]) = (17, 3);
+        color.splice(at + 13..at + 13, [2, 0x11, 0, 3, 0x11, 0]);
+        let color = Dicom::new(37, 21, 3, 16, "RGB").fragments(&[&color]);
+        assert_eq!(kind(&color.syntax(JPEG_EXTENDED)), ErrorKind::UnsupportedMedia);
         let gray8 = Dicom::new(16, 8, 1, 8, "MONOCHROME2").fragments(&[GRAY_JPEG]);
         let [extended, baseline] = [JPEG_EXTENDED, JPEG_BASELINE].map(|syntax| decoded(&gray8.clone().syntax(syntax)));
         assert_eq!(extended.samples(), baseline.samples());

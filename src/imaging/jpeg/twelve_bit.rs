@@ -2,36 +2,41 @@
 
 use std::panic::catch_unwind;
 
-use libjpeg_turbo_rs::raw_data_12::{RawImage12, decompress_raw_12};
+use libjpeg_turbo_rs::raw_data_12::decompress_raw_12;
 
+use super::header::Component;
 use super::{Header, broken, invalid};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Samples of 0..=4095 as they are coded, components interleaved: 1 or 3, none smaller than the picture.
+/// Samples of 0..=4095 of the one component.
 ///
 /// The arithmetic is that of libjpeg-turbo's accurate integer DCT, to the bit.
 ///
 /// # Errors
-/// `InvalidImage` when the data is broken, `UnsupportedMedia` for another process, for subsampled components and for
-/// several scans. The caller has checked the header's size.
+/// `InvalidImage` when the data is broken, `UnsupportedMedia` for another process, for more components and for several
+/// scans. The caller has checked the header's size.
 pub fn decode_twelve_bit(bytes: &[u8], header: &Header) -> Result<Vec<u16>> {
-    check(header)?;
+    let component = only_component(header)?;
     let mut bytes = header.without_asides(bytes);
-    say_one_to_one(&mut bytes, header)?;
+    say_one_to_one(&mut bytes, header, component)?;
     // A sum of DC differences that passes 32 bits makes the decoder panic: that takes more than 65,536 blocks, more than the fuzz targets' pictures have.
     let image = catch_unwind(|| decompress_raw_12(&bytes))
         .map_err(|_| invalid("its DC coefficients are out of range"))?
         .map_err(broken)?;
-    if (image.width, image.height) != (header.width as usize, header.height as usize)
-        || image.planes.len() != header.components.len()
-    {
-        return Err(invalid("it has another size than its header says"));
+    let (width, height) = (header.width as usize, header.height as usize);
+    match (&image.planes[..], &image.plane_widths[..]) {
+        ([plane], &[stride]) if (image.width, image.height) == (width, height) => {
+            // The plane is whole blocks, wider and higher than the picture.
+            let rows = plane.chunks_exact(stride).take(height);
+            let levels = rows.flat_map(|row| &row[..width]);
+            Ok(levels.map(|&level| level as u16).collect())
+        }
+        _ => Err(invalid("it has another size than its header says")),
     }
-    Ok(interleave(&image))
 }
 
 /// Refuses what the decoder doesn't read or would read wrong.
-fn check(header: &Header) -> Result<()> {
+fn only_component(header: &Header) -> Result<&Component> {
     let unsupported = |what: String| Err(Error::new(ErrorKind::UnsupportedMedia, what));
     if (header.process, header.precision) != (1, 12) {
         return unsupported(format!(
@@ -39,26 +44,16 @@ fn check(header: &Header) -> Result<()> {
             header.precision, header.process
         ));
     }
-    let count = header.components.len();
-    if !matches!(count, 1 | 3) {
-        return unsupported(format!("a 12-bit JPEG of `{count}` components is not read"));
+    match &header.components[..] {
+        [component] if header.one_scan => Ok(component),
+        [_] => unsupported("a 12-bit JPEG of several scans is not read".into()),
+        several => unsupported(format!("a 12-bit JPEG of `{}` components is not read", several.len())),
     }
-    let sampling = header.components.iter().map(|c| (c.horizontal, c.vertical));
-    if sampling.clone().zip(sampling.skip(1)).any(|(a, b)| a != b) {
-        return unsupported("a 12-bit JPEG of subsampled components is not read".into());
-    }
-    if !header.one_scan {
-        return unsupported("a 12-bit JPEG of several scans is not read".into());
-    }
-    Ok(())
 }
 
 /// The blocks of a lone component follow line by line whatever sampling it says (ITU-T T.81, A.2.2), but the decoder
 /// would order them by it.
-fn say_one_to_one(bytes: &mut [u8], header: &Header) -> Result<()> {
-    let [component] = header.components[..] else {
-        return Ok(());
-    };
+fn say_one_to_one(bytes: &mut [u8], header: &Header, component: &Component) -> Result<()> {
     if (component.horizontal, component.vertical) == (1, 1) {
         return Ok(());
     }
@@ -71,21 +66,6 @@ fn say_one_to_one(bytes: &mut [u8], header: &Header) -> Result<()> {
     Ok(())
 }
 
-/// The planes are whole blocks, wider and higher than the picture.
-fn interleave(image: &RawImage12) -> Vec<u16> {
-    let channels = image.planes.len();
-    let mut samples = vec![0; image.width * image.height * channels];
-    for (channel, (plane, &stride)) in image.planes.iter().zip(&image.plane_widths).enumerate() {
-        let lines = samples.chunks_exact_mut(image.width * channels);
-        for (line, row) in lines.zip(plane.chunks_exact(stride)) {
-            for (sample, &level) in line[channel..].iter_mut().step_by(channels).zip(row) {
-                *sample = level as u16;
-            }
-        }
-    }
-    samples
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -93,12 +73,10 @@ mod tests {
     use super::*;
 
     const GRAY: &[u8] = include_bytes!("../fixtures/extended12.jpg");
-    const RGB: &[u8] = include_bytes!("../fixtures/extended12_rgb.jpg");
     /// [`GRAY`] with a restart marker after every third block.
     const RESTARTS: &[u8] = include_bytes!("../fixtures/extended12_restart.jpg");
-    /// What libjpeg-turbo makes of [`GRAY`] and [`RGB`], little endian.
+    /// What libjpeg-turbo makes of [`GRAY`], little endian.
     const GRAY_LEVELS: &[u8] = include_bytes!("../fixtures/extended12.bin");
-    const RGB_LEVELS: &[u8] = include_bytes!("../fixtures/extended12_rgb.bin");
 
     fn decoded(bytes: &[u8]) -> Result<Vec<u16>> {
         decode_twelve_bit(bytes, &Header::read(bytes)?)
@@ -119,21 +97,9 @@ mod tests {
 
     #[test]
     fn levels_are_libjpeg_turbos() {
-        for (jpeg, expected) in [(GRAY, GRAY_LEVELS), (RESTARTS, GRAY_LEVELS), (RGB, RGB_LEVELS)] {
-            assert_eq!(decoded(jpeg).unwrap(), levels(expected));
+        for jpeg in [GRAY, RESTARTS] {
+            assert_eq!(decoded(jpeg).unwrap(), levels(GRAY_LEVELS));
         }
-    }
-
-    #[test]
-    fn components_are_left_as_they_are_coded() {
-        // The same by identifiers that mean YCbCr.
-        let mut renamed = RGB.to_vec();
-        for (index, id) in (1..=3).enumerate() {
-            renamed[marker_at(RGB, 0xc1) + 10 + 3 * index] = id;
-            renamed[marker_at(RGB, 0xda) + 5 + 2 * index] = id;
-        }
-        assert!(!Header::read(&renamed).unwrap().names_rgb());
-        assert_eq!(decoded(&renamed).unwrap(), levels(RGB_LEVELS));
     }
 
     #[test]
@@ -160,15 +126,17 @@ mod tests {
             refused(&changed(GRAY, 0xc1, 1, process), "SOF");
         }
         refused(&changed(GRAY, 0xc1, 4, 8), "`8` bits");
-        refused(&changed(RGB, 0xc1, 11, 0x22), "subsampled");
-        refused(&changed(RGB, 0xda, 4, 1), "several scans");
+        let at = marker_at(GRAY, 0xc1);
+        let mut color = changed(&changed(GRAY, 0xc1, 3, 17), 0xc1, 9, 3);
+        color.splice(at + 13..at + 13, [2, 0x11, 0, 3, 0x11, 0]);
+        refused(&color, "`3` components");
         let scan = marker_at(GRAY, 0xda);
         refused(&[&GRAY[..GRAY.len() - 2], &GRAY[scan..]].concat(), "several scans");
     }
 
     #[test]
     fn every_truncation_is_an_error() {
-        for jpeg in [GRAY, RGB, RESTARTS] {
+        for jpeg in [GRAY, RESTARTS] {
             for length in 0..jpeg.len() {
                 let kind = |bytes: &[u8]| decoded(bytes).err().map(|error| error.kind());
                 assert_eq!(kind(&jpeg[..length]), Some(ErrorKind::InvalidImage), "{length}");
@@ -205,9 +173,9 @@ mod tests {
         #[test]
         fn changed_bytes_never_panic(
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
-            which in 0_usize..3,
+            which in 0_usize..2,
         ) {
-            let mut jpeg = [GRAY, RGB, RESTARTS][which].to_vec();
+            let mut jpeg = [GRAY, RESTARTS][which].to_vec();
             for (at, value) in changes {
                 let at = at.index(jpeg.len());
                 jpeg[at] = value;

@@ -6,7 +6,7 @@ use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::{TransferSyntaxIndex, TransferSyntaxRegistry};
 
 use super::elements::Header;
-use super::precheck::Layout;
+use super::layout::Layout;
 use super::syntax::{Coding, Syntax};
 use super::{invalid, unsupported};
 use crate::error::Result;

@@ -1,7 +1,7 @@
 //! Stored values of a frame, whatever they are coded in.
 
 use super::attributes::{Attributes, Photometric};
-use super::precheck::Layout;
+use super::layout::Layout;
 use super::syntax::Coding;
 use super::{invalid, jpeg2000, rle};
 use crate::error::Result;

@@ -3,8 +3,8 @@
 use super::elements::Tag;
 use super::frame::Stored;
 use super::invalid;
+use super::layout::Layout;
 use super::lut_descriptor::LutDescriptor;
-use super::precheck::Layout;
 use crate::error::Result;
 
 const DESCRIPTOR: Tag = (0x0028, 0x3002);

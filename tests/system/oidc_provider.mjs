@@ -1,4 +1,4 @@
-// A real OpenID Connect provider for tests: node oidc_provider.mjs NODE_MODULES PORT PUBLIC_URL. People sign in by any name; `ada` is a reader,
+// A real OpenID Connect provider for tests: node oidc_provider.mjs NODE_MODULES PORT PUBLIC_URL. People sign in by any name; `ada.lovelace` is a reader,
 // whoever else has no role. Programs get tokens by the client credentials grant.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
@@ -7,9 +7,9 @@ const [modules, port, publicUrl] = process.argv.slice(2);
 const { Provider } = await import(pathToFileURL(createRequire(`${modules}/`).resolve("oidc-provider")).href);
 
 const AUDIENCE = "urn:medsearch:api";
-const rolesOf = (name) => (name === "ada" ? ["readers"] : []);
+const rolesOf = (name) => (name === "ada.lovelace" ? ["readers"] : []);
 
-const provider = new Provider(`http://127.0.0.1:${port}`, {
+const provider = new Provider(`http://localhost:${port}`, {
   clients: [
     { client_id: "page", client_secret: "a secret of the page", redirect_uris: [`${publicUrl}/login/callback`], grant_types: ["authorization_code"], response_types: ["code"] },
     { client_id: "program", client_secret: "a secret of the program", redirect_uris: [], response_types: [], grant_types: ["client_credentials"] },

@@ -43,7 +43,8 @@ def archive(synthetic, tmp_path_factory):
 def signed(modules, archive, serve, tmp_path):
     """(server, issuer, log) of a server that takes an issuer's word."""
     issuer_port, port = free_port(), free_port()
-    issuer, public = f"http://127.0.0.1:{issuer_port}", f"http://127.0.0.1:{port}"
+    # Another site than the server for a browser, as in a hospital.
+    issuer, public = f"http://localhost:{issuer_port}", f"http://127.0.0.1:{port}"
     provider = subprocess.Popen(
         ["node", ROOT / "tests/system/oidc_provider.mjs", modules, str(issuer_port), public],
         stdout=subprocess.PIPE,
@@ -108,7 +109,7 @@ def test_people_sign_in_search_and_sign_out(signed, tmp_path):
         context = browser.new_context()
         # The provider's own pages fetch a font; and a page of another site sends a form here.
         evil = f"<form method=post action={server.url}/v1/images></form><script>document.forms[0].submit()</script>"
-        context.route(lambda url: not url.startswith("http://127.0.0.1:"), lambda route: route.abort())
+        context.route(lambda url: not url.startswith((server.url, issuer)), lambda route: route.abort())
         context.route("http://evil.example/", lambda route: route.fulfill(body=evil, content_type="text/html"))
         page = context.new_page()
         addresses = []
@@ -118,10 +119,10 @@ def test_people_sign_in_search_and_sign_out(signed, tmp_path):
         page.wait_for_selector("#key[open]")
         assert page.inner_text("#key-title") == "Sign in to search"
         page.click("#key-login-link")
-        sign_in_at(page, issuer, "ada")
+        sign_in_at(page, issuer, "ada.lovelace")
         page.wait_for_selector("#archive-line span", state="attached")
         assert page.url == f"{server.url}/"
-        assert page.inner_text("#account-name") == "Dr. ada" and page.is_hidden("#sign-in")
+        assert page.inner_text("#account-name") == "Dr. ada.lovelace" and page.is_hidden("#sign-in")
         page.set_input_files("#file", image)
         page.wait_for_selector("#neighbors .tile")
         page.wait_for_function("() => [...document.querySelectorAll('#neighbors img')].some((img) => img.naturalWidth)")
@@ -148,7 +149,7 @@ def test_people_sign_in_search_and_sign_out(signed, tmp_path):
         # Somebody whom the issuer knows, and who has no role here.
         context.clear_cookies()
         page.goto(f"{server.url}/login")
-        sign_in_at(page, issuer, "bob")
+        sign_in_at(page, issuer, "bob.builder")
         page.wait_for_selector("[data-problem=sign-in-no-role]")
         browser.close()
     lines = log.read_text()
@@ -159,7 +160,7 @@ def test_people_sign_in_search_and_sign_out(signed, tmp_path):
         if "code" in (query := urllib.parse.parse_qs(urllib.parse.urlsplit(url).query))
     }
     assert codes
-    for secret in ["ada", "bob", "hospital.example", session["value"], *codes]:
+    for secret in ["ada.lovelace", "bob.builder", "hospital.example", session["value"], *codes]:
         assert f'"{secret}' not in lines and (len(secret) < 8 or secret not in lines), secret
 
 

@@ -1230,10 +1230,6 @@ fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
     IntCounterVec::new(Opts::new(name, help), labels).map_err(fault)
 }
 
-fn gauges(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
-    IntGaugeVec::new(Opts::new(name, help), labels).map_err(fault)
-}
-
 fn histogram(name: &str, help: &str, buckets: &[f64]) -> Result<Histogram> {
     Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())).map_err(fault)
 }

@@ -28,6 +28,7 @@ mod heal;
 mod identity;
 mod inbox;
 mod interchange;
+mod link;
 mod links;
 mod manifest;
 mod merge;
@@ -77,6 +78,7 @@ pub use heal::{Healed, heal};
 pub use identity::{Identity, IdentityMode};
 pub use inbox::{FailedFile, Inbox, InboxId, InboxLimits, PutFile, Reason, Waiting};
 pub use interchange::{CLASS_FORMAT, ClassData, ClassFile, Described, VectorProvenance, load_folder, open_age};
+pub use link::Link;
 pub use manifest::{
     ArchiveInfo, GraphEntry, GraphParameters, Manifest, ModelRef, PackEntry, Retention, RowsEntry, Scope, Shard, Shown,
     Tombstones,

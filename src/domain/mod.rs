@@ -11,6 +11,7 @@ mod metric;
 mod ranking;
 mod record;
 mod space;
+mod uid;
 mod union;
 mod verdict;
 
@@ -28,5 +29,6 @@ pub use metric::Metric;
 pub use ranking::{Copies, Coverage, Group, Hit, PathTaken, Ranking};
 pub use record::{Alias, LabelChange, PackRef, PatientKeys, PixelsRef, Record, StoredWindow, Unknown, Window};
 pub use space::{Space, SpaceId};
+pub use uid::PseudonymousUid;
 pub use union::Union;
 pub use verdict::{CalibrationNote, Mahalanobis, PredictionSet, Status, Verdict};

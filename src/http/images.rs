@@ -1,8 +1,9 @@
 //! `POST /v1/images`, `GET`, `PATCH`, `DELETE /v1/images/{id}`: the images of the archive. A write answers when it is durable.
 
 use actix_web::web::{Data, Json, Path};
-use actix_web::{HttpResponse, http::header};
+use actix_web::{HttpRequest, HttpResponse, http::header};
 
+use super::access::sees_links;
 use super::upload::Form;
 use super::wire::{Deleted, ImageDetails, Names, NewImage, NewImageFields, NewLabel, Written};
 use super::{State, audited, problem};
@@ -56,6 +57,8 @@ pub async fn add(state: Data<State>, form: Form<NewImage>) -> Result<HttpRespons
 }
 
 /// What is known about an image.
+///
+/// With the scope `link`, in an archive of identity mode `linked`, also whose it is.
 #[utoipa::path(
     get,
     path = "/v1/images/{id}",
@@ -64,7 +67,7 @@ pub async fn add(state: Data<State>, form: Form<NewImage>) -> Result<HttpRespons
     params(("id" = String, Path, description = "The image, 36 hex digits")),
     responses((status = 200, description = "All that is known", body = ImageDetails), problem::ReadingImage)
 )]
-pub async fn show(state: Data<State>, id: Path<String>) -> Result<Json<ImageDetails>> {
+pub async fn show(state: Data<State>, request: HttpRequest, id: Path<String>) -> Result<Json<ImageDetails>> {
     let id: ImageId = id.parse()?;
     audited::images([id]);
     let record = state.engine.record(id);
@@ -73,9 +76,13 @@ pub async fn show(state: Data<State>, id: Path<String>) -> Result<Json<ImageDeta
         pseudonym: &|key| state.engine.pseudonym(key),
         label_conflict: &|id| state.engine.label_conflict(id),
     };
+    let link = match sees_links(&request) {
+        true => state.engine.link(&record)?,
+        false => None,
+    };
     let copies = state.engine.other_copies(id);
     audited::images(copies.iter().copied().chain(record.near_identical_to));
-    Ok(Json(ImageDetails::new(&record, &copies, &names)))
+    Ok(Json(ImageDetails::new(&record, &copies, &names, link)))
 }
 
 /// Give an image another label, or take its label away.

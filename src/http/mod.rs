@@ -55,7 +55,10 @@ pub use problem::Problem;
 pub use rate::{Rate, RateSettings};
 pub use search::answer_json;
 
-use dicom_web::{peer as dicom_peer, store as dicom_store};
+use dicom_web::{
+    peer as dicom_peer, rendered as dicom_rendered, retrieve as dicom_retrieve, search as dicom_search,
+    store as dicom_store,
+};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::{Ingest, Reception};
@@ -302,8 +305,24 @@ api! {
     "/v1/model": get archive::model;
     "/v1/model/card": get cards::model_card;
     "/v1/model/card.md": get cards::model_card_markdown;
-    "/dicom-web/studies": post dicom_store::studies;
-    "/dicom-web/studies/{study}": post dicom_store::study;
+    "/dicom-web/studies": post dicom_store::studies, get dicom_search::studies;
+    "/dicom-web/series": get dicom_search::series;
+    "/dicom-web/instances": get dicom_search::instances;
+    "/dicom-web/studies/{study}": post dicom_store::study, get dicom_retrieve::study;
+    "/dicom-web/studies/{study}/metadata": get dicom_retrieve::study_metadata;
+    "/dicom-web/studies/{study}/thumbnail": get dicom_rendered::study_thumbnail;
+    "/dicom-web/studies/{study}/series": get dicom_search::series_of_study;
+    "/dicom-web/studies/{study}/instances": get dicom_search::instances_of_study;
+    "/dicom-web/studies/{study}/series/{series}": get dicom_retrieve::series;
+    "/dicom-web/studies/{study}/series/{series}/metadata": get dicom_retrieve::series_metadata;
+    "/dicom-web/studies/{study}/series/{series}/thumbnail": get dicom_rendered::series_thumbnail;
+    "/dicom-web/studies/{study}/series/{series}/instances": get dicom_search::instances_of_series;
+    "/dicom-web/studies/{study}/series/{series}/instances/{instance}": get dicom_retrieve::instance;
+    "/dicom-web/studies/{study}/series/{series}/instances/{instance}/metadata": get dicom_retrieve::instance_metadata;
+    "/dicom-web/studies/{study}/series/{series}/instances/{instance}/rendered": get dicom_rendered::instance;
+    "/dicom-web/studies/{study}/series/{series}/instances/{instance}/thumbnail": get dicom_rendered::instance_thumbnail;
+    "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}": get dicom_retrieve::frames;
+    "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/rendered": get dicom_rendered::frame;
     "/instances": post dicom_peer::store;
     "/system": get dicom_peer::system;
 }

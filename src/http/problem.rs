@@ -419,6 +419,10 @@ const STORE_ONE: &[ErrorKind] = &[
     ErrorKind::Conflict,
     ErrorKind::Unavailable,
 ];
+/// Of those that have several forms.
+const FORMS: &[ErrorKind] = &[ErrorKind::NotAcceptable];
+/// Of those that may ask for too much at a time.
+const SIZE: &[ErrorKind] = &[ErrorKind::TooLarge];
 /// Of those that change the archive.
 const WRITE: &[ErrorKind] = &[
     ErrorKind::MethodNotAllowed,
@@ -452,6 +456,12 @@ problems! {
     ReadingImage: ID;
     /// What a picture can answer.
     Showing: ID PIXELS;
+    /// What a search of DICOMweb can answer.
+    Listing: FORMS;
+    /// What the metadata of DICOMweb can answer.
+    Describing: FORMS ID STORAGE SIZE;
+    /// What a picture or an instance of DICOMweb can answer.
+    Retrieving: FORMS ID PIXELS STORAGE SIZE;
     /// What embedding can answer.
     Embedding: IMAGE;
     /// What an explanation can answer.

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`sniff`] tells the format by content; [`decoder`] turns bytes into a [`Raster`] of native depth,
 //! PNG and JPEG here, DICOM in a worker process ([`dicom`]); [`to_eight_bit`] applies the window; [`preprocess`] crops,
-//! fits and resizes; [`render`] makes the pictures that people see, [`Fingerprint`] tells changed copies of one, [`appearance`] looks at one at a glance. Nothing here is async, nothing touches a disk.
+//! fits and resizes; [`render`] makes the pictures that people see, `kept` gives back the stored values, [`Fingerprint`] tells changed copies of one, [`appearance`] looks at one at a glance. Nothing here is async, nothing touches a disk.
 
 mod appearance;
 pub mod decoder;
@@ -11,6 +11,7 @@ pub mod eight_bit;
 mod fingerprint;
 pub mod jpeg;
 mod jpeg_ls;
+mod kept;
 pub mod limits;
 pub mod png;
 pub mod preprocess;
@@ -27,6 +28,7 @@ pub use dicom::facts::DicomFacts;
 pub use dicom::worker::decode_worker_main;
 pub use eight_bit::{Raster8, luma, to_eight_bit};
 pub use fingerprint::{COSINE_CANDIDATE, Fingerprint, NEAR_DUPLICATE, OUTLINE_CANDIDATE, Outline};
+pub use kept::{PixelLayout, native_frame};
 pub use limits::Limits;
 pub use preprocess::{Fit, InputSpec, ModelInput, preprocess, seen};
 pub use raster::{Levels, Raster, Samples};

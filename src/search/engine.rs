@@ -15,7 +15,7 @@ use super::prepare::{InModel, PreparedImage};
 use super::sampled::Sampler;
 use super::served::{Served, Version};
 use super::{vote, warn};
-use crate::archive::{Archive, Identity, StorageFigures};
+use crate::archive::{Archive, Identity, Link, StorageFigures};
 use crate::cluster::Cluster;
 use crate::domain::{
     Appearance, Ask, Calibration, Embedding, Excerpt, FrameNumber, ImageId, Key, PatientKeys, Query, Record, Region,
@@ -23,7 +23,7 @@ use crate::domain::{
 };
 use crate::embed::{Embedded, ModelCard};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::{appearance, render, thumbnail_png};
+use crate::imaging::{PixelLayout, appearance, native_frame, render, thumbnail_png};
 use crate::telemetry::{SPANS, run_blocking};
 
 /// Most ids that one search may be made of.
@@ -458,6 +458,49 @@ impl Engine {
             render(&png, &pixels, window, record.window(), size).map(Bytes::from)
         })
         .await
+    }
+
+    /// What the stored values of a kept picture are.
+    ///
+    /// # Errors
+    /// `PixelsNotKept`; `Unavailable` when the storage doesn't answer.
+    pub async fn pixel_layout(&self, record: &Record) -> Result<PixelLayout> {
+        let pixels = record.pixels.as_ref().ok_or_else(not_kept)?;
+        PixelLayout::of(&self.0.parts.archive.read_pack(&pixels.pack).await?, pixels)
+    }
+
+    /// The stored values of a kept picture, as [`native_frame`] gives them.
+    ///
+    /// # Errors
+    /// As [`Engine::pixel_layout`], and `Overloaded` while too many large pictures are in memory.
+    pub async fn native_frame(&self, record: &Record) -> Result<(PixelLayout, Vec<u8>)> {
+        let pixels = record.pixels.clone().ok_or_else(not_kept)?;
+        let count = u64::from(pixels.width) * u64::from(pixels.height);
+        let deadline = Instant::now() + RENDER_WAIT_MAX;
+        let room = self.model()?.preparer.room(count, deadline).await?;
+        let png = self.0.parts.archive.read_pack(&pixels.pack).await?;
+        run_blocking(move || {
+            let _room = room;
+            native_frame(&png, &pixels)
+        })
+        .await
+    }
+
+    /// Whose image it is and what it is called where it came from, if the archive keeps that: for whoever has the scope `link`.
+    ///
+    /// # Errors
+    /// `Damaged` when the sealed record can't be opened.
+    pub fn link(&self, record: &Record) -> Result<Option<Link>> {
+        Link::open(
+            self.0.parts.archive.identity(),
+            record.sealed.as_deref(),
+            record.file_key,
+        )
+    }
+
+    /// The version that is served, and the pseudonyms of its archive: for what looks at images by the UIDs that they came with.
+    pub fn identified(&self) -> (Arc<Version>, &Identity) {
+        (self.0.parts.served.current(), self.0.parts.archive.identity())
     }
 
     /// Queries are answered: the model's thread is alive.

@@ -5,6 +5,7 @@ mod answer;
 pub mod calibrate;
 mod engine;
 mod explain;
+mod hierarchy;
 mod holding;
 pub mod local;
 mod mapping;
@@ -25,6 +26,7 @@ pub use answer::{Answer, AskedQuery, EmbeddedImage, ImageFacts, Overview, Satura
 pub(crate) use engine::Whose;
 pub use engine::{Engine, Parts, QUERY_IDS_MAX};
 pub use explain::{Explanation, HeatMap, Method, NeighborMap};
+pub use hierarchy::{Hierarchy, Instance, Level};
 pub use holding::Holding;
 pub use model::{LoadModel, Model};
 pub use placing::{first_assigned, keep_placed};

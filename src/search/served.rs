@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::Overview;
 use super::calibrate::Known;
+use super::hierarchy::Hierarchy;
 use super::holding::Holding;
 use super::mapping::{parameters_of, snapshot_input};
 use super::model::{LoadModel, Model};
@@ -61,6 +62,8 @@ pub struct Version {
     model: Option<Arc<Model>>,
     /// What its votes are worth, or why that is not known.
     calibration: Calibrated,
+    /// Made when somebody asks for it first.
+    hierarchy: OnceLock<Hierarchy>,
 }
 
 /// A calibration with its short name, or why there is none.
@@ -80,6 +83,11 @@ impl Version {
             .filter_map(|&id| self.state.record(id))
             .flat_map(|record| record.own_keys());
         record.own_keys().chain(others).collect()
+    }
+
+    /// Its studies, series and instances. Blocks while they are put in order, the first time.
+    pub fn hierarchy(&self) -> &Hierarchy {
+        self.hierarchy.get_or_init(|| Hierarchy::of(&self.state))
     }
 
     /// What makes vectors of its space.
@@ -517,6 +525,7 @@ async fn build(
             snapshot,
             overview,
             calibration,
+            hierarchy: OnceLock::new(),
         })
     })
     .await

@@ -1,9 +1,10 @@
 //! Who asks, and what they may ask for: keys, what each may do, and what each request needs.
 //!
 //! `scope` has the words, `key` one key, `keys` a list of them as a file holds it, `keys_file` that file, `credentials` what a running server goes by,
-//! `needs` which scope a request needs, and `refusal` how one is turned away. `guard.rs` asks them in turn.
+//! `needs` which scope a request needs, `holder` what more it is shown, and `refusal` how one is turned away. `guard.rs` asks them in turn.
 
 mod credentials;
+mod holder;
 mod key;
 mod keys;
 mod keys_file;
@@ -13,6 +14,7 @@ mod refusal;
 mod scope;
 
 pub use credentials::{Credentials, KeyHolder};
+pub use holder::sees_links;
 pub use key::ApiKey;
 pub use keys::{Key, KeyName, Keys};
 pub use keys_file::KeysFile;

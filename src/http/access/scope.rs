@@ -14,7 +14,8 @@ pub enum Scope {
     Vectors,
     /// Images come in, get another label, and go.
     Ingest,
-    /// Whose images these are, where an archive of identity mode `linked` keeps that. No answer shows it yet, so that no request needs it.
+    /// Whose images these are, where an archive of identity mode `linked` keeps that: answers of `/dicom-web` and `/v1/images/{id}` have the names that
+    /// images came with. It opens no route by itself.
     Link,
     /// `/metrics`.
     Metrics,

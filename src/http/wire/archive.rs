@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::answer::RecordFacts;
 use super::ask::frame;
 use super::{ImageFile, LabelSource, Names, Vote, Window, rendered_path, thumbnail_path};
-use crate::archive::{CalibrationEntry, EvaluationEntry, MetricEntry, Outcome};
+use crate::archive::{CalibrationEntry, EvaluationEntry, Link, MetricEntry, Outcome};
 use crate::domain::{self, Calibration, ClassLabel, ImageId, K_MAX, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpSettings;
@@ -658,6 +658,41 @@ pub struct ImageDetails {
     /// Path of the large picture; null: not kept.
     #[schema(required)]
     pub rendered: Option<String>,
+    /// Whose image it is and what it is called where it came from; null: the archive does not keep that, or the key lacks the scope `link`.
+    #[schema(required)]
+    pub link: Option<OriginalNames>,
+}
+
+/// What an image came with, in an archive of identity mode `linked`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OriginalNames {
+    /// The patient's id.
+    #[schema(required)]
+    pub patient_id: Option<String>,
+    /// Who issued it.
+    #[schema(required)]
+    pub issuer: Option<String>,
+    /// Study Instance UID.
+    #[schema(required)]
+    pub study_uid: Option<String>,
+    /// Series Instance UID.
+    #[schema(required)]
+    pub series_uid: Option<String>,
+    /// SOP Instance UID.
+    #[schema(required)]
+    pub sop_uid: Option<String>,
+}
+
+impl From<Link> for OriginalNames {
+    fn from(link: Link) -> Self {
+        Self {
+            patient_id: link.patient_id,
+            issuer: link.issuer,
+            study_uid: link.study_uid,
+            series_uid: link.series_uid,
+            sop_uid: link.sop_uid,
+        }
+    }
 }
 
 /// A label that was replaced.
@@ -675,8 +710,9 @@ pub struct EarlierLabel {
 
 impl ImageDetails {
     /// A record as it is shown.
-    pub fn new(record: &Record, copies: &[ImageId], names: &Names<'_>) -> Self {
+    pub fn new(record: &Record, copies: &[ImageId], names: &Names<'_>, link: Option<Link>) -> Self {
         Self {
+            link: link.map(Into::into),
             near_identical: copies.iter().map(ToString::to_string).collect(),
             id: record.id.to_string(),
             class: record.class.as_ref().map(ClassLabel::to_string),
@@ -745,7 +781,7 @@ mod tests {
             pseudonym: &|_| "p_000000000000".into(),
             label_conflict: &|_| true,
         };
-        let shown = serde_json::to_value(ImageDetails::new(&record, &[], &names)).unwrap();
+        let shown = serde_json::to_value(ImageDetails::new(&record, &[], &names, None)).unwrap();
         assert_eq!(shown["label_conflict"], true);
         assert_eq!(shown["rendered"], json!(null));
         assert!(!shown.to_string().contains("secret") && !shown["patient"].to_string().contains("cd"));

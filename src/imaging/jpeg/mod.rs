@@ -1,5 +1,6 @@
 //! JPEG to grey or RGB: baseline and progressive, CMYK and YCCK, turned the right way up.
 
+pub mod encode;
 mod header;
 mod orientation;
 mod twelve_bit;

@@ -1,0 +1,172 @@
+//! Which studies, series or instances of a version a search finds: pure.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::attributes::{self, Counts};
+use super::json::DataSet;
+use super::query::{Attribute, Query};
+use super::shown::Shown;
+use crate::archive::State;
+use crate::domain::{PseudonymousUid, Record};
+use crate::error::Result;
+use crate::search::{Hierarchy, Instance, Level};
+
+/// What was found, and whether there is more than that.
+#[derive(Debug)]
+pub struct Found {
+    /// In the order of the pseudonymous UIDs, which is the same in every version.
+    pub results: Vec<DataSet>,
+    /// More matched than the limit let through.
+    pub more: bool,
+}
+
+/// UIDs of the request as the archive knows them; none: any.
+struct Wanted {
+    studies: Option<BTreeSet<PseudonymousUid>>,
+    series: Option<BTreeSet<PseudonymousUid>>,
+    instances: Option<BTreeSet<PseudonymousUid>>,
+}
+
+impl Wanted {
+    fn includes(&self, one: &Instance) -> bool {
+        let has = |uids: &Option<BTreeSet<PseudonymousUid>>, uid| uids.as_ref().is_none_or(|uids| uids.contains(&uid));
+        has(&self.studies, one.study) && has(&self.series, one.series) && has(&self.instances, one.sop)
+    }
+}
+
+/// Looks for what a query asks for on a level.
+///
+/// # Errors
+/// `Damaged` when a sealed record can't be opened.
+pub fn search(state: &State, hierarchy: &Hierarchy, level: Level, query: &Query, mut shown: Shown) -> Result<Found> {
+    shown.ask_for(query);
+    let mut uids = |level, texts: &Option<Vec<String>>| {
+        let texts = texts.as_ref()?;
+        Some(texts.iter().flat_map(|text| shown.uids(level, text)).collect())
+    };
+    let wanted = Wanted {
+        studies: uids(Level::Study, &query.studies),
+        series: uids(Level::Series, &query.series),
+        instances: uids(Level::Instance, &query.instances),
+    };
+    let search = Search {
+        state,
+        hierarchy,
+        level,
+        query,
+        wanted,
+        shown,
+    };
+    search.run()
+}
+
+struct Search<'a> {
+    state: &'a State,
+    hierarchy: &'a Hierarchy,
+    level: Level,
+    query: &'a Query,
+    wanted: Wanted,
+    shown: Shown,
+}
+
+impl Search<'_> {
+    fn run(&self) -> Result<Found> {
+        let mut matches = self.candidates().filter_map(|group| {
+            let first = group.clone().find(|&at| self.matches(&self.hierarchy.all()[at]))?;
+            self.study_matches(first).then_some((group, first))
+        });
+        let mut results = Vec::new();
+        let mut wanted = matches.by_ref().skip(self.query.offset);
+        for (_, first) in wanted.by_ref().take(self.query.limit) {
+            results.push(self.describe(first)?);
+        }
+        let more = wanted.next().is_some();
+        Ok(Found { results, more })
+    }
+
+    /// Every study, series or instance that may match: those under the UIDs or of the patient that are asked for, else all.
+    fn candidates(&self) -> Box<dyn Iterator<Item = Range<usize>> + '_> {
+        let under = |uids: &BTreeSet<PseudonymousUid>, of: Level| {
+            let ranges: Vec<Range<usize>> = uids.iter().flat_map(|uid| self.hierarchy.under(*uid, of)).collect();
+            self.hierarchy.groups(ranges.into_iter().flatten(), self.level)
+        };
+        let found = match &self.wanted {
+            Wanted {
+                instances: Some(uids), ..
+            } => under(uids, Level::Instance),
+            Wanted { series: Some(uids), .. } => under(uids, Level::Series),
+            Wanted {
+                studies: Some(uids), ..
+            } => under(uids, Level::Study),
+            _ => match self.shown.patient_keys() {
+                Some(keys) => {
+                    let rows = self.state.by_patient(keys).map(|spot| self.state.at(spot));
+                    under(&rows.flat_map(|record| studies_of(record)).collect(), Level::Study)
+                }
+                None => {
+                    let all = 0..self.hierarchy.all().len();
+                    return Box::new(self.hierarchy.parts(all, self.level));
+                }
+            },
+        };
+        Box::new(found.into_iter())
+    }
+
+    fn matches(&self, one: &Instance) -> bool {
+        if !self.wanted.includes(one) {
+            return false;
+        }
+        let record = one.record(self.state);
+        let code = |attribute| match attribute {
+            Attribute::Modality => Some(attributes::modality(record)),
+            Attribute::BodyPartExamined => attributes::body_part(record),
+            Attribute::PatientSex => attributes::sex(record).map(str::to_owned),
+            Attribute::ViewPosition => attributes::view(record),
+            _ => None,
+        };
+        let mut codes = self.query.codes.iter();
+        codes.all(|(attribute, codes)| codes.match_any(code(*attribute).as_deref())) && self.shown.is_of_patient(record)
+    }
+
+    /// Whether what is asked of the study as a whole is in it.
+    fn study_matches(&self, at: usize) -> bool {
+        let Some(wanted) = &self.query.modalities_in_study else {
+            return true;
+        };
+        let study = &self.hierarchy.all()[self.hierarchy.around(at, Level::Study)];
+        let mut records = study.iter().map(|one| one.record(self.state));
+        records.any(|record| wanted.match_any(Some(&attributes::modality(record))))
+    }
+
+    fn describe(&self, at: usize) -> Result<DataSet> {
+        let one = &self.hierarchy.all()[at];
+        let record = one.record(self.state);
+        let study = self.hierarchy.around(at, Level::Study);
+        let series = self.hierarchy.around(at, Level::Series);
+        let count = |range: &Range<usize>, level| self.hierarchy.parts(range.clone(), level).count() as u32;
+        let counts = Counts {
+            study_series: count(&study, Level::Series),
+            study_instances: count(&study, Level::Instance),
+            series_instances: count(&series, Level::Instance),
+        };
+        let of_study = self.hierarchy.all()[study].iter();
+        let modalities: BTreeSet<String> = of_study
+            .map(|one| attributes::modality(one.record(self.state)))
+            .collect();
+        let names = self.shown.names(one, record)?;
+        Ok(attributes::found(
+            self.level,
+            &names,
+            record,
+            modalities.into_iter().collect(),
+            counts,
+        ))
+    }
+}
+
+/// The studies that a record and its further files stand in.
+fn studies_of(record: &Record) -> impl Iterator<Item = PseudonymousUid> {
+    let further = record.aliases.iter().filter_map(|alias| alias.study);
+    record.study.into_iter().chain(further).map(PseudonymousUid::from)
+}

@@ -1,0 +1,89 @@
+//! What a path names: a study, a series or an instance of the version that is served.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+
+use super::shown::{Names, Shown};
+use crate::domain::Record;
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::State;
+use crate::http::access::sees_links;
+use crate::search::{Level, Version};
+use crate::telemetry::run_blocking;
+
+/// A study, a series or an instance.
+pub struct Place {
+    version: Arc<Version>,
+    shown: Shown,
+    /// Its pictures.
+    range: Range<usize>,
+}
+
+impl Place {
+    /// Finds what UIDs name, from the study down.
+    ///
+    /// # Errors
+    /// `NotFound`, which does not repeat them.
+    pub async fn find(state: &State, request: &HttpRequest, uids: &[&str]) -> Result<Self> {
+        let (version, identity) = state.engine.identified();
+        let mut shown = Shown::new(identity, sees_links(request));
+        let levels = [
+            (Level::Study, "study"),
+            (Level::Series, "series"),
+            (Level::Instance, "instance"),
+        ];
+        let named: Vec<_> = levels.into_iter().zip(uids).collect();
+        let wanted: Vec<_> = named
+            .iter()
+            .map(|((level, _), text)| (*level, shown.uids(*level, text)))
+            .collect();
+        let name = named.last().map_or("study", |((_, name), _)| *name);
+        let not_found = move || Error::new(ErrorKind::NotFound, format!("this archive has no such {name}"));
+        run_blocking(move || {
+            let hierarchy = version.hierarchy();
+            let (level, lowest) = wanted.last().ok_or_else(not_found)?;
+            let is_there = |range: &Range<usize>| {
+                let one = &hierarchy.all()[range.start];
+                wanted.iter().all(|(level, uids)| uids.contains(&one.uid(*level)))
+            };
+            let ranges = lowest.iter().flat_map(|uid| hierarchy.under(*uid, *level));
+            let range = ranges.into_iter().find(is_there).ok_or_else(not_found)?;
+            Ok(Self { version, shown, range })
+        })
+        .await
+    }
+
+    /// Its instances, in their order.
+    pub fn instances(&self) -> Vec<Range<usize>> {
+        let hierarchy = self.version.hierarchy();
+        hierarchy.parts(self.range.clone(), Level::Instance).collect()
+    }
+
+    /// The record of its middle picture: what stands for all of it.
+    pub fn middle(&self) -> &Arc<Record> {
+        self.record(self.range.start + (self.range.len() - 1) / 2)
+    }
+
+    /// The frames of an instance: its pictures, in the order of the file that they came from. All are of one size.
+    pub fn frames(&self, instance: &Range<usize>) -> Vec<&Arc<Record>> {
+        let size = |record: &Record| record.pixels.as_ref().map(|pixels| (pixels.width, pixels.height));
+        let first = size(self.record(instance.start));
+        let all = instance.clone().map(|at| self.record(at));
+        all.filter(|record| size(record) == first).collect()
+    }
+
+    /// How an instance is called.
+    ///
+    /// # Errors
+    /// `Damaged` when a sealed record can't be opened.
+    pub fn names(&self, instance: &Range<usize>) -> Result<Names> {
+        let one = &self.version.hierarchy().all()[instance.start];
+        self.shown.names(one, one.record(&self.version.state))
+    }
+
+    fn record(&self, at: usize) -> &Arc<Record> {
+        self.version.hierarchy().all()[at].record(&self.version.state)
+    }
+}

@@ -1,0 +1,304 @@
+//! WADO-RS (PS3.18, 10.4): metadata, instances and frames. An instance is a file that is made of the kept picture, without what names a patient.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header;
+use actix_web::web::{Data, Path, Query};
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::accept::{Accept, Parts};
+use super::json::DataSet;
+use super::parts::{UNCACHED, related, single};
+use super::place::Place;
+use super::search::{JSON, json};
+use super::{attributes, part10};
+use crate::domain::Record;
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::wire::ImageFile;
+use crate::http::{State, problem};
+use crate::telemetry::run_blocking;
+
+/// Most instances of which one request gets the metadata, or files.
+const INSTANCES_MAX: usize = 10_000;
+/// Most frames that one request names.
+const FRAMES_MAX: usize = 1000;
+/// Most bytes of the pixels of one instance.
+const INSTANCE_BYTES_MAX: u64 = 512 << 20;
+/// Pictures whose headers are read at a time.
+const READS_AT_ONCE: usize = 8;
+const DICOM: &str = "application/dicom";
+const OCTETS: &str = "application/octet-stream";
+
+/// The form of an answer.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Form {
+    /// As the header `Accept`, which it overrules.
+    accept: Option<String>,
+}
+
+/// The metadata of a study.
+#[utoipa::path(
+    get,
+    path = "/dicom-web/studies/{study}/metadata",
+    tag = "dicomweb",
+    operation_id = "getStudyMetadata",
+    params(("study" = String, Path, description = "Study Instance UID"), Form),
+    responses((status = 200, description = "DICOM JSON, a data set an instance", body = Vec<Object>, content_type = "application/dicom+json"), problem::Describing)
+)]
+pub async fn study_metadata(
+    state: Data<State>,
+    request: HttpRequest,
+    path: Path<String>,
+    form: Query<Form>,
+) -> Result<HttpResponse> {
+    metadata(&state, &request, &[&path], &form).await
+}
+
+/// The metadata of a series.
+#[utoipa::path(
+    get,
+    path = "/dicom-web/studies/{study}/series/{series}/metadata",
+    tag = "dicomweb",
+    operation_id = "getSeriesMetadata",
+    params(("study" = String, Path, description = "Study Instance UID"), ("series" = String, Path, description = "Series Instance UID"), Form),
+    responses((status = 200, description = "DICOM JSON, a data set an instance", body = Vec<Object>, content_type = "application/dicom+json"), problem::Describing)
+)]
+pub async fn series_metadata(
+    state: Data<State>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    form: Query<Form>,
+) -> Result<HttpResponse> {
+    metadata(&state, &request, &[&path.0, &path.1], &form).await
+}
+
+/// The metadata of an instance.
+#[utoipa::path(
+    get,
+    path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/metadata",
+    tag = "dicomweb",
+    operation_id = "getInstanceMetadata",
+    params(("study" = String, Path, description = "Study Instance UID"), ("series" = String, Path, description = "Series Instance UID"), ("instance" = String, Path, description = "SOP Instance UID"), Form),
+    responses((status = 200, description = "DICOM JSON of one data set", body = Vec<Object>, content_type = "application/dicom+json"), problem::Describing)
+)]
+pub async fn instance_metadata(
+    state: Data<State>,
+    request: HttpRequest,
+    path: Path<(String, String, String)>,
+    form: Query<Form>,
+) -> Result<HttpResponse> {
+    metadata(&state, &request, &[&path.0, &path.1, &path.2], &form).await
+}
+
+/// The instances of a study, as files.
+///
+/// 206 where the pixels of some are not kept.
+#[utoipa::path(
+    get,
+    path = "/dicom-web/studies/{study}",
+    tag = "dicomweb",
+    operation_id = "getStudy",
+    params(("study" = String, Path, description = "Study Instance UID"), Form),
+    responses((status = 200, description = "A part an instance, DICOM Part 10", body = ImageFile, content_type = "multipart/related"), problem::Retrieving)
+)]
+pub async fn study(
+    state: Data<State>,
+    request: HttpRequest,
+    path: Path<String>,
+    form: Query<Form>,
+) -> Result<HttpResponse> {
+    instances(state, &request, &[&path], &form).await
+}
+
+/// The instances of a series, as files.
+///
+/// 206 where the pixels of some are not kept.
+#[utoipa::path(
+    get,
+    path = "/dicom-web/studies/{study}/series/{series}",
+    tag = "dicomweb",
+    operation_id = "getSeries",
+    params(("study" = String, Path, description = "Study Instance UID"), ("series" = String, Path, description = "Series Instance UID"), Form),
+    responses((status = 200, description = "A part an instance, DICOM Part 10", body = ImageFile, content_type = "multipart/related"), problem::Retrieving)
+)]
+pub async fn series(
+    state: Data<State>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    form: Query<Form>,
+) -> Result<HttpResponse> {
+    instances(state, &request, &[&path.0, &path.1], &form).await
+}
+
+/// An instance, as a file.
+#[utoipa::path(
+    get,
+    path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}",
+    tag = "dicomweb",
+    operation_id = "getInstance",
+    params(("study" = String, Path, description = "Study Instance UID"), ("series" = String, Path, description = "Series Instance UID"), ("instance" = String, Path, description = "SOP Instance UID"), Form),
+    responses((status = 200, description = "One part, DICOM Part 10", body = ImageFile, content_type = "multipart/related"), problem::Retrieving)
+)]
+pub async fn instance(
+    state: Data<State>,
+    request: HttpRequest,
+    path: Path<(String, String, String)>,
+    form: Query<Form>,
+) -> Result<HttpResponse> {
+    instances(state, &request, &[&path.0, &path.1, &path.2], &form).await
+}
+
+/// Frames of an instance: stored values, little endian.
+#[utoipa::path(
+    get,
+    path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}",
+    tag = "dicomweb",
+    operation_id = "getFrames",
+    params(("study" = String, Path, description = "Study Instance UID"), ("series" = String, Path, description = "Series Instance UID"), ("instance" = String, Path, description = "SOP Instance UID"),
+        ("frames" = String, Path, description = "Numbers from 1, with commas between them"), Form),
+    responses((status = 200, description = "A part a frame, as the metadata says", body = ImageFile, content_type = "multipart/related"), problem::Retrieving)
+)]
+pub async fn frames(
+    state: Data<State>,
+    request: HttpRequest,
+    path: Path<(String, String, String, String)>,
+    form: Query<Form>,
+) -> Result<HttpResponse> {
+    let form = Accept::read(request.headers(), form.accept.as_deref())?.parts(OCTETS)?;
+    let place = Place::find(&state, &request, &[&path.0, &path.1, &path.2]).await?;
+    let instance = place.instances().swap_remove(0);
+    let wanted = numbered(&place.frames(&instance), &path.3)?;
+    let first = frame(&state, &wanted[0]).await?;
+    if form == Parts::Single && wanted.len() == 1 {
+        return Ok(single(OCTETS, first));
+    }
+    let rest = stream::iter(wanted.into_iter().skip(1)).then(move |record| {
+        let state = state.clone();
+        async move { frame(&state, &record).await }
+    });
+    let parts = stream::once(std::future::ready(Ok(first))).chain(rest);
+    Ok(related(StatusCode::OK, OCTETS, parts))
+}
+
+/// The frames of a list of numbers.
+///
+/// # Errors
+/// `InvalidRequest` for what is no such list, `NotFound` for a frame that is not there.
+pub fn numbered(frames: &[&Arc<Record>], list: &str) -> Result<Vec<Arc<Record>>> {
+    let invalid = || {
+        let message = format!("frames are at most {FRAMES_MAX} numbers from 1 with commas between them");
+        Error::new(ErrorKind::InvalidRequest, message)
+    };
+    let numbers: Option<Vec<usize>> = list
+        .split(',')
+        .take(FRAMES_MAX + 1)
+        .map(|number| number.trim().parse().ok().filter(|number| *number > 0))
+        .collect();
+    let numbers = numbers
+        .filter(|numbers| numbers.len() <= FRAMES_MAX)
+        .ok_or_else(invalid)?;
+    let not_there = || {
+        let message = format!("there is no such frame: the number of frames is `{}`", frames.len());
+        Error::new(ErrorKind::NotFound, message)
+    };
+    let record = |number: usize| frames.get(number - 1).map(|record| Arc::clone(record));
+    numbers
+        .into_iter()
+        .map(|number| record(number).ok_or_else(not_there))
+        .collect()
+}
+
+async fn frame(state: &State, record: &Record) -> Result<Bytes> {
+    let (_, frame) = state.in_time(state.engine.native_frame(record)).await?;
+    Ok(frame.into())
+}
+
+async fn metadata(state: &State, request: &HttpRequest, uids: &[&str], form: &Form) -> Result<HttpResponse> {
+    let form = Accept::read(request.headers(), form.accept.as_deref())?.choose(&JSON)?;
+    let place = Place::find(state, request, uids).await?;
+    let instances = few(place.instances())?;
+    let sets = instances.iter().map(|instance| described(state, &place, instance));
+    // Collected first: a lazy iterator of borrowing futures inside a stream is more than the compiler can prove `Send`.
+    let sets: Vec<_> = sets.collect();
+    let sets = state.in_time(stream::iter(sets).buffered(READS_AT_ONCE).try_collect::<Vec<DataSet>>());
+    let sets = sets.await?;
+    let body = run_blocking(move || json(&sets)).await?;
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, form))
+        .insert_header(UNCACHED)
+        .body(body))
+}
+
+async fn described(state: &State, place: &Place, instance: &Range<usize>) -> Result<DataSet> {
+    let frames = place.frames(instance);
+    let pixels = match frames[0].pixels {
+        Some(_) => Some((state.engine.pixel_layout(frames[0]).await?, frames.len() as u32)),
+        None => None,
+    };
+    Ok(attributes::metadata(&place.names(instance)?, frames[0], pixels))
+}
+
+async fn instances(state: Data<State>, request: &HttpRequest, uids: &[&str], form: &Form) -> Result<HttpResponse> {
+    let form = Accept::read(request.headers(), form.accept.as_deref())?.parts(DICOM)?;
+    let place = Arc::new(Place::find(&state, request, uids).await?);
+    let all = few(place.instances())?;
+    let is_kept = |instance: &Range<usize>| place.frames(instance)[0].pixels.is_some();
+    let (kept, not_kept): (Vec<_>, Vec<_>) = all.into_iter().partition(is_kept);
+    let Some((first, rest)) = kept.split_first() else {
+        let message = "this archive did not keep the pixels of this";
+        return Err(Error::new(ErrorKind::PixelsNotKept, message));
+    };
+    let first = file(&state, &place, first).await?;
+    if form == Parts::Single && rest.is_empty() {
+        return Ok(single(DICOM, first));
+    }
+    let rest = stream::iter(rest.to_vec()).then(move |instance| {
+        let (state, place) = (state.clone(), Arc::clone(&place));
+        async move { file(&state, &place, &instance).await }
+    });
+    let status = match not_kept.is_empty() {
+        true => StatusCode::OK,
+        false => StatusCode::PARTIAL_CONTENT,
+    };
+    let parts = stream::once(std::future::ready(Ok(first))).chain(rest);
+    Ok(related(status, DICOM, parts))
+}
+
+/// An instance as a file.
+async fn file(state: &State, place: &Place, instance: &Range<usize>) -> Result<Bytes> {
+    let records = place.frames(instance);
+    let layout = state.in_time(state.engine.pixel_layout(records[0])).await?;
+    let bytes = layout.frame_bytes().saturating_mul(records.len() as u64);
+    if bytes > INSTANCE_BYTES_MAX {
+        let message = "the instance has too many frames to be one file: ask for frames";
+        return Err(Error::new(ErrorKind::TooLarge, message));
+    }
+    // The frames, and the file that is made of them.
+    let _room = state.reserve(2 * bytes as usize)?;
+    let mut frames = Vec::with_capacity(records.len());
+    for record in &records {
+        frames.push(state.in_time(state.engine.native_frame(record)).await?.1);
+    }
+    let set = attributes::metadata(
+        &place.names(instance)?,
+        records[0],
+        Some((layout, records.len() as u32)),
+    );
+    run_blocking(move || Ok(Bytes::from(part10::file(&set, &layout, &frames)))).await
+}
+
+fn few(instances: Vec<Range<usize>>) -> Result<Vec<Range<usize>>> {
+    if instances.len() > INSTANCES_MAX {
+        let message =
+            format!("there are more than {INSTANCES_MAX} instances: ask for a series of the study, or for single ones");
+        return Err(Error::new(ErrorKind::TooLarge, message));
+    }
+    Ok(instances)
+}

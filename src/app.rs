@@ -22,7 +22,7 @@ use crate::http::{self, Credentials, HttpSettings, Oidc, OidcSettings, RateSetti
 use crate::imaging::{DecoderSettings, Limits};
 use crate::index::IndexSettings;
 use crate::ingest::build::graph_builder;
-use crate::ingest::{Ingest, open_inbox};
+use crate::ingest::{BurnedInRule, Ingest, open_inbox};
 use crate::metrics::Metrics;
 use crate::pacs::{self, Follower, Following, Lookup, PacsFile, PacsList, SystemLookup};
 use crate::search::{Engine, Holding, Parts, Sampler, Served, first_assigned, keep_placed};
@@ -83,6 +83,8 @@ pub struct Settings {
     pub threads: usize,
     /// Address space of a DICOM worker on top of the program itself.
     pub worker_memory_bytes_max: u64,
+    /// What becomes of images that names may be written into.
+    pub burned_in: BurnedInRule,
     /// Searches only.
     pub read_only: bool,
     /// Where clients see `/dicom-web`: in answers to what they store.
@@ -143,6 +145,7 @@ impl Settings {
             queue_max: 256,
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             worker_memory_bytes_max: 2 << 30,
+            burned_in: BurnedInRule::default(),
             read_only: false,
             dicom_web_url: None,
             cluster: None,
@@ -219,7 +222,7 @@ impl App {
                 written.clone(),
             )
             .await?;
-            Some(Ingest::new(engine.clone(), writer))
+            Some(Ingest::new(engine.clone(), writer).with_burned_in(settings.burned_in))
         };
         let reception = ingest.clone().map(|ingest| {
             let limits = decoder_settings(&settings).limits;

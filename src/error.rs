@@ -16,6 +16,8 @@ pub enum ErrorKind {
     UnsupportedMedia,
     /// Every pixel has the same value: nothing to compare.
     ConstantImage,
+    /// Text that may name somebody is burned into the pixels.
+    BurnedInAnnotation,
     /// The body or a file is over its byte limit.
     TooLarge,
     /// The picture has more pixels (or frames) than the limit.
@@ -82,6 +84,7 @@ impl ErrorKind {
             Self::InvalidImage => "invalid-image",
             Self::UnsupportedMedia => "unsupported-media",
             Self::ConstantImage => "constant-image",
+            Self::BurnedInAnnotation => "burned-in-annotation",
             Self::TooLarge => "too-large",
             Self::TooManyPixels => "too-many-pixels",
             Self::MissingImage => "missing-image",

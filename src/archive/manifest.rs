@@ -127,7 +127,7 @@ pub struct Shown {
 
 impl Shown {
     /// Tags that every archive shows.
-    pub const TAGS: [&str; 3] = ["split", "modality", "body_part"];
+    pub const TAGS: [&str; 4] = ["split", "modality", "body_part", "burned_in"];
 
     /// Whether a tag stands in open records.
     pub fn tag(&self, name: &str) -> bool {

@@ -54,8 +54,8 @@ pub struct Index {
     /// Which pixels are kept. Default: view.
     #[arg(long, value_enum)]
     retention: Option<Keep>,
-    /// A tag (a column of `metadata.csv` that is no known field) that is not identifying and may be shown; repeat it for more. `split`, `modality` and
-    /// `body_part` always are, all others are left out of what is shown.
+    /// A tag (a column of `metadata.csv` that is no known field) that is not identifying and may be shown; repeat it for more. `split`, `modality`,
+    /// `body_part` and `burned_in` always are, all others are left out of what is shown.
     #[arg(long = "tag", value_name = "NAME")]
     tags: Vec<String>,
     /// Show the names of files: for public data, where they name nobody. Otherwise they are left out of what is shown.

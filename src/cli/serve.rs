@@ -12,6 +12,7 @@ use crate::app::{App, AuditPlace, Replica, Settings, on_this_machine, own_progra
 use crate::cluster::{ClusterSettings, Discovery};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Rate, RateSettings};
+use crate::ingest::BurnedInRule;
 use crate::telemetry::{OtlpSettings, Spans};
 use crate::tls::TlsFiles;
 
@@ -123,6 +124,10 @@ pub struct Serve {
     /// Address space one DICOM worker may use on top of the program itself, in bytes.
     #[arg(long, default_value_t = 2 << 30, env = "MEDSEARCH_WORKER_MEMORY_BYTES_MAX")]
     worker_memory_bytes_max: u64,
+    /// DICOM images with text in their pixels that may name somebody: `refuse` those that say so, `refuse-suspected` also those of a kind that is often
+    /// written on and that say nothing, or `keep` them. Those that are kept have the tag `burned_in`.
+    #[arg(long, value_name = "RULE", default_value_t, env = "MEDSEARCH_BURNED_IN")]
+    burned_in: BurnedInRule,
     /// Serve searches only.
     #[arg(long, env = "MEDSEARCH_READ_ONLY")]
     read_only: bool,
@@ -286,6 +291,7 @@ impl Serve {
             queue_max: self.queue_max,
             threads: self.decode_threads.unwrap_or_else(super::processors),
             worker_memory_bytes_max: self.worker_memory_bytes_max,
+            burned_in: self.burned_in,
             read_only: self.read_only,
             dicom_web_url: base_url(self.dicom_web_url.unwrap_or_default())?,
             cluster,

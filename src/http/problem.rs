@@ -49,7 +49,9 @@ pub const fn status(kind: ErrorKind) -> StatusCode {
         | ErrorKind::UnknownClass
         | ErrorKind::UnknownSource
         | ErrorKind::WrongDimension => StatusCode::BAD_REQUEST,
-        ErrorKind::InvalidImage | ErrorKind::ConstantImage | ErrorKind::OutOfScope => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::InvalidImage | ErrorKind::ConstantImage | ErrorKind::OutOfScope | ErrorKind::BurnedInAnnotation => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         ErrorKind::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorKind::TooLarge | ErrorKind::TooManyPixels => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::NotFound | ErrorKind::UnknownPacs => StatusCode::NOT_FOUND,
@@ -74,6 +76,7 @@ const fn title(kind: ErrorKind) -> &'static str {
         ErrorKind::InvalidImage => "The file can't be read as an image",
         ErrorKind::UnsupportedMedia => "This media type is not supported",
         ErrorKind::ConstantImage => "The image is blank",
+        ErrorKind::BurnedInAnnotation => "The image is not free of text that may name somebody",
         ErrorKind::TooLarge => "The upload is too large",
         ErrorKind::TooManyPixels => "The image has too many pixels",
         ErrorKind::MissingImage => "No image in the request",
@@ -389,7 +392,7 @@ const SEARCH: &[ErrorKind] = &[
     ErrorKind::Deadline,
 ];
 /// Of those that take images into the archive.
-const ADMITTED: &[ErrorKind] = &[ErrorKind::OutOfScope];
+const ADMITTED: &[ErrorKind] = &[ErrorKind::OutOfScope, ErrorKind::BurnedInAnnotation];
 /// Of those that name a class.
 const CLASS: &[ErrorKind] = &[ErrorKind::UnknownClass];
 /// Of those that take a vector.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::dicom::BurnedIn;
 use super::dicom::decode::DecodedFrame;
 use super::dicom::pool::Pool;
 use super::dicom::precheck;
@@ -68,6 +69,9 @@ pub struct Provenance {
     pub modality: Option<String>,
     /// BodyPartExamined.
     pub body_part: Option<String>,
+    /// Text that names somebody may be in the pixels.
+    #[serde(default)]
+    pub burned_in: Option<BurnedIn>,
 }
 
 impl Provenance {
@@ -84,6 +88,7 @@ impl Provenance {
             sex,
             modality,
             body_part,
+            burned_in: _,
         } = self;
         for value in [
             patient_id, issuer, study_uid, series_uid, sop_uid, view, age, sex, modality, body_part,

@@ -24,6 +24,7 @@ pub(crate) mod testing;
 
 pub use appearance::appearance;
 pub use decoder::{Decoded, Decoder, DecoderSettings, Provenance};
+pub use dicom::BurnedIn;
 pub use dicom::facts::DicomFacts;
 pub use dicom::worker::decode_worker_main;
 pub use eight_bit::{Raster8, luma, to_eight_bit};

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, Semaphore};
 
+use super::burned_in::BurnedInRule;
 use super::copies::copy_of;
 use super::receive::scope_facts;
 use crate::archive::{Change, Committed, Identity, NewImage, NewPixels, Outcome, Retention, Scope, Writer, open_age};
@@ -75,6 +76,7 @@ pub struct Ingest {
     engine: Engine,
     writer: Writer,
     sweeps: Arc<Sweeps>,
+    burned_in: BurnedInRule,
 }
 
 /// How an image is added.
@@ -102,7 +104,14 @@ impl Ingest {
             engine,
             writer,
             sweeps: Arc::default(),
+            burned_in: BurnedInRule::default(),
         }
+    }
+
+    /// Goes by this rule about names in the pixels.
+    #[must_use]
+    pub fn with_burned_in(self, burned_in: BurnedInRule) -> Self {
+        Self { burned_in, ..self }
     }
 
     /// Whether images are still taken.
@@ -195,6 +204,7 @@ impl Ingest {
     ) -> Result<Receipt> {
         let (bytes, frame) = (upload.bytes.clone(), upload.frame);
         let (image, embedded) = self.engine.prepare_and_embed(version, bytes, frame, deadline).await?;
+        self.burned_in.admit(image.provenance.burned_in)?;
         let archive = self.engine.parts().archive.clone();
         let manifest = &version.state.manifest;
         let (space, retention) = (manifest.space.id(), manifest.archive.retention);
@@ -361,10 +371,15 @@ impl InterchangeFacts {
 
 fn tags(image: &PreparedImage) -> std::collections::BTreeMap<String, String> {
     let dicom = &image.provenance;
-    [("modality", &dicom.modality), ("body_part", &dicom.body_part)]
-        .into_iter()
-        .filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)))
-        .collect()
+    let burned_in = dicom.burned_in.map(|burned_in| burned_in.as_str().to_owned());
+    [
+        ("modality", &dicom.modality),
+        ("body_part", &dicom.body_part),
+        ("burned_in", &burned_in),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)))
+    .collect()
 }
 
 fn record(

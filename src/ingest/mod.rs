@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod bulk;
+mod burned_in;
 mod class_files;
 pub mod copies;
 pub mod dataset;
@@ -17,6 +18,7 @@ pub(crate) mod progress;
 mod receive;
 pub mod reembed;
 
+pub use burned_in::BurnedInRule;
 pub use dataset::Dataset;
 pub use file_keys::file_keys;
 pub use image::{Ingest, Labels, Receipt};

@@ -222,7 +222,7 @@ pub fn deflate_bomb() -> Vec<u8> {
 }
 
 /// A data element with a short length (PS3.5, 7.1.2), or the long form for OB.
-fn element(group: u16, number: u16, vr: &[u8; 2], value: &[u8]) -> Vec<u8> {
+pub fn element(group: u16, number: u16, vr: &[u8; 2], value: &[u8]) -> Vec<u8> {
     let mut bytes = [group.to_le_bytes(), number.to_le_bytes()].concat();
     bytes.extend_from_slice(vr);
     if vr == b"OB" {
@@ -236,7 +236,7 @@ fn element(group: u16, number: u16, vr: &[u8; 2], value: &[u8]) -> Vec<u8> {
 }
 
 /// Text padded to an even length.
-fn even(text: &str) -> Vec<u8> {
+pub fn even(text: &str) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
     if bytes.len() % 2 == 1 {
         bytes.push(if text.contains('.') { 0 } else { b' ' });

@@ -61,12 +61,20 @@ pub async fn spawn_with_keys(file: &Path) -> TestApp {
 
 /// A server with other settings, over an archive of its own.
 pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
-    spawn_by(None, change).await
+    launch(archive::copy(), None, change).await
 }
 
-/// The same, with a certificate of these files.
+/// A server with other settings, over the archive in a folder.
+pub async fn spawn_over(folder: TempDir, change: impl FnOnce(&mut HttpSettings)) -> TestApp {
+    launch(folder, None, change).await
+}
+
+/// A server over an archive of its own, with a certificate of these files.
 pub async fn spawn_by(files: Option<TlsFiles>, change: impl FnOnce(&mut HttpSettings)) -> TestApp {
-    let folder = archive::copy();
+    launch(archive::copy(), files, change).await
+}
+
+async fn launch(folder: TempDir, files: Option<TlsFiles>, change: impl FnOnce(&mut HttpSettings)) -> TestApp {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut settings = HttpSettings {

@@ -6,6 +6,7 @@ mod cards;
 mod certificates;
 mod cluster;
 mod copies;
+mod dicom_read;
 mod dicom_web;
 mod explanations;
 mod fan_out;

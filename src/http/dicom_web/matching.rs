@@ -8,7 +8,7 @@ use super::json::DataSet;
 use super::query::{Attribute, Query};
 use super::shown::Shown;
 use crate::archive::State;
-use crate::domain::{PseudonymousUid, Record};
+use crate::domain::{ImageId, PseudonymousUid, Record};
 use crate::error::Result;
 use crate::search::{Hierarchy, Instance, Level};
 
@@ -17,6 +17,8 @@ use crate::search::{Hierarchy, Instance, Level};
 pub struct Found {
     /// In the order of the pseudonymous UIDs, which is the same in every version.
     pub results: Vec<DataSet>,
+    /// An image of each.
+    pub images: Vec<ImageId>,
     /// More matched than the limit let through.
     pub more: bool,
 }
@@ -76,13 +78,14 @@ impl Search<'_> {
             let first = group.clone().find(|&at| self.matches(&self.hierarchy.all()[at]))?;
             self.study_matches(first).then_some((group, first))
         });
-        let mut results = Vec::new();
+        let (mut results, mut images) = (Vec::new(), Vec::new());
         let mut wanted = matches.by_ref().skip(self.query.offset);
         for (_, first) in wanted.by_ref().take(self.query.limit) {
             results.push(self.describe(first)?);
+            images.push(self.hierarchy.all()[first].record(self.state).id);
         }
         let more = wanted.next().is_some();
-        Ok(Found { results, more })
+        Ok(Found { results, images, more })
     }
 
     /// Every study, series or instance that may match: those under the UIDs or of the patient that are asked for, else all.

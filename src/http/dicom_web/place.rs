@@ -8,10 +8,13 @@ use actix_web::HttpRequest;
 use super::shown::{Names, Shown};
 use crate::domain::Record;
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::State;
 use crate::http::access::sees_links;
+use crate::http::{State, audited};
 use crate::search::{Level, Version};
 use crate::telemetry::run_blocking;
+
+/// Most images that the audit names one by one; it has the number of all.
+const AUDITED_MAX: usize = 1000;
 
 /// A study, a series or an instance.
 pub struct Place {
@@ -41,7 +44,7 @@ impl Place {
             .collect();
         let name = named.last().map_or("study", |((_, name), _)| *name);
         let not_found = move || Error::new(ErrorKind::NotFound, format!("this archive has no such {name}"));
-        run_blocking(move || {
+        let place = run_blocking(move || {
             let hierarchy = version.hierarchy();
             let (level, lowest) = wanted.last().ok_or_else(not_found)?;
             let is_there = |range: &Range<usize>| {
@@ -52,7 +55,11 @@ impl Place {
             let range = ranges.into_iter().find(is_there).ok_or_else(not_found)?;
             Ok(Self { version, shown, range })
         })
-        .await
+        .await?;
+        audited::count(place.range.len());
+        let named = place.range.clone().take(AUDITED_MAX);
+        audited::images(named.map(|at| place.record(at).id));
+        Ok(place)
     }
 
     /// Its instances, in their order.

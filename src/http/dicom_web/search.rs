@@ -12,7 +12,7 @@ use super::query::Query;
 use super::shown::Shown;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::access::sees_links;
-use crate::http::{State, problem};
+use crate::http::{State, audited, problem};
 use crate::search::Level;
 use crate::telemetry::run_blocking;
 
@@ -203,11 +203,12 @@ async fn answer(
     let mut warnings = std::mem::take(&mut query.warnings);
     let (version, identity) = state.engine.identified();
     let shown = Shown::new(identity, sees_links(request));
-    let (body, more) = run_blocking(move || {
+    let (body, images, more) = run_blocking(move || {
         let found = matching::search(&version.state, version.hierarchy(), level, &query, shown)?;
-        Ok((json(&found.results)?, found.more))
+        Ok((json(&found.results)?, found.images, found.more))
     })
     .await?;
+    audited::images(images);
     if more {
         let message =
             "The number of results exceeded the maximum supported by the server. Additional results can be requested.";

@@ -5,6 +5,7 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::{TransferSyntaxIndex, TransferSyntaxRegistry};
 
+use super::burned_in::Signs;
 use super::elements::Header;
 use super::layout::Layout;
 use super::syntax::{Coding, Syntax};
@@ -18,8 +19,14 @@ const VALUE_BYTES_MAX: usize = 1024;
 /// Retired, and still in archives.
 const BIG_ENDIAN_UID: &str = "1.2.840.10008.1.2.2";
 
-/// Everything that is read; the rest of the file never reaches a parser.
-const WANTED: [Tag; 19] = [
+/// Everything that is read; the rest of the file never reaches a parser, and so no archive. This is the allow-list of de-identification: of what PS3.15,
+/// annex E, lists, only the patient's id, its issuer and the UIDs are among them, which become keyed digests, and sex and age, which stand as codes
+/// and whole years. `docs/deidentification.md` says of each what becomes of it.
+const WANTED: [Tag; 23] = [
+    tags::IMAGE_TYPE,
+    tags::SOP_CLASS_UID,
+    tags::CONVERSION_TYPE,
+    tags::BURNED_IN_ANNOTATION,
     tags::SPECIFIC_CHARACTER_SET,
     tags::SOP_INSTANCE_UID,
     tags::MODALITY,
@@ -151,7 +158,24 @@ pub fn provenance(bytes: &[u8], syntax: Syntax, elements: &[Header]) -> Result<P
 
 fn said(object: &InMemDicomObject) -> Provenance {
     let text = |tag| text(object, tag);
+    let signs = [
+        tags::BURNED_IN_ANNOTATION,
+        tags::SOP_CLASS_UID,
+        tags::MODALITY,
+        tags::IMAGE_TYPE,
+        tags::CONVERSION_TYPE,
+    ]
+    .map(text);
+    let [annotation, sop_class, modality, image_type, conversion] = signs.each_ref().map(Option::as_deref);
+    let signs = Signs {
+        annotation,
+        sop_class,
+        modality,
+        image_type,
+        conversion,
+    };
     Provenance {
+        burned_in: signs.burned_in(),
         patient_id: text(tags::PATIENT_ID),
         issuer: text(tags::ISSUER_OF_PATIENT_ID),
         study_uid: text(tags::STUDY_INSTANCE_UID),

@@ -9,6 +9,7 @@
 //!    arithmetic of ours: stored values, never a rendering.
 
 pub mod attributes;
+mod burned_in;
 pub mod decode;
 pub mod elements;
 pub mod facts;
@@ -26,6 +27,8 @@ pub mod syntax;
 #[cfg(test)]
 pub(super) mod testing;
 pub mod worker;
+
+pub use burned_in::BurnedIn;
 
 use crate::error::{Error, ErrorKind};
 

@@ -1,0 +1,553 @@
+//! DICOMweb reads: what a client finds and gets, in archives that keep the originals and in those that don't, with and without the scope for them.
+
+use std::path::Path;
+
+use medsearch::archive::{Archive, IdentityMode, NewArchive, NewModel, Retention};
+use medsearch::embed::load_backend;
+use medsearch::http::{ApiKey, Credentials, Key, KeysFile, Scope, Scopes};
+use reqwest::Response;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::archive::secret;
+use crate::files::{EXPLICIT, dicom, element, even};
+use crate::harness::{KEY, Part, TestApp, problem, spawn_over};
+
+const JSON: &str = "application/dicom+json";
+const COLUMNS: u16 = 24;
+const ROWS: u16 = 16;
+
+/// A file of study, series and instance, of signed values of 16 bits.
+fn file(study: &str, series: &str, instance: &str, patient: &str, more: &[(u16, u16, &[u8; 2], &str)]) -> Vec<u8> {
+    let mut elements = vec![
+        (0x0008, 0x0016, *b"UI", even("1.2.840.10008.5.1.4.1.1.2")),
+        (0x0008, 0x0018, *b"UI", even(instance)),
+        (0x0008, 0x0060, *b"CS", even("CT")),
+        (0x0010, 0x0010, *b"PN", even("Mueller^Hans")),
+        (0x0010, 0x0020, *b"LO", even(patient)),
+        (0x0010, 0x0021, *b"LO", even("HOSPITAL")),
+        (0x0010, 0x0040, *b"CS", even("M")),
+        (0x0010, 0x1010, *b"AS", even("093Y")),
+        (0x0018, 0x0015, *b"CS", even("CHEST")),
+        (0x0020, 0x000d, *b"UI", even(study)),
+        (0x0020, 0x000e, *b"UI", even(series)),
+        (0x0028, 0x0002, *b"US", 1_u16.to_le_bytes().to_vec()),
+        (0x0028, 0x0004, *b"CS", even("MONOCHROME2")),
+        (0x0028, 0x0010, *b"US", ROWS.to_le_bytes().to_vec()),
+        (0x0028, 0x0011, *b"US", COLUMNS.to_le_bytes().to_vec()),
+        (0x0028, 0x0100, *b"US", 16_u16.to_le_bytes().to_vec()),
+        (0x0028, 0x0101, *b"US", 16_u16.to_le_bytes().to_vec()),
+        (0x0028, 0x0102, *b"US", 15_u16.to_le_bytes().to_vec()),
+        (0x0028, 0x0103, *b"US", 1_u16.to_le_bytes().to_vec()),
+    ];
+    for (group, number, vr, text) in more {
+        elements.retain(|(g, n, ..)| (g, n) != (group, number));
+        elements.push((*group, *number, **vr, even(text)));
+    }
+    elements.sort_by_key(|(group, number, ..)| (*group, *number));
+    let mut set: Vec<u8> = elements
+        .iter()
+        .flat_map(|(group, number, vr, value)| element(*group, *number, vr, value))
+        .collect();
+    let pixels = samples(instance);
+    set.extend([0xe0, 0x7f, 0x10, 0, b'O', b'W', 0, 0]);
+    set.extend((pixels.len() as u32).to_le_bytes());
+    set.extend(pixels);
+    dicom(EXPLICIT, &set)
+}
+
+/// Stored values of an instance: no two are alike, some are below zero.
+fn samples(instance: &str) -> Vec<u8> {
+    let seed: i32 = instance.bytes().map(i32::from).sum();
+    let value = |at: i32| ((at * (seed % 17 + 3)) % 1500 - 700) as i16;
+    (0..i32::from(COLUMNS) * i32::from(ROWS))
+        .flat_map(|at| value(at).to_le_bytes())
+        .collect()
+}
+
+async fn empty(identity: IdentityMode, retention: Retention) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = load_backend(None, "cpu").unwrap();
+    let card = backend.card();
+    let new = NewArchive {
+        name: "dicom".into(),
+        demo: false,
+        synthetic: false,
+        licence: None,
+        identity,
+        retention,
+        scope: Default::default(),
+        shown: Default::default(),
+        space: card.space(),
+        precisions: vec!["f32".into()],
+        shards: 1,
+        model: Some(NewModel {
+            card: serde_json::to_value(card).unwrap(),
+            torchscript: None,
+        }),
+    };
+    let url = folder.path().join("archive").display().to_string();
+    Archive::create(&url, new, secret()).await.unwrap();
+    folder
+}
+
+/// A key with scopes, put into a file.
+fn new_key(file: &Path, name: &str, scopes: &[Scope]) -> String {
+    let now = jiff::Timestamp::now();
+    let scopes = Scopes::new(scopes.iter().copied()).unwrap();
+    let (text, key) = ApiKey::random().unwrap();
+    let key = Key::new(name.parse().unwrap(), key, scopes, now, None).unwrap();
+    KeysFile::at(file).change(|keys| keys.add(key)).unwrap();
+    text
+}
+
+/// A server over two studies of one patient, the first of two series, and one of another patient.
+struct Hospital {
+    app: TestApp,
+    search: String,
+    link: String,
+    _keys: TempDir,
+}
+
+const FILES: [[&str; 4]; 5] = [
+    ["1.2.1", "1.2.1.1", "1.2.1.1.1", "4711"],
+    ["1.2.1", "1.2.1.1", "1.2.1.1.2", "4711"],
+    ["1.2.1", "1.2.1.2", "1.2.1.2.1", "4711"],
+    ["1.2.2", "1.2.2.1", "1.2.2.1.1", "4711"],
+    ["1.2.3", "1.2.3.1", "1.2.3.1.1", "0815"],
+];
+
+impl Hospital {
+    async fn open(identity: IdentityMode, retention: Retention) -> Self {
+        let keys = tempfile::tempdir().unwrap();
+        let file = keys.path().join("keys.json");
+        let search = new_key(&file, "viewer", &[Scope::Search]);
+        let link = new_key(&file, "doctor", &[Scope::Search, Scope::Link]);
+        let app = spawn_over(empty(identity, retention).await, |settings| {
+            settings.credentials = Credentials::open(Some(KEY), Some(&file)).unwrap();
+            settings.loopback = false;
+        });
+        let hospital = Self {
+            app: app.await,
+            search,
+            link,
+            _keys: keys,
+        };
+        for [study, series, instance, patient] in FILES {
+            let body = self::file(study, series, instance, patient, &[]);
+            assert_eq!(hospital.add(&body).await.status(), 201);
+        }
+        hospital
+    }
+
+    async fn add(&self, body: &[u8]) -> Response {
+        let form = self.app.form("/v1/images", &[Part::File("image", body)]);
+        form.header("x-api-key", KEY).send().await.unwrap()
+    }
+
+    async fn get(&self, key: &str, path: &str) -> Response {
+        let request = self.app.request("GET", &format!("/dicom-web{path}"));
+        request.header("x-api-key", key).send().await.unwrap()
+    }
+
+    async fn json(&self, key: &str, path: &str) -> Vec<Value> {
+        let response = self.get(key, path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        assert_eq!(response.headers()["content-type"], JSON);
+        assert_eq!(response.headers()["cache-control"], "private, no-store");
+        response.json().await.unwrap()
+    }
+}
+
+fn value<'a>(set: &'a Value, tag: &str) -> &'a Value {
+    &set[tag]["Value"][0]
+}
+
+fn text<'a>(set: &'a Value, tag: &str) -> &'a str {
+    value(set, tag).as_str().unwrap_or_default()
+}
+
+#[actix_web::test]
+async fn a_viewer_goes_from_studies_to_pixels_by_pseudonyms() {
+    for identity in [IdentityMode::Anonymous, IdentityMode::Linked] {
+        let hospital = Hospital::open(identity, Retention::View).await;
+        let key = &hospital.search;
+        let studies = hospital.json(key, "/studies").await;
+        assert_eq!(studies.len(), 3);
+        let mut instances = 0;
+        for study in &studies {
+            let study_uid = text(study, "0020000D");
+            assert!(study_uid.starts_with("2.25.") && text(study, "00100020").starts_with("p_"));
+            assert_eq!(value(study, "00081190"), &Value::Null);
+            let series = hospital.json(key, &format!("/studies/{study_uid}/series")).await;
+            assert_eq!(json!(series.len()), *value(study, "00201206"));
+            let mut of_study = 0;
+            for one in &series {
+                let series_uid = text(one, "0020000E");
+                assert_eq!((text(one, "0020000D"), text(one, "00080060")), (study_uid, "CT"));
+                let path = format!("/studies/{study_uid}/series/{series_uid}");
+                let found = hospital.json(key, &format!("{path}/instances")).await;
+                assert_eq!(json!(found.len()), *value(one, "00201209"));
+                of_study += found.len();
+                for instance in &found {
+                    check_instance(
+                        &hospital,
+                        key,
+                        &format!("{path}/instances/{}", text(instance, "00080018")),
+                    )
+                    .await;
+                }
+                let thumbnail = hospital.get(key, &format!("{path}/thumbnail")).await;
+                assert_eq!(
+                    (thumbnail.status().as_u16(), &thumbnail.headers()["content-type"]),
+                    (200, &"image/png".parse().unwrap())
+                );
+            }
+            assert_eq!(json!(of_study), *value(study, "00201208"));
+            assert_eq!(
+                hospital
+                    .json(key, &format!("/studies/{study_uid}/metadata"))
+                    .await
+                    .len(),
+                of_study
+            );
+            assert_eq!(
+                hospital
+                    .json(key, &format!("/studies/{study_uid}/instances"))
+                    .await
+                    .len(),
+                of_study
+            );
+            let whole = hospital
+                .get(key, &format!("/studies/{study_uid}"))
+                .await
+                .bytes()
+                .await
+                .unwrap();
+            assert_eq!(parts(&whole).len(), of_study);
+            instances += of_study;
+        }
+        assert_eq!(instances, FILES.len());
+        // Nothing anywhere says what they were called.
+        let all: String = [
+            hospital.get(key, "/instances").await.text().await.unwrap(),
+            hospital.get(key, "/series").await.text().await.unwrap(),
+        ]
+        .concat();
+        for original in ["4711", "0815", "HOSPITAL", "1.2.1", "1.2.3", "Mueller"] {
+            assert!(!all.contains(&format!("\"{original}")), "{original}");
+        }
+    }
+}
+
+async fn check_instance(hospital: &Hospital, key: &str, path: &str) {
+    let metadata = hospital.json(key, &format!("{path}/metadata")).await.swap_remove(0);
+    for (tag, expected) in [
+        ("00280010", json!(ROWS)),
+        ("00280011", json!(COLUMNS)),
+        ("00280100", json!(16)),
+        ("00280103", json!(1)),
+        ("00280004", json!("MONOCHROME2")),
+        ("00101010", json!("090Y")),
+        ("00100040", json!("M")),
+        ("00180015", json!("CHEST")),
+        ("00120062", json!("YES")),
+    ] {
+        assert_eq!(*value(&metadata, tag), expected, "{tag}");
+    }
+    let frame = hospital.get(key, &format!("{path}/frames/1")).await;
+    let kind = frame.headers()["content-type"].to_str().unwrap().to_owned();
+    assert!(
+        kind.starts_with("multipart/related; type=\"application/octet-stream\"; boundary="),
+        "{kind}"
+    );
+    let body = frame.bytes().await.unwrap();
+    let frames = parts(&body);
+    assert_eq!(frames.len(), 1);
+    let known = FILES.iter().find(|file| samples(file[2]) == frames[0]);
+    assert!(known.is_some(), "the stored values, to the bit");
+    let body = hospital.get(key, path).await.bytes().await.unwrap();
+    let files = parts(&body);
+    assert!(files.len() == 1 && files[0][128..].starts_with(b"DICM") && files[0].ends_with(frames[0]));
+    for (query, media) in [
+        ("", "image/png"),
+        ("?window=0,200,linear&viewport=12,12", "image/png"),
+        ("?accept=image/jpeg&quality=80", "image/jpeg"),
+    ] {
+        let rendered = hospital.get(key, &format!("{path}/rendered{query}")).await;
+        assert_eq!(
+            (rendered.status().as_u16(), &rendered.headers()["content-type"]),
+            (200, &media.parse().unwrap())
+        );
+        let picture = rendered.bytes().await.unwrap();
+        if query.contains("viewport") {
+            assert_eq!(
+                (&picture[16..20], &picture[20..24]),
+                (&[0, 0, 0, 12][..], &[0, 0, 0, 8][..])
+            );
+        }
+    }
+    assert_eq!(
+        hospital.get(key, &format!("{path}/frames/1/rendered")).await.status(),
+        200
+    );
+    for (suffix, status) in [
+        ("/frames/2", 404),
+        ("/frames/0", 400),
+        ("/frames/1,x", 400),
+        ("/rendered?window=1,0,linear", 400),
+    ] {
+        assert_eq!(
+            hospital.get(key, &format!("{path}{suffix}")).await.status(),
+            status,
+            "{suffix}"
+        );
+    }
+}
+
+/// The contents of a `multipart/related` body.
+fn parts(body: &[u8]) -> Vec<&[u8]> {
+    let find = |from: usize, what: &[u8]| {
+        body[from..]
+            .windows(what.len())
+            .position(|part| part == what)
+            .map(|at| from + at)
+    };
+    let end = find(0, b"\r\n").unwrap();
+    let (boundary, delimiter) = (&body[..end], [b"\r\n", &body[..end]].concat());
+    let mut parts = Vec::new();
+    let mut at = boundary.len();
+    while let Some(start) = find(at, b"\r\n\r\n") {
+        let end = find(start, &delimiter).expect("a part ends with the boundary");
+        parts.push(&body[start + 4..end]);
+        at = end + delimiter.len();
+    }
+    assert!(body.ends_with(b"--\r\n"));
+    parts
+}
+
+#[actix_web::test]
+async fn the_originals_are_found_by_everyone_and_shown_to_those_who_may_see_them() {
+    for identity in [IdentityMode::Anonymous, IdentityMode::Linked] {
+        let hospital = Hospital::open(identity, Retention::View).await;
+        let shows = identity == IdentityMode::Linked;
+        for (key, sees) in [
+            (&hospital.search, false),
+            (&hospital.link, shows),
+            (&KEY.to_owned(), shows),
+        ] {
+            let found = hospital
+                .json(key, "/studies?PatientID=4711&IssuerOfPatientID=HOSPITAL")
+                .await;
+            assert_eq!(found.len(), 2);
+            // Whoever asked by the id knows it, and nothing about the study.
+            assert!(
+                found
+                    .iter()
+                    .all(|study| text(study, "00100020") == "4711" && text(study, "00100021") == "HOSPITAL")
+            );
+            assert_eq!(found.iter().any(|study| text(study, "0020000D") == "1.2.1"), sees);
+            assert_eq!(hospital.json(key, "/studies?00100020=4711").await.len(), 2);
+            assert!(
+                hospital
+                    .json(key, "/studies?PatientID=4711&IssuerOfPatientID=OTHER")
+                    .await
+                    .is_empty()
+            );
+            assert!(hospital.json(key, "/studies?PatientID=47*").await.is_empty());
+
+            let found = hospital.json(key, "/studies?StudyInstanceUID=1.2.3").await;
+            assert_eq!((found.len(), text(&found[0], "0020000D")), (1, "1.2.3"));
+            assert_eq!(text(&found[0], "00100020") == "0815", sees);
+            let found = hospital.json(key, "/studies/1.2.1/series/1.2.1.1/instances").await;
+            assert_eq!(found.len(), 2);
+            assert!(
+                found
+                    .iter()
+                    .all(|one| text(one, "0020000D") == "1.2.1" && text(one, "0020000E") == "1.2.1.1")
+            );
+            assert_eq!(found.iter().any(|one| text(one, "00080018") == "1.2.1.1.1"), sees);
+            let path = "/studies/1.2.1/series/1.2.1.1/instances/1.2.1.1.1";
+            let metadata = hospital.json(key, &format!("{path}/metadata")).await;
+            assert_eq!((metadata.len(), text(&metadata[0], "00080018")), (1, "1.2.1.1.1"));
+            assert_eq!(text(&metadata[0], "00120062"), if sees { "NO" } else { "YES" });
+            let body = hospital
+                .get(key, &format!("{path}/frames/1"))
+                .await
+                .bytes()
+                .await
+                .unwrap();
+            assert_eq!(parts(&body), [samples("1.2.1.1.1")]);
+            let pseudonym = hospital.json(&hospital.search, "/studies?StudyInstanceUID=1.2.3").await;
+            let patient = text(&pseudonym[0], "00100020");
+            assert_eq!(
+                hospital.json(key, &format!("/series?PatientID={patient}")).await.len(),
+                1
+            );
+        }
+        // By the image's own name too.
+        let again = hospital.add(&file("1.2.3", "1.2.3.1", "1.2.3.1.1", "0815", &[])).await;
+        let id = again.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
+        for (key, sees) in [(&hospital.search, false), (&hospital.link, shows)] {
+            let request = hospital.app.request("GET", &format!("/v1/images/{id}"));
+            let shown: Value = request
+                .header("x-api-key", key)
+                .send()
+                .await
+                .unwrap()
+                .json()
+                .await
+                .unwrap();
+            let expected = json!({"patient_id": "0815", "issuer": "HOSPITAL", "study_uid": "1.2.3", "series_uid": "1.2.3.1",
+                "sop_uid": "1.2.3.1.1"});
+            assert_eq!(shown["link"], if sees { expected } else { Value::Null });
+        }
+    }
+}
+
+#[actix_web::test]
+async fn searches_say_what_they_did_not_do() {
+    let hospital = Hospital::open(IdentityMode::Anonymous, Retention::View).await;
+    let key = &hospital.search;
+    let warnings = async |path: &str| -> Vec<String> {
+        let response = hospital.get(key, path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        let all = response.headers().get_all("warning").iter();
+        all.map(|warning| warning.to_str().unwrap().to_owned()).collect()
+    };
+    assert!(
+        warnings("/studies?includefield=all&PatientName=*&limit=10")
+            .await
+            .is_empty()
+    );
+    let said = warnings("/studies?StudyDate=20200101-&fuzzymatching=true").await;
+    assert_eq!(said.len(), 2);
+    assert!(said.iter().all(|text| text.starts_with("299 medsearch \"")) && said[1].contains("StudyDate"));
+    assert!(warnings("/instances?limit=2").await[0].contains("exceeded"));
+
+    // Pages follow each other without a gap.
+    let mut found = Vec::new();
+    for offset in 0..4 {
+        let page = hospital
+            .json(key, &format!("/instances?limit=2&offset={}", offset * 2))
+            .await;
+        assert_eq!(page.len(), [2, 2, 1, 0][offset]);
+        found.extend(page.iter().map(|one| text(one, "00080018").to_owned()));
+    }
+    let all = hospital.json(key, "/instances").await;
+    assert!(
+        all.iter()
+            .map(|one| text(one, "00080018"))
+            .eq(found.iter().map(String::as_str))
+    );
+    for (query, count) in [
+        ("Modality=CT", 5),
+        ("00080060=MR,C?", 5),
+        ("Modality=DX", 0),
+        ("BodyPartExamined=CHEST&PatientSex=M", 5),
+        ("PatientSex=F", 0),
+        ("ModalitiesInStudy=CT", 5),
+        ("SeriesInstanceUID=1.2.1.1", 2),
+        ("SOPInstanceUID=1.2.1.1.1,1.2.3.1.1", 2),
+        ("StudyInstanceUID=1.2.2&PatientID=0815", 0),
+        ("limit=0", 0),
+    ] {
+        assert_eq!(
+            hospital.json(key, &format!("/instances?{query}")).await.len(),
+            count,
+            "{query}"
+        );
+    }
+    for (path, status) in [
+        ("/studies?limit=x", 400),
+        ("/studies/1.9/metadata", 404),
+        ("/studies/1.2.1/series/1.2.2.1/metadata", 404),
+        ("/studies/1.2.1/series/1.2.1.1/instances/1.2.1.2.1", 404),
+        ("/studies/1.2.1/rendered", 404),
+    ] {
+        let (got, _, problem) = problem(hospital.get(key, path).await).await;
+        assert_eq!(got, status, "{path}");
+        assert!(
+            !problem.detail.contains("1.2") && !problem.detail.contains("1.9"),
+            "{}",
+            problem.detail
+        );
+    }
+    let refused = hospital
+        .app
+        .request("GET", "/dicom-web/studies")
+        .header("accept", "text/html");
+    let (status, slug, _) = problem(refused.header("x-api-key", key).send().await.unwrap()).await;
+    assert_eq!((status, slug.as_str()), (406, "not-acceptable"));
+}
+
+#[actix_web::test]
+async fn what_is_not_kept_is_said() {
+    let hospital = Hospital::open(IdentityMode::Anonymous, Retention::Thumbnail).await;
+    let key = &hospital.search;
+    let path = "/studies/1.2.1/series/1.2.1.1/instances/1.2.1.1.1";
+    for suffix in ["", "/frames/1", "/rendered"] {
+        let (status, slug, _) = problem(hospital.get(key, &format!("{path}{suffix}")).await).await;
+        assert_eq!((status, slug.as_str()), (409, "pixels-not-kept"), "{suffix}");
+    }
+    assert_eq!(hospital.get(key, &format!("{path}/thumbnail")).await.status(), 200);
+    let metadata = hospital.json(key, &format!("{path}/metadata")).await;
+    assert_eq!(metadata[0].get("00280010"), None);
+    let found = hospital.json(key, "/instances?SOPInstanceUID=1.2.1.1.1").await;
+    assert_eq!(text(&found[0], "00080056"), "UNAVAILABLE");
+}
+
+#[actix_web::test]
+async fn names_in_the_pixels_are_refused_where_the_file_says_so() {
+    let hospital = Hospital::open(IdentityMode::Anonymous, Retention::View).await;
+    let with = |instance: &str, more: &[(u16, u16, &[u8; 2], &str)]| file("1.3", "1.3.1", instance, "4711", more);
+    let declared = with("1.3.1.1", &[(0x0028, 0x0301, b"CS", "YES")]);
+    let (status, slug, _) = problem(hospital.add(&declared).await).await;
+    assert_eq!((status, slug.as_str()), (422, "burned-in-annotation"));
+    // A kind that is often written on is taken, and said to be one.
+    let capture = with("1.3.1.2", &[(0x0008, 0x0016, b"UI", "1.2.840.10008.5.1.4.1.1.7")]);
+    let added: Value = hospital.add(&capture).await.json().await.unwrap();
+    let path = format!("/v1/images/{}", added["id"].as_str().unwrap());
+    let request = hospital.app.request("GET", &path).header("x-api-key", KEY);
+    let shown: Value = request.send().await.unwrap().json().await.unwrap();
+    assert_eq!(shown["record"]["tags"]["burned_in"], "suspected");
+    let said_no = with(
+        "1.3.1.3",
+        &[
+            (0x0028, 0x0301, b"CS", "NO"),
+            (0x0008, 0x0016, b"UI", "1.2.840.10008.5.1.4.1.1.7"),
+        ],
+    );
+    let added: Value = hospital.add(&said_no).await.json().await.unwrap();
+    let request = hospital
+        .app
+        .request("GET", &format!("/v1/images/{}", added["id"].as_str().unwrap()));
+    let shown: Value = request
+        .header("x-api-key", KEY)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(shown["record"]["tags"].get("burned_in"), None);
+}
+
+#[actix_web::test]
+async fn without_keys_the_machine_itself_sees_the_originals() {
+    let app = spawn_over(empty(IdentityMode::Linked, Retention::View).await, |_| {}).await;
+    let body = file("1.2.1", "1.2.1.1", "1.2.1.1.1", "4711", &[]);
+    assert_eq!(
+        app.form("/v1/images", &[Part::File("image", &body)])
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        201
+    );
+    let found: Value = app.get("/dicom-web/studies").await.json().await.unwrap();
+    assert_eq!(
+        (text(&found[0], "0020000D"), text(&found[0], "00100020")),
+        ("1.2.1", "4711")
+    );
+}

@@ -186,6 +186,7 @@ fn fate(kind: ErrorKind, tries: u32) -> Fate {
         ErrorKind::InvalidImage
         | ErrorKind::UnsupportedMedia
         | ErrorKind::ConstantImage
+        | ErrorKind::BurnedInAnnotation
         | ErrorKind::TooLarge
         | ErrorKind::TooManyPixels
         | ErrorKind::MissingImage

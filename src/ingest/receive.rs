@@ -95,7 +95,10 @@ impl Refusal {
         match error.kind() {
             ErrorKind::TooLarge | ErrorKind::TooManyPixels => Self::TooLarge,
             ErrorKind::Overloaded | ErrorKind::StorageFull | ErrorKind::Deadline => Self::Resources,
-            ErrorKind::InvalidImage | ErrorKind::UnsupportedMedia | ErrorKind::ConstantImage => Self::Broken,
+            ErrorKind::InvalidImage
+            | ErrorKind::UnsupportedMedia
+            | ErrorKind::ConstantImage
+            | ErrorKind::BurnedInAnnotation => Self::Broken,
             _ => Self::Unavailable,
         }
     }

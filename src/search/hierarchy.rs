@@ -170,25 +170,22 @@ impl Hierarchy {
 
 fn instances_at(state: &State, (object, row): (usize, u32)) -> impl Iterator<Item = Instance> {
     let record = state.at((object, row));
-    let own = std::iter::once((record.study, record.series, record.sop));
-    let further = record
-        .aliases
-        .iter()
-        .map(|alias| (alias.study, alias.series, alias.sop));
-    own.chain(further)
-        .zip(0..)
-        .filter_map(move |((study, series, sop), alias)| {
-            let uid = |key: Option<Key>| key.map(PseudonymousUid::from);
-            Some(Instance {
-                study: uid(study)?,
-                series: uid(series)?,
-                sop: uid(sop)?,
-                frame: 1,
-                object: object as u32,
-                row,
-                alias,
-            })
+    let own = std::iter::once((record.study, record.series, record.sop, record.frame));
+    let further = record.aliases.iter();
+    let further = further.map(|alias| (alias.study, alias.series, alias.sop, alias.frame));
+    let all = own.chain(further).zip(0..);
+    all.filter_map(move |((study, series, sop, frame), alias)| {
+        let uid = |key: Option<Key>| key.map(PseudonymousUid::from);
+        Some(Instance {
+            study: uid(study)?,
+            series: uid(series)?,
+            sop: uid(sop)?,
+            frame: frame.get(),
+            object: object as u32,
+            row,
+            alias,
         })
+    })
 }
 
 #[cfg(test)]

@@ -412,6 +412,7 @@ const STORE: &[ErrorKind] = &[
     ErrorKind::TooLarge,
     ErrorKind::UnsupportedMedia,
     ErrorKind::Unavailable,
+    ErrorKind::StorageFull,
 ];
 /// Of those that take one.
 const STORE_ONE: &[ErrorKind] = &[
@@ -421,6 +422,7 @@ const STORE_ONE: &[ErrorKind] = &[
     ErrorKind::InvalidImage,
     ErrorKind::Conflict,
     ErrorKind::Unavailable,
+    ErrorKind::StorageFull,
 ];
 /// Of those that have several forms.
 const FORMS: &[ErrorKind] = &[ErrorKind::NotAcceptable];

@@ -96,14 +96,21 @@ def stage(request, synthetic, tmp_path, serve):
     temporary.mkdir()
     collector = Collector()
     environment = {**DIRECT, "TMPDIR": str(temporary), "MEDSEARCH_LOG": "debug,medsearch=trace"}
-    options = ("--keys-file", tmp_path / "keys.json", "--otlp-endpoint", collector.url)
+    options = (
+        "--keys-file",
+        tmp_path / "keys.json",
+        "--otlp-endpoint",
+        collector.url,
+        "--audit-dir",
+        tmp_path / "audit",
+    )
     server = serve(archive, *options, environment=environment, log=tmp_path / "log")
     yield server, Client(server, keys), collector, archive, temporary
     collector.stop()
 
 
 def test_whose_images_these_are_is_nowhere_in_the_clear(stage, tmp_path):
-    """In no line of the log, metric, trace, answer, temporary file, nor byte of the archive."""
+    """In no line of log and audit, metric, trace, answer, temporary file, nor byte of the archive."""
     server, client, collector, archive, temporary = stage
     use_it_well(client)
     store_it(client)
@@ -123,6 +130,9 @@ def test_whose_images_these_are_is_nowhere_in_the_clear(stage, tmp_path):
     assert log.count(b"answered") > 30
     for_all += [("a trace", spans.encode()), ("the log", log)]
     for_all += in_archive(archive)
+    audit = in_archive(tmp_path / "audit")
+    assert any(b'"what"' in content for _, content in audit)
+    for_all += audit
     found = [(where, mark, context(content, mark)) for where, content in for_all for mark in seen(content)]
     assert not found, found[:10]
 

@@ -72,6 +72,7 @@ pub fn headers(lines: &[u8]) {
             credentials: credentials.clone(),
             loopback,
             port: 8000,
+            scheme: "http://",
         };
         let uri = Uri::from_static("/v1/archive");
         for method in [Method::GET, Method::POST] {

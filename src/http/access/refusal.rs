@@ -93,11 +93,18 @@ impl Refusal {
         }
     }
 
-    /// Whether somebody may be trying keys: a missing one is a first visit, an expired one was good.
+    /// Whether somebody may be trying keys: a missing one is a first visit, an expired one was good, and signatures of tokens and seals of sessions are not found by trying.
     pub fn is_wrong_key(&self) -> bool {
         match self {
             Self::UnknownKey => true,
-            Self::NoKey | Self::ExpiredKey | Self::InsufficientScope { .. } | Self::ForbiddenOrigin(_) => false,
+            Self::NoKey
+            | Self::ExpiredKey
+            | Self::Token(_)
+            | Self::IssuerUnavailable
+            | Self::UnknownSession
+            | Self::ExpiredSession
+            | Self::InsufficientScope { .. }
+            | Self::ForbiddenOrigin(_) => false,
         }
     }
 

@@ -1,4 +1,4 @@
-"""What was answered as stored appears, once: after kill -9 before it is embedded, beside a full disk, sent by dicomweb-client."""
+"""What was answered as stored appears, once: after kill -9, beside a full disk, sent by dicomweb-client."""
 
 import http.client
 import io
@@ -77,7 +77,7 @@ def until_empty(archive, seconds=30):
 
 
 def test_kill_9_between_the_answer_and_the_embedding_loses_nothing(small_archive, tmp_path):
-    """The server is killed in the moment of its answer, again and again; what it said it has is there in the end, once."""
+    """The server is killed in the moment of its answer, again and again; what it said it has is there in the end."""
     start = lambda: Server(small_archive, "--model", "thumbnail", log=tmp_path / "log")  # noqa: E731
     server = start()
     base, said, number, waited = server.get("/v1/archive")["images"], set(), 0, 0

@@ -1,4 +1,4 @@
-"""A real Orthanc pushes: by DICOMweb job, as a peer, and what a modality sends by C-STORE. Everything arrives once, in whatever syntax it was written."""
+"""A real Orthanc pushes: by DICOMweb job, as a peer, and what a modality sends by C-STORE. Everything arrives once."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from conftest import Server, have
 from pacs import Orthanc, dicom, file_of
 from test_inbox import until_empty, until_there
 
-# Small files of pydicom's own test set, one or two a syntax: native, big endian, deflated, RLE, JPEG, JPEG-LS, JPEG 2000.
+# Small files of pydicom's own test set, in many syntaxes: native, big endian, deflated, RLE, JPEG, JPEG-LS, JPEG 2000.
 MIXED = [
     "CT_small.dcm",
     "MR_small.dcm",
@@ -121,7 +121,7 @@ def test_an_outage_on_either_side_costs_a_second_try(pair, small_archive, tmp_pa
     assert job(front, "/dicom-web/servers/medsearch/stow", stored[:20])["State"] == "Success"
     server.kill()
     assert job(front, "/dicom-web/servers/medsearch/stow", stored)["State"] == "Failure"
-    back = Server(small_archive, "--model", "thumbnail", "--listen", f"127.0.0.1:{server.port}", log=tmp_path / "log")
+    back = Server(small_archive, "--model", "thumbnail", port=server.port, log=tmp_path / "log")
     try:
         front.stop()
         front.start()

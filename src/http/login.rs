@@ -9,9 +9,9 @@ use actix_web::{HttpRequest, HttpResponse};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::State;
 use super::access::{Login, LoginFault, Oidc, Returned, TokenFault, session_cookie};
 use super::guard::{cookies, from_our_page};
+use super::{State, audited};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::RefusalReason;
 
@@ -42,12 +42,14 @@ pub async fn finish(state: Data<State>, request: HttpRequest) -> Result<HttpResp
         Ok(session) => {
             let name = session.holder.name.clone();
             tracing::info!(key = name.as_str(), "signed in");
+            audited::signed(&state, &request, "signIn", Some(&name));
             return Ok(see_other("/", &[over, login.session_header(&session.seal(login)?)]));
         }
         Err(fault) => fault,
     };
     tracing::warn!(reason = fault.as_str(), "not signed in");
     state.metrics.refused(RefusalReason::Login);
+    audited::signed(&state, &request, "signIn", None);
     let page = match fault {
         LoginFault::Token(TokenFault::NoRole) => "/#sign-in-no-role",
         LoginFault::Unavailable | LoginFault::Exchange => "/#sign-in-unavailable",
@@ -62,6 +64,11 @@ pub async fn end(state: Data<State>, request: HttpRequest) -> Result<HttpRespons
     if !from_our_page(login, request.method(), request.headers()) {
         let message = "the request does not come from this server's page";
         return Err(Error::new(ErrorKind::ForbiddenOrigin, message));
+    }
+    let cookie = session_cookie(cookies(request.headers()), login.cookie_name(false));
+    // A session that is over is nobody's to end.
+    if let Some(session) = cookie.and_then(|cookie| oidc.session(cookie, Timestamp::now()).ok()) {
+        audited::signed(&state, &request, "signOut", Some(&session.holder.name));
     }
     Ok(HttpResponse::Ok()
         .insert_header((header::SET_COOKIE, login.session_header("")))

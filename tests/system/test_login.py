@@ -60,7 +60,7 @@ def signed(modules, archive, serve, tmp_path):
             archive,
             *("--oidc-issuer", issuer, "--oidc-audience", AUDIENCE, "--oidc-scope-claim", "roles"),
             *("--oidc-role", "readers=search", "--oidc-client-id", "page", "--oidc-client-secret-file", secret),
-            *("--public-url", public),
+            *("--public-url", public, "--audit-dir", tmp_path / "audit"),
             port=port,
             log=log,
         )
@@ -154,6 +154,15 @@ def test_people_sign_in_search_and_sign_out(signed, tmp_path):
         browser.close()
     lines = log.read_text()
     assert '"message":"signed in"' in lines and '"message":"not signed in"' in lines
+    noted = [
+        json.loads(line) for file in (tmp_path / "audit").rglob("*.jsonl") for line in file.read_text().splitlines()
+    ]
+    noted = [
+        (line["what"], (line.get("who") or "")[:5])
+        for line in noted
+        if line["what"] in ("signIn", "signOut", "refused")
+    ]
+    assert ("signIn", "oidc:") in noted and ("signOut", "oidc:") in noted and ("refused", "") in noted, noted
     codes = {
         query["code"][0]
         for url in addresses

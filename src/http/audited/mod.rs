@@ -17,7 +17,7 @@ use actix_web::{HttpMessage, HttpRequest, web};
 use tokio::sync::watch;
 
 use self::routes::Audited;
-use super::access::Refusal;
+use super::access::{KeyName, Refusal};
 use super::observe::{RequestId, key_of};
 use super::{State, problem};
 use crate::audit::{Action, Answered, Audit, Event, EventId, Stage, Who};
@@ -214,6 +214,27 @@ pub fn refused(state: &State, request: &ServiceRequest, refusal: &Refusal) {
         }),
         request: id_of(request.request()),
         ..Event::new("refused", dicom, Action::Execute, named.unwrap_or(Who::Unknown))
+    });
+}
+
+/// Somebody signed in or out on the page, or came back from the issuer and was not let in (`who` none).
+pub fn signed(state: &State, request: &HttpRequest, what: &'static str, who: Option<&KeyName>) {
+    let Some(auditor) = &state.auditor else {
+        return;
+    };
+    if who.is_none() && !auditor.refusals().list(Instant::now()) {
+        return;
+    }
+    let named = who.map_or(Who::Unknown, |name| Who::Named(name.as_str().into()));
+    auditor.audit.note(Event {
+        refused: who.is_none().then(|| (RefusalReason::Login.as_str(), Some(what))),
+        request: id_of(request),
+        ..Event::new(
+            if who.is_none() { "refused" } else { what },
+            EventId::UserAuthentication,
+            Action::Execute,
+            named,
+        )
     });
 }
 

@@ -41,8 +41,7 @@ PRODUCT = {
         "counter",
         reason="no_key unknown_key expired_key token_malformed token_algorithm token_type token_key token_signature "
         "token_issuer token_audience token_expired token_early no_role issuer_unavailable unknown_session "
-        "expired_session login insufficient_scope forbidden_origin",
-        "counter", reason="no_key unknown_key expired_key insufficient_scope forbidden_origin rate_limited wrong_keys"
+        "expired_session login insufficient_scope forbidden_origin rate_limited wrong_keys",
     ),
     "medsearch_keys_file_broken": metric("gauge"),
     "medsearch_oidc_issuer_broken": metric("gauge"),

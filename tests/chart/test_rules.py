@@ -301,6 +301,7 @@ CASES = {
         # One that fails now and then is made up for by the next.
         {HEADS % "failed": "0+1x60", HEADS % "committed": "0+1x60"},
         "50m",
+    ),
     "MedsearchTlsFilesBroken": Case(
         {'medsearch_tls_files_broken{pod="a",port="public"}': "0 1x20"},
         # One file is there a moment before the other.

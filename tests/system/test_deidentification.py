@@ -1,4 +1,4 @@
-"""Every attribute of the dictionary, filled with text of its own: none of it reaches the archive, the log or metrics."""
+"""Every attribute of the dictionary, with text of its own: none of it reaches the archive, the log or metrics."""
 
 import io
 import json

@@ -41,6 +41,24 @@ const ENDPOINTS: &[(&str, &str, Option<Scope>)] = &[
     ("GET", "/v1/model/card.md", SEARCH),
     ("POST", "/dicom-web/studies", INGEST),
     ("POST", "/dicom-web/studies/{study}", INGEST),
+    ("GET", "/dicom-web/studies", SEARCH),
+    ("GET", "/dicom-web/series", SEARCH),
+    ("GET", "/dicom-web/instances", SEARCH),
+    ("GET", "/dicom-web/studies/{study}", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/metadata", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/thumbnail", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/series", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/instances", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/series/{series}", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/series/{series}/metadata", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/series/{series}/thumbnail", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/series/{series}/instances", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/series/{series}/instances/{instance}", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/series/{series}/instances/{instance}/metadata", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/series/{series}/instances/{instance}/rendered", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/series/{series}/instances/{instance}/thumbnail", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/rendered", SEARCH),
     ("POST", "/instances", INGEST),
     ("GET", "/system", INGEST),
     // Not of the API: pages, signing in, the description, probes, metrics.
@@ -69,6 +87,17 @@ const ENDPOINTS: &[(&str, &str, Option<Scope>)] = &[
     ("GET", "//v1/archive", ADMIN),
     ("GET", "/v1/archive/", ADMIN),
     ("GET", "/V1/archive", ADMIN),
+];
+
+/// Endpoints that one server is asked for: each is asked with two wrong keys, and after 60 no more are looked at.
+const ENDPOINTS_PER_SERVER: usize = 25;
+/// What stands for the parts of a path.
+const NAMES: [(&str, &str); 5] = [
+    ("{id}", "000000000000000000000000000000000000"),
+    ("{study}", "1.2.3"),
+    ("{series}", "1.2.3.4"),
+    ("{instance}", "1.2.3.4.5"),
+    ("{frames}", "1"),
 ];
 
 /// Who asks.
@@ -124,33 +153,41 @@ async fn stage(folder: &std::path::Path) -> (TestApp, Vec<Role>) {
 
 #[actix_web::test]
 async fn every_role_at_every_endpoint() {
-    let folder = tempfile::tempdir().unwrap();
-    let (app, roles) = stage(folder.path()).await;
-    for (method, path, needed) in ENDPOINTS {
-        let path = path.replace("{id}", &"0".repeat(36)).replace("{study}", "1.2.3");
-        for role in &roles {
-            let cell = format!("{method} {path} for {}", role.name());
-            let mut request = app.request(method, &path);
-            if let Some(key) = role.key() {
-                request = request.bearer_auth(key);
+    for endpoints in ENDPOINTS.chunks(ENDPOINTS_PER_SERVER) {
+        let folder = tempfile::tempdir().unwrap();
+        let (app, roles) = stage(folder.path()).await;
+        for endpoint in endpoints {
+            for role in &roles {
+                check(&app, endpoint, role).await;
             }
-            let response = request.send().await.unwrap();
-            let status = response.status().as_u16();
-            let expected = match (needed, role) {
-                (Some(_), Role::Nobody(..)) => Some((401, "unauthorized")),
-                (Some(needed), Role::Has(scope, _)) if scope != needed && *scope != Scope::Admin => {
-                    Some((403, "insufficient-scope"))
-                }
-                _ => None,
-            };
-            match expected {
-                None => assert!(!matches!(status, 401 | 403 | 500..), "{cell}: {status}"),
-                Some((refused, _)) if *method == "HEAD" => assert_eq!(status, refused, "{cell}"),
-                Some(refused) => {
-                    let (status, slug, _) = problem(response).await;
-                    assert_eq!((status, slug.as_str()), refused, "{cell}");
-                }
-            }
+        }
+    }
+}
+
+async fn check(app: &TestApp, (method, path, needed): &(&str, &str, Option<Scope>), role: &Role) {
+    let path = NAMES
+        .iter()
+        .fold((*path).to_owned(), |path, (name, value)| path.replace(name, value));
+    let cell = format!("{method} {path} for {}", role.name());
+    let mut request = app.request(method, &path);
+    if let Some(key) = role.key() {
+        request = request.bearer_auth(key);
+    }
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    let expected = match (needed, role) {
+        (Some(_), Role::Nobody(..)) => Some((401, "unauthorized")),
+        (Some(needed), Role::Has(scope, _)) if scope != needed && *scope != Scope::Admin => {
+            Some((403, "insufficient-scope"))
+        }
+        _ => None,
+    };
+    match expected {
+        None => assert!(!matches!(status, 401 | 403 | 500..), "{cell}: {status}"),
+        Some((refused, _)) if *method == "HEAD" => assert_eq!(status, refused, "{cell}"),
+        Some(refused) => {
+            let (status, slug, _) = problem(response).await;
+            assert_eq!((status, slug.as_str()), refused, "{cell}");
         }
     }
 }

@@ -36,8 +36,18 @@ OVERLOADED = {429, 503}
 # What may be wrong with a request. Nothing is wrong with the server.
 PROBLEMS = {
     *("invalid-request", "missing-image", "several-images", "unknown-class", "unknown-source", "invalid-image"),
-    *("constant-image", "unsupported-media", "too-large", "too-many-pixels", "not-found", "conflict", "version-ahead"),
-    *("method-not-allowed", "forbidden-origin", "overloaded"),
+    *(
+        "constant-image",
+        "burned-in-annotation",
+        "out-of-scope",
+        "unsupported-media",
+        "too-large",
+        "too-many-pixels",
+        "not-found",
+        "conflict",
+        "version-ahead",
+    ),
+    *("method-not-allowed", "not-acceptable", "forbidden-origin", "overloaded"),
 }
 
 

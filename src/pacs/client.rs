@@ -46,7 +46,7 @@ impl Pacs {
     /// `InvalidRequest` for certificates that can't be used.
     pub(super) fn new(settings: PacsSettings, lookup: &Arc<dyn Lookup>) -> Result<Self> {
         // As for the other clients of this process: the first one counts.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::tls::use_ring();
         let mut client = Client::builder()
             .default_headers(settings.headers)
             .connect_timeout(CONNECT_MAX)

@@ -71,7 +71,7 @@ impl Provider {
     pub fn new(issuer: &str, ca: Option<&[u8]>) -> Result<Self> {
         trusted_url(issuer)?;
         // As for the other clients of this process: the first one counts.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::tls::use_ring();
         let mut client = Client::builder()
             .timeout(ANSWER_MAX)
             .connect_timeout(ANSWER_MAX)

@@ -66,6 +66,14 @@ PRODUCT = {
     "medsearch_search_path_total": metric("counter", path="hnsw exact", **{"class": ""}),
     "medsearch_suggestions_total": metric("counter", status="suggested inconclusive out_of_distribution"),
     "medsearch_calibrations_total": metric("counter", outcome="valid not_valid"),
+    "medsearch_pacs_pulls_total": metric("counter", pacs="", outcome="pulled not_found too_large late busy failed"),
+    "medsearch_pacs_pull_duration_seconds": metric("histogram", pacs=""),
+    "medsearch_orthanc_instances_total": metric(
+        "counter", orthanc="", outcome="accepted known not_image outside gone refused failed"
+    ),
+    "medsearch_orthanc_errors_total": metric("counter", orthanc=""),
+    "medsearch_orthanc_lag": metric("gauge", orthanc=""),
+    "medsearch_orthanc_followed": metric("gauge", orthanc=""),
     "medsearch_explanations_total": metric("counter", method=""),
     "medsearch_near_identical_total": metric("counter", outcome="found not_found"),
     "medsearch_reports_total": metric("counter"),

@@ -16,6 +16,8 @@ struct Range {
     /// Of `multipart/related`: what its parts are.
     parts: Option<String>,
     syntax: Option<String>,
+    /// In thousandths; 0: not taken (RFC 9110, 12.4.2).
+    quality: u16,
 }
 
 /// What a client takes, the best first; empty: anything.
@@ -44,10 +46,10 @@ impl Accept {
     }
 
     fn parse(text: &str) -> Vec<Range> {
-        let mut ranges: Vec<(u16, Range)> = split(text, ',').filter_map(range).collect();
+        let mut ranges: Vec<Range> = split(text, ',').filter_map(range).collect();
         // Stable: of equals the first.
-        ranges.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
-        ranges.into_iter().map(|(_, range)| range).collect()
+        ranges.sort_by_key(|range| std::cmp::Reverse(range.quality));
+        ranges
     }
 
     /// The first of `offered`, the server's favourite first, that the client likes best.
@@ -58,11 +60,16 @@ impl Accept {
         if self.0.is_empty() {
             return offered.first().copied().ok_or_else(|| refused(offered));
         }
-        let best = self.0.iter().find_map(|range| {
-            let fits = |media: &&&str| range.includes(media);
+        let refused_by_name = |media: &str| self.0.iter().any(|range| range.quality == 0 && range.media == media);
+        let best = self.taken().find_map(|range| {
+            let fits = |media: &&&str| range.includes(media) && !refused_by_name(media);
             offered.iter().find(fits).copied()
         });
         best.ok_or_else(|| refused(offered))
+    }
+
+    fn taken(&self) -> impl Iterator<Item = &Range> {
+        self.0.iter().filter(|range| range.quality > 0)
     }
 
     /// Whether parts of a media type are taken as they are stored here, and whether without `multipart/related` around a single one.
@@ -73,7 +80,7 @@ impl Accept {
         if self.0.is_empty() {
             return Ok(Parts::Related);
         }
-        let found = self.0.iter().find_map(|range| {
+        let found = self.taken().find_map(|range| {
             let syntax = range.syntax.as_deref();
             if !syntax.is_none_or(|syntax| SYNTAXES.contains(&syntax)) {
                 return None;
@@ -116,8 +123,8 @@ fn refused(offered: &[&str]) -> Error {
     Error::new(ErrorKind::NotAcceptable, message)
 }
 
-/// A media range with its quality in thousandths; none for one that is refused or can't be read.
-fn range(text: &str) -> Option<(u16, Range)> {
+/// A media range; none for one that can't be read.
+fn range(text: &str) -> Option<Range> {
     let mut parts = split(text, ';');
     let mut media = parts.next()?.trim().to_ascii_lowercase();
     if media == "*" {
@@ -126,11 +133,11 @@ fn range(text: &str) -> Option<(u16, Range)> {
     if !media.contains('/') {
         return None;
     }
-    let mut quality = 1000;
     let mut range = Range {
         media,
         parts: None,
         syntax: None,
+        quality: 1000,
     };
     for parameter in parts {
         let Some((name, value)) = parameter.split_once('=') else {
@@ -138,13 +145,13 @@ fn range(text: &str) -> Option<(u16, Range)> {
         };
         let value = value.trim().trim_matches('"').to_ascii_lowercase();
         match name.trim().to_ascii_lowercase().as_str() {
-            "q" => quality = value.parse::<f32>().map_or(0, |q| (q.clamp(0.0, 1.0) * 1000.0) as u16),
+            "q" => range.quality = value.parse::<f32>().map_or(0, |q| (q.clamp(0.0, 1.0) * 1000.0) as u16),
             "type" => range.parts = Some(value),
             "transfer-syntax" => range.syntax = Some(value),
             _ => {}
         }
     }
-    (quality > 0).then_some((quality, range))
+    Some(range)
 }
 
 /// Parts between separators that are not in quotes.
@@ -180,6 +187,8 @@ mod tests {
             ("text/html, */*;q=0.1", Some("image/png")),
             ("image/gif", None),
             ("image/png;q=0", None),
+            ("*/*, image/png;q=0", Some("image/jpeg")),
+            ("*/*;q=0", None),
         ] {
             assert_eq!(accept(text).choose(&offered).ok(), chosen, "{text}");
         }

@@ -58,8 +58,10 @@ fn file(study: &str, series: &str, instance: &str, patient: &str, more: &[(u16, 
 
 /// Stored values of an instance: no two are alike, some are below zero.
 fn samples(instance: &str) -> Vec<u8> {
-    let seed: i32 = instance.bytes().map(i32::from).sum();
-    let value = |at: i32| ((at * (seed % 17 + 3)) % 1500 - 700) as i16;
+    let seed = instance
+        .bytes()
+        .fold(0, |seed, byte| (seed * 31 + i32::from(byte)) % 997);
+    let value = |at: i32| ((at * (seed + 3)) % 1500 - 700) as i16;
     (0..i32::from(COLUMNS) * i32::from(ROWS))
         .flat_map(|at| value(at).to_le_bytes())
         .collect()
@@ -134,8 +136,7 @@ impl Hospital {
             _keys: keys,
         };
         for [study, series, instance, patient] in FILES {
-            let body = self::file(study, series, instance, patient, &[]);
-            assert_eq!(hospital.add(&body).await.status(), 201);
+            hospital.keep(&self::file(study, series, instance, patient, &[])).await;
         }
         hospital
     }
@@ -143,6 +144,11 @@ impl Hospital {
     async fn add(&self, body: &[u8]) -> Response {
         let form = self.app.form("/v1/images", &[Part::File("image", body)]);
         form.header("x-api-key", KEY).send().await.unwrap()
+    }
+
+    /// Adds a file that is new, and waits until its version is served.
+    async fn keep(&self, body: &[u8]) -> Value {
+        kept(&self.app, self.add(body).await).await
     }
 
     async fn get(&self, key: &str, path: &str) -> Response {
@@ -157,6 +163,19 @@ impl Hospital {
         assert_eq!(response.headers()["cache-control"], "private, no-store");
         response.json().await.unwrap()
     }
+}
+
+/// What an image that is new was answered, once its version is served.
+async fn kept(app: &TestApp, added: Response) -> Value {
+    assert_eq!(added.status(), 201);
+    let added: Value = added.json().await.unwrap();
+    let search = json!({"ids": [added["id"]], "min_version": added["version"]});
+    let search = app
+        .request("POST", "/v1/search/by-id")
+        .header("x-api-key", KEY)
+        .json(&search);
+    assert_eq!(search.send().await.unwrap().status(), 200);
+    added
 }
 
 fn value<'a>(set: &'a Value, tag: &str) -> &'a Value {
@@ -506,7 +525,7 @@ async fn names_in_the_pixels_are_refused_where_the_file_says_so() {
     assert_eq!((status, slug.as_str()), (422, "burned-in-annotation"));
     // A kind that is often written on is taken, and said to be one.
     let capture = with("1.3.1.2", &[(0x0008, 0x0016, b"UI", "1.2.840.10008.5.1.4.1.1.7")]);
-    let added: Value = hospital.add(&capture).await.json().await.unwrap();
+    let added = hospital.keep(&capture).await;
     let path = format!("/v1/images/{}", added["id"].as_str().unwrap());
     let request = hospital.app.request("GET", &path).header("x-api-key", KEY);
     let shown: Value = request.send().await.unwrap().json().await.unwrap();
@@ -518,7 +537,7 @@ async fn names_in_the_pixels_are_refused_where_the_file_says_so() {
             (0x0008, 0x0016, b"UI", "1.2.840.10008.5.1.4.1.1.7"),
         ],
     );
-    let added: Value = hospital.add(&said_no).await.json().await.unwrap();
+    let added = hospital.keep(&said_no).await;
     let request = hospital
         .app
         .request("GET", &format!("/v1/images/{}", added["id"].as_str().unwrap()));
@@ -537,14 +556,8 @@ async fn names_in_the_pixels_are_refused_where_the_file_says_so() {
 async fn without_keys_the_machine_itself_sees_the_originals() {
     let app = spawn_over(empty(IdentityMode::Linked, Retention::View).await, |_| {}).await;
     let body = file("1.2.1", "1.2.1.1", "1.2.1.1.1", "4711", &[]);
-    assert_eq!(
-        app.form("/v1/images", &[Part::File("image", &body)])
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        201
-    );
+    let form = app.form("/v1/images", &[Part::File("image", &body)]);
+    kept(&app, form.send().await.unwrap()).await;
     let found: Value = app.get("/dicom-web/studies").await.json().await.unwrap();
     assert_eq!(
         (text(&found[0], "0020000D"), text(&found[0], "00100020")),

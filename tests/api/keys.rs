@@ -289,12 +289,24 @@ async fn beyond_loopback_a_server_starts_with_keys_only() {
     assert!(App::build(settings(Some(&file))).await.is_ok());
 }
 
-/// What an archive of mode `linked` keeps of whose images these are is in no answer, whoever asks: no scope opens it yet.
+/// What an archive of mode `linked` keeps of whose images these are is in no answer to a key without `link`.
 #[actix_web::test]
-async fn no_answer_shows_whose_images_these_are() {
+async fn without_link_no_answer_shows_whose_images_these_are() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.json");
-    let all = new_key(&file, "all", "admin");
+    let made = run(
+        &file,
+        &[
+            "new",
+            "--name",
+            "all-but-link",
+            "--scope",
+            "search",
+            "--scope",
+            "ingest",
+        ],
+    );
+    let all = String::from_utf8(made.stdout).unwrap().trim_end().to_owned();
     let app = spawn_with_keys(&file).await;
     let picture = image(1, 77);
     let parts = [

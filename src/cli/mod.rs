@@ -72,7 +72,7 @@ enum Command {
     /// Make an archive from such vectors
     Index(index::Index),
     /// Answer queries over an archive: the page, the API, metrics
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Make, list and revoke the keys by which a server knows who may do what
     Key(key::Key),
     /// Search an archive for one image

@@ -3,6 +3,7 @@
 //! Every replica that writes may embed any file, since the same image again changes nothing. A file leaves the inbox when its image is durable in a version, or
 //! when it can't be one: then it lies among the failed with the reason. A fault of the storage or of the model keeps it waiting, longer with every try.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -214,8 +215,8 @@ struct Turn {
 
 impl Turns {
     fn add(&mut self, id: InboxId) {
-        if !self.known.contains_key(&id) {
-            self.known.insert(id, Turn::default());
+        if let Entry::Vacant(place) = self.known.entry(id) {
+            place.insert(Turn::default());
             self.queue.push_back(id);
         }
     }

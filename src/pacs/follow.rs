@@ -239,10 +239,8 @@ impl Follower {
             let changes = self.changes(&mark.cursor.seq.to_string(), CHANGES_MAX).await?;
             let before = mark.cursor.clone();
             let taken = self.take(&changes.list, mark, &mut written, stop).await;
-            if mark.cursor != before || written.elapsed() >= RENEW_EVERY {
-                if !self.write(mark, &mut written).await? {
-                    return Ok(Ended::Overtaken);
-                }
+            if (mark.cursor != before || written.elapsed() >= RENEW_EVERY) && !self.write(mark, &mut written).await? {
+                return Ok(Ended::Overtaken);
             }
             self.metrics
                 .follow_lag(self.name(), last.saturating_sub(mark.cursor.seq));

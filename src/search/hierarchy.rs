@@ -216,7 +216,7 @@ mod tests {
     fn a_series_uid_in_two_studies_is_two_series() {
         let hierarchy = hierarchy(&[(1, 9, 1), (2, 9, 2), (2, 9, 3), (2, 8, 4)]);
         let uid = |byte: u8| PseudonymousUid::from(Key([byte; 16]));
-        assert_eq!(hierarchy.under(uid(2), Level::Study), [1..4]);
+        assert_eq!(hierarchy.under(uid(2), Level::Study), vec![Range { start: 1, end: 4 }]);
         assert_eq!(hierarchy.under(uid(9), Level::Series), [0..1, 2..4]);
         assert_eq!(hierarchy.under(uid(3), Level::Instance).len(), 1);
         assert!(hierarchy.under(uid(7), Level::Study).is_empty() && hierarchy.under(uid(1), Level::Series).is_empty());

@@ -478,6 +478,9 @@ async fn people_sign_in_and_out_on_the_page() {
     assert_ne!(response.send().await.unwrap().status(), 403);
 }
 
+/// Method, path, headers, and whether a session may ask so.
+type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], bool);
+
 #[actix_web::test]
 async fn a_session_is_for_our_page_alone() {
     let signer = Signer::ec("a");
@@ -487,7 +490,7 @@ async fn a_session_is_for_our_page_alone() {
     let site = |site| ("sec-fetch-site", site);
     let (own, evil) = (("origin", PUBLIC), ("origin", "https://evil.example"));
     #[rustfmt::skip] // a table
-    let rows: &[(&str, &str, &[(&str, &str)], bool)] = &[
+    let rows: &[Row<'_>] = &[
         ("GET", "/v1/archive", &[site("same-origin")], true),
         ("GET", "/v1/archive", &[site("none")], true),
         ("POST", "/v1/search/by-id", &[site("same-origin"), own], true),

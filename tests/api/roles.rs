@@ -127,7 +127,7 @@ impl Role {
 
 /// A server and everyone who could ask it.
 async fn stage(folder: &std::path::Path) -> (TestApp, Vec<Role>) {
-    let file = KeysFile::at(&folder.join("keys.json"));
+    let file = KeysFile::at(folder.join("keys.json"));
     let made = "2020-01-01T00:00:00Z".parse().unwrap();
     let over = Some("2021-01-01T00:00:00Z".parse().unwrap());
     let all = || Scopes::new(Scope::ALL).unwrap();

@@ -11,7 +11,7 @@
 //! 7. [`search`] – plan, search, merge, vote; [`search::Engine`] is the whole query.
 //! 8. [`ingest`] – images in, one at a time or a data set at once.
 //! 9. [`quality`] – how good the answers are, beside what a shortcut would reach.
-//! 10. [`pacs`] – the hospital's image stores that may be asked for a query's image.
+//! 10. [`pacs`] – the hospital's image stores that may be asked for a query's image, or followed.
 //! 11. [`http`] – the API and the page.
 //! 12. [`app`] – settings and parts become a server; [`cli`] is the command line.
 //!

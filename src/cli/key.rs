@@ -14,7 +14,7 @@ use crate::http::{ApiKey, Key as Listed, KeyName, KeysFile, Scope, Scopes};
 /// Make, list and revoke keys.
 ///
 /// A server started with `--keys-file FILE` takes the keys of the file, each for what its scopes say, and follows every change of it within seconds: `search` (searches and whatever
-/// they show), `vectors` (vectors of images), `ingest` (images come in, get another label, go), `metrics`, `link` (nothing yet) and `admin` (everything).
+/// they show), `vectors` (vectors of images), `ingest` (images come in, get another label, go), `metrics`, `link` (with `search`: whose images these are, where the archive keeps that) and `admin` (everything).
 #[derive(Args)]
 pub struct Key {
     #[command(subcommand)]

@@ -60,7 +60,7 @@ pub struct Serve {
     /// File with keys, each with what it may do, as `medsearch key` writes it. It is read again within seconds of a change.
     #[arg(long, value_name = "FILE", env = "MEDSEARCH_KEYS_FILE")]
     keys_file: Option<PathBuf>,
-    /// File (TOML) with the PACS that searches by reference may ask: their names, URLs and credentials. Nothing else is ever asked for an image.
+    /// File (TOML) with the PACS that searches by reference may ask, and each Orthanc that is followed: their names, URLs and credentials. Nothing else is ever asked for an image.
     #[arg(long, value_name = "FILE", env = "MEDSEARCH_PACS_FILE")]
     pacs_file: Option<PathBuf>,
     /// The key itself, from the environment only: on a command line every user of the machine could read it.

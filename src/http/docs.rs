@@ -58,7 +58,7 @@ pub fn openapi() -> OpenApi {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "A key of the server. Each operation names the scope that it needs; `admin` includes all others.",
+            "A key of the server, or a token of its OpenID Connect issuer. Each operation names the scope that it needs; `admin` includes all others.",
         ))
         .build();
     let header = ApiKey::Header(ApiKeyValue::new("X-API-Key"));

@@ -76,6 +76,8 @@ const UPLOADS_IN_MEMORY_MAX: usize = 8;
 const PULLS_MAX: usize = 8;
 /// Longest wait for it.
 const MEMORY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Of the requests at a time, one in so many may be a sender of DICOM, which may take an hour.
+const RECEIVING_SHARE: usize = 4;
 /// Unit in which upload memory is counted.
 const MEMORY_UNIT_BYTES: usize = 1024;
 /// After an early answer (413, 401) the rest of the body is read and thrown away for so long, that the client sees the answer
@@ -138,6 +140,14 @@ pub struct State {
     in_flight: Arc<Semaphore>,
     upload_memory: Arc<Semaphore>,
     pulls: Arc<Semaphore>,
+    receive_memory: Arc<Semaphore>,
+    receiving: Arc<Semaphore>,
+}
+
+/// A place among the bodies of DICOM that are coming in, and memory for one object.
+pub struct Receiving {
+    _place: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
 }
 
 impl State {
@@ -157,6 +167,8 @@ impl State {
             in_flight: Arc::new(Semaphore::new(settings.in_flight_max)),
             upload_memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
             pulls: Arc::new(Semaphore::new(PULLS_MAX)),
+            receive_memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            receiving: Arc::new(Semaphore::new((settings.in_flight_max / RECEIVING_SHARE).max(1))),
             engine,
             ingest,
             reception: None,
@@ -223,15 +235,21 @@ impl State {
         })
     }
 
-    /// The same for a sender who would not come back: waits a while for others to be done.
-    async fn reserve_soon(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+    /// A place for a body of DICOM and memory for one object of it. A sender would not come back, so it waits a while for others to be done. What comes in
+    /// may come for an hour: it has memory of its own, and a share of the requests at most, so that searches go on meanwhile.
+    async fn receive(&self, bytes: usize) -> Result<Receiving> {
+        let busy = || Error::new(ErrorKind::Overloaded, "too many senders at the same time");
+        let place = Arc::clone(&self.receiving).try_acquire_owned().map_err(|_| busy())?;
         let units = u32::try_from(bytes / MEMORY_UNIT_BYTES + 1).unwrap_or(u32::MAX);
-        let memory = Arc::clone(&self.upload_memory).acquire_many_owned(units);
-        let busy = |_| Error::new(ErrorKind::Overloaded, "too many uploads at the same time");
-        tokio::time::timeout(MEMORY_WAIT_MAX, memory)
+        let memory = Arc::clone(&self.receive_memory).acquire_many_owned(units);
+        let memory = tokio::time::timeout(MEMORY_WAIT_MAX, memory)
             .await
-            .map_err(busy)?
-            .map_err(|error| Error::with_source(ErrorKind::Internal, "nobody closes it", error))
+            .map_err(|_| busy())?
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "nobody closes it", error))?;
+        Ok(Receiving {
+            _place: place,
+            _memory: memory,
+        })
     }
 
     fn requests_in_flight(&self) -> usize {

@@ -114,6 +114,11 @@ impl Ingest {
         Self { burned_in, ..self }
     }
 
+    /// What becomes of images with text in their pixels.
+    pub fn burned_in(&self) -> BurnedInRule {
+        self.burned_in
+    }
+
     /// Whether images are still taken.
     pub fn is_alive(&self) -> bool {
         self.writer.is_alive()

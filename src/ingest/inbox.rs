@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::Ingest;
 use super::receive::Reception;
 use crate::archive::{Inbox, InboxId, Outcome, Reason};
-use crate::domain::FrameNumber;
+use crate::domain::{FrameNumber, ImageId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::Limits;
 use crate::metrics::{InboxOutcome, Metrics};
@@ -37,6 +37,9 @@ const OTHERS_AFTER: Duration = Duration::from_secs(10);
 const FILE_TIME_MAX: Duration = Duration::from_secs(120);
 /// Times that a file may break its decoder before it is set aside: what failed for want of memory may not fail again.
 const BREAKS_MAX: u32 = 3;
+/// Looks for a deletion that came in between, and the wait between two: ten minutes of an outage.
+const ERASE_TRIES_MAX: u32 = 120;
+const ERASE_WAIT: Duration = Duration::from_secs(5);
 /// Wait after the first fault that is not the file's.
 const WAIT_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait between two tries.
@@ -45,6 +48,7 @@ const WAIT_MAX: Duration = Duration::from_secs(300);
 /// Opens an archive's inbox on this replica: gives what takes files, and embeds them until the last clone of that is dropped.
 pub fn open_inbox(engine: &Engine, ingest: Ingest, inbox: Inbox, limits: Limits, metrics: Arc<Metrics>) -> Reception {
     let (arrived, arrivals) = mpsc::channel(ARRIVED_MAX);
+    let burned_in = ingest.burned_in();
     let keeper = Keeper {
         work: Work {
             ingest,
@@ -59,6 +63,7 @@ pub fn open_inbox(engine: &Engine, ingest: Ingest, inbox: Inbox, limits: Limits,
         engine: engine.clone(),
         inbox,
         limits,
+        burned_in,
         metrics,
         arrived,
     }
@@ -337,19 +342,41 @@ impl Work {
             Err(error) => return Err(error),
             Ok(receipt) if receipt.outcome == Outcome::Inserted => {
                 self.metrics.near_identical(receipt.near_identical_to.is_some());
-                if self.inbox.was_erased(id).await? {
-                    match self.ingest.delete(receipt.id, deadline()).await {
-                        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                        _ => Embedded::Erased,
-                    }
-                } else {
-                    Embedded::Inserted
+                match self.take_back_erased(id, receipt.id).await? {
+                    true => Embedded::Erased,
+                    false => Embedded::Inserted,
                 }
             }
             Ok(_) => Embedded::Known,
         };
         self.inbox.remove(id).await?;
         Ok(embedded)
+    }
+
+    /// Takes an image back whose patient was deleted while it was embedded. The file may be gone from the inbox by now, so that nobody would come back to it:
+    /// a fault of the storage is waited out here.
+    async fn take_back_erased(&self, id: InboxId, image: ImageId) -> Result<bool> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.erased(id, image).await {
+                Err(error) if tries < ERASE_TRIES_MAX => {
+                    tracing::warn!(error = %error, "whether a patient was deleted meanwhile could not be seen yet");
+                    tokio::time::sleep(ERASE_WAIT).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn erased(&self, id: InboxId, image: ImageId) -> Result<bool> {
+        if !self.inbox.was_erased(id).await? {
+            return Ok(false);
+        }
+        match self.ingest.delete(image, Instant::now() + FILE_TIME_MAX).await {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(true),
+        }
     }
 
     async fn fail(&self, id: InboxId, why: &Error) -> Result<()> {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::BurnedInRule;
 use crate::archive::{Inbox, InboxId, Outside, PutFile, ScopeFacts};
 use crate::domain::{FrameNumber, Key};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,6 +22,7 @@ pub struct Reception {
     pub(super) engine: Engine,
     pub(super) inbox: Inbox,
     pub(super) limits: Limits,
+    pub(super) burned_in: BurnedInRule,
     pub(super) metrics: Arc<Metrics>,
     /// To whoever embeds on this replica. A full queue does no harm: what waits is listed every few seconds.
     pub(super) arrived: mpsc::Sender<InboxId>,
@@ -190,6 +192,7 @@ impl Reception {
         if let Err(outside) = version.state.manifest.archive.scope.admits(scope_facts(facts)) {
             return Ok(Verdict::Outside(outside));
         }
+        self.burned_in.admit(facts.provenance.burned_in)?;
         if !DicomFacts::is_syntax_read(&file) {
             return refuse(Refusal::Syntax, "its transfer syntax is not read here");
         }

@@ -524,6 +524,13 @@ async fn names_in_the_pixels_are_refused_where_the_file_says_so() {
     let declared = with("1.3.1.1", &[(0x0028, 0x0301, b"CS", "YES")]);
     let (status, slug, _) = problem(hospital.add(&declared).await).await;
     assert_eq!((status, slug.as_str()), (422, "burned-in-annotation"));
+    // Nor is it taken by those who wait for no model.
+    let pushed = hospital
+        .app
+        .body("/instances", "application/dicom", declared)
+        .header("x-api-key", KEY);
+    let (status, slug, _) = problem(pushed.send().await.unwrap()).await;
+    assert_eq!((status, slug.as_str()), (422, "invalid-image"));
     // A kind that is often written on is taken, and said to be one.
     let capture = with("1.3.1.2", &[(0x0008, 0x0016, b"UI", "1.2.840.10008.5.1.4.1.1.7")]);
     let added = hospital.keep(&capture).await;

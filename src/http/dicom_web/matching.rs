@@ -1,7 +1,9 @@
 //! Which studies, series or instances of a version a search finds: pure.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::time::Instant;
 
 use super::attributes::{self, Counts};
 use super::json::DataSet;
@@ -9,8 +11,11 @@ use super::query::{Attribute, Query};
 use super::shown::Shown;
 use crate::archive::State;
 use crate::domain::{ImageId, PseudonymousUid, Record};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::search::{Hierarchy, Instance, Level};
+
+/// Images held against a query between two looks at the clock.
+const LOOK_EVERY: u32 = 1024;
 
 /// What was found, and whether there is more than that.
 #[derive(Debug)]
@@ -37,11 +42,18 @@ impl Wanted {
     }
 }
 
-/// Looks for what a query asks for on a level.
+/// Looks for what a query asks for on a level, until `deadline`.
 ///
 /// # Errors
-/// `Damaged` when a sealed record can't be opened.
-pub fn search(state: &State, hierarchy: &Hierarchy, level: Level, query: &Query, mut shown: Shown) -> Result<Found> {
+/// `Damaged` when a sealed record can't be opened; `Deadline`.
+pub fn search(
+    state: &State,
+    hierarchy: &Hierarchy,
+    level: Level,
+    query: &Query,
+    mut shown: Shown,
+    deadline: Instant,
+) -> Result<Found> {
     shown.ask_for(query);
     let mut uids = |level, texts: &Option<Vec<String>>| {
         let texts = texts.as_ref()?;
@@ -59,6 +71,9 @@ pub fn search(state: &State, hierarchy: &Hierarchy, level: Level, query: &Query,
         query,
         wanted,
         shown,
+        deadline,
+        looked: Cell::new(0),
+        study: RefCell::default(),
     };
     search.run()
 }
@@ -70,21 +85,27 @@ struct Search<'a> {
     query: &'a Query,
     wanted: Wanted,
     shown: Shown,
+    deadline: Instant,
+    looked: Cell<u32>,
+    /// The last study that was held against what is asked of studies, and whether it is one: images come study by study.
+    study: RefCell<Option<(Range<usize>, bool)>>,
 }
 
 impl Search<'_> {
     fn run(&self) -> Result<Found> {
-        let mut matches = self.candidates().filter_map(|group| {
-            let first = group.clone().find(|&at| self.matches(&self.hierarchy.all()[at]))?;
-            self.study_matches(first).then_some((group, first))
-        });
+        let mut matches = self.candidates().filter_map(|group| self.first(group).transpose());
         let (mut results, mut images) = (Vec::new(), Vec::new());
-        let mut wanted = matches.by_ref().skip(self.query.offset);
-        for (_, first) in wanted.by_ref().take(self.query.limit) {
+        for _ in 0..self.query.offset {
+            if matches.next().transpose()?.is_none() {
+                break;
+            }
+        }
+        for first in matches.by_ref().take(self.query.limit) {
+            let first = first?;
             results.push(self.describe(first)?);
             images.push(self.hierarchy.all()[first].record(self.state).id);
         }
-        let more = wanted.next().is_some();
+        let more = matches.next().transpose()?.is_some();
         Ok(Found { results, images, more })
     }
 
@@ -116,6 +137,28 @@ impl Search<'_> {
         Box::new(found.into_iter())
     }
 
+    /// The first image of a study, series or instance that is what is asked for, if one is.
+    fn first(&self, group: Range<usize>) -> Result<Option<usize>> {
+        for at in group {
+            self.look_at_the_clock()?;
+            if self.matches(&self.hierarchy.all()[at]) {
+                return Ok(self.study_matches(at).then_some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    fn look_at_the_clock(&self) -> Result<()> {
+        self.looked.set(self.looked.get().wrapping_add(1));
+        match self.looked.get().is_multiple_of(LOOK_EVERY) && Instant::now() >= self.deadline {
+            true => Err(Error::new(
+                ErrorKind::Deadline,
+                "the search takes too long: ask for less",
+            )),
+            false => Ok(()),
+        }
+    }
+
     fn matches(&self, one: &Instance) -> bool {
         if !self.wanted.includes(one) {
             return false;
@@ -137,9 +180,18 @@ impl Search<'_> {
         let Some(wanted) = &self.query.modalities_in_study else {
             return true;
         };
-        let study = &self.hierarchy.all()[self.hierarchy.around(at, Level::Study)];
-        let mut records = study.iter().map(|one| one.record(self.state));
-        records.any(|record| wanted.match_any(Some(&attributes::modality(record))))
+        if let Some((study, does)) = &*self.study.borrow()
+            && study.contains(&at)
+        {
+            return *does;
+        }
+        let study = self.hierarchy.around(at, Level::Study);
+        let mut records = self.hierarchy.all()[study.clone()]
+            .iter()
+            .map(|one| one.record(self.state));
+        let does = records.any(|record| wanted.match_any(Some(&attributes::modality(record))));
+        self.study.replace(Some((study, does)));
+        does
     }
 
     fn describe(&self, at: usize) -> Result<DataSet> {

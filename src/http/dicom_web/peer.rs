@@ -56,7 +56,7 @@ pub async fn store(state: Data<State>, request: HttpRequest, body: Payload) -> R
     if length.is_some_and(|length| length > bytes_max) {
         return Err(too_large(bytes_max));
     }
-    let _memory = state.reserve_soon(length.unwrap_or(bytes_max)).await?;
+    let _receiving = state.receive(length.unwrap_or(bytes_max)).await?;
     let file = read(body, bytes_max, length.unwrap_or(0)).await?;
     audited::count(1);
     let received = reception.receive(file.freeze(), None, state.deadline()).await;

@@ -8,6 +8,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub const RESULTS_MAX: usize = 1000;
 /// Most UIDs of a list.
 const UIDS_MAX: usize = 1000;
+/// Most codes of a list: each image is held against all of them.
+const CODES_MAX: usize = 100;
 /// Most parameters of one request, and most of their names that a warning repeats.
 const PARAMETERS_MAX: usize = 100;
 const NAMES_MAX: usize = 10;
@@ -49,8 +51,13 @@ const ATTRIBUTES: [(&str, &str, Attribute); 10] = [
 pub struct Codes(Vec<String>);
 
 impl Codes {
-    fn read(value: &str) -> Self {
-        Self(list(value).map(str::to_ascii_uppercase).collect())
+    fn read(value: &str) -> Result<Self> {
+        let codes: Vec<String> = list(value).map(str::to_ascii_uppercase).collect();
+        if codes.len() > CODES_MAX {
+            let message = format!("a list has no more than {CODES_MAX} codes");
+            return Err(Error::new(ErrorKind::InvalidRequest, message));
+        }
+        Ok(Self(codes))
     }
 
     /// Whether one of them is this.
@@ -161,9 +168,9 @@ impl Query {
             Attribute::StudyInstanceUid => self.studies = Some(uids(value)?),
             Attribute::SeriesInstanceUid => self.series = Some(uids(value)?),
             Attribute::SopInstanceUid => self.instances = Some(uids(value)?),
-            Attribute::ModalitiesInStudy => self.modalities_in_study = Some(Codes::read(value)),
+            Attribute::ModalitiesInStudy => self.modalities_in_study = Some(Codes::read(value)?),
             Attribute::Modality | Attribute::BodyPartExamined | Attribute::PatientSex | Attribute::ViewPosition => {
-                self.codes.push((attribute, Codes::read(value)));
+                self.codes.push((attribute, Codes::read(value)?));
             }
         }
         Ok(())
@@ -321,7 +328,7 @@ mod tests {
 
     #[test]
     fn codes_match_with_wildcards() {
-        let match_any = |wanted: &str, code: &str| Codes::read(wanted).match_any(Some(code));
+        let match_any = |wanted: &str, code: &str| Codes::read(wanted).unwrap().match_any(Some(code));
         for (wanted, code) in [
             ("CR", "cr"),
             ("C?", "CT"),
@@ -335,7 +342,8 @@ mod tests {
         for (wanted, code) in [("CR", "CRX"), ("C?", "C"), ("CH*X", "CHEST"), ("", "CR")] {
             assert!(!match_any(wanted, code), "{wanted} {code}");
         }
-        assert!(!Codes::read("*").match_any(None));
+        assert!(!Codes::read("*").unwrap().match_any(None));
+        assert!(Codes::read(&vec!["CT"; CODES_MAX + 1].join(",")).is_err());
     }
 
     proptest! {

@@ -203,8 +203,9 @@ async fn answer(
     let mut warnings = std::mem::take(&mut query.warnings);
     let (version, identity) = state.engine.identified();
     let shown = Shown::new(identity, sees_links(request));
+    let deadline = state.deadline();
     let (body, images, more) = run_blocking(move || {
-        let found = matching::search(&version.state, version.hierarchy(), level, &query, shown)?;
+        let found = matching::search(&version.state, version.hierarchy(), level, &query, shown, deadline)?;
         Ok((json(&found.results)?, found.images, found.more))
     })
     .await?;

@@ -138,6 +138,11 @@ impl Shown {
             original.or_else(named).unwrap_or_else(|| uid.to_string())
         };
         let (named_id, named_issuer) = self.named_patient(record);
+        let levels = [Level::Study, Level::Series, Level::Instance];
+        let repeats = named_id.is_some()
+            || levels
+                .iter()
+                .any(|level| self.named.contains_key(&(*level, one.uid(*level))));
         let pseudonym = || record.patient.map(|key| self.identity.pseudonym(key));
         Ok(Names {
             patient_id: link.patient_id.or(named_id).or_else(pseudonym),
@@ -145,7 +150,7 @@ impl Shown {
             study: uid(Level::Study, link.study_uid),
             series: uid(Level::Series, link.series_uid),
             sop: uid(Level::Instance, link.sop_uid),
-            original,
+            original: original || repeats,
         })
     }
 

@@ -67,8 +67,8 @@ async fn store(state: &State, request: &HttpRequest, body: Payload, study: Optio
     // One part is in memory at a time.
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    let _memory = state
-        .reserve_soon(length.unwrap_or(part_bytes_max).min(part_bytes_max))
+    let _receiving = state
+        .receive(length.unwrap_or(part_bytes_max).min(part_bytes_max))
         .await?;
     let mut parts = Related::new(request.headers(), body, part_bytes_max)?;
     let mut stored = Stored::default();

@@ -12,6 +12,7 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
 
 use super::claims::{Claims, Expected, Use};
 use super::provider::{Published, with_query};
@@ -31,6 +32,8 @@ pub const WAY_MAX: Duration = Duration::from_secs(600);
 const QUERY_BYTES_MAX: usize = 8 << 10;
 /// Ways back that are remembered, so that none is taken twice here. Another replica would take it; the issuer takes a code once.
 const TAKEN_MAX: usize = 4096;
+/// Codes exchanged at the issuer at a time.
+const EXCHANGES_MAX: usize = 4;
 /// Where the issuer sends people back to.
 pub const CALLBACK: &str = "/login/callback";
 
@@ -40,6 +43,7 @@ pub struct Login {
     client: ClientSettings,
     key: CookieKey,
     taken: Mutex<VecDeque<[u8; 32]>>,
+    exchanges: Semaphore,
 }
 
 /// Someone is on the way.
@@ -169,6 +173,7 @@ impl Login {
             key: CookieKey::new(&key),
             client,
             taken: Mutex::default(),
+            exchanges: Semaphore::new(EXCHANGES_MAX),
         })
     }
 
@@ -308,6 +313,8 @@ impl Oidc {
             return Err(LoginFault::Denied);
         }
         let code = query.code.ok_or(LoginFault::Query)?;
+        // Nobody is known yet who asks for this: the issuer is not asked by more than a few at a time.
+        let _turn = login.exchanges.try_acquire().map_err(|_| LoginFault::Unavailable)?;
         let tokens = self.exchange(login, &published, &code, &way.verifier).await?;
         let expected = Expected {
             issuer: self.provider.issuer(),

@@ -17,6 +17,8 @@ use crate::metrics::Metrics;
 const LOOK_EVERY: Duration = Duration::from_secs(300);
 /// The same while it can't be reached.
 const TRY_EVERY: Duration = Duration::from_secs(15);
+/// Longest wait for another request's look for a key.
+const KEY_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Time between two looks because of a token with a key that is not known: anybody can name one.
 const LOOK_FOR_KEY_EVERY: Duration = Duration::from_secs(10);
 /// How long what it published is good while it can't be reached. A key that it took back because somebody stole it is taken so long, at most.
@@ -114,7 +116,10 @@ impl Provider {
     /// Looks again for the sake of a key, unless that was done a moment ago. Who comes meanwhile waits for the same look.
     pub async fn look_for_key(&self) {
         let first = self.published().is_none();
-        let mut looked = self.looked_for_key.lock().await;
+        // Not long: where the issuer is slow, whoever brings a key that nobody knows would hold the places of others.
+        let Ok(mut looked) = tokio::time::timeout(KEY_WAIT_MAX, self.looked_for_key.lock()).await else {
+            return;
+        };
         if first && self.published().is_some() {
             return;
         }

@@ -8,6 +8,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub const RESULTS_MAX: usize = 1000;
 /// Most UIDs of a list.
 const UIDS_MAX: usize = 1000;
+/// Largest limit and offset: a number of 32 bits with a sign, as the description says.
+const NUMBER_MAX: usize = i32::MAX as usize;
 /// Most codes of a list: each image is held against all of them.
 const CODES_MAX: usize = 100;
 /// Most parameters of one request, and most of their names that a warning repeats.
@@ -121,8 +123,9 @@ impl Query {
             let value = value.trim();
             match name.as_str() {
                 "limit" | "offset" => {
-                    let number = value.parse::<u32>().map(|number| number as usize);
-                    let number = number.map_err(|_| invalid(format!("`{name}` is a whole number")))?;
+                    let number = value.parse::<usize>().ok().filter(|number| *number <= NUMBER_MAX);
+                    let number =
+                        number.ok_or_else(|| invalid(format!("`{name}` is a whole number, at most {NUMBER_MAX}")))?;
                     match name.as_str() {
                         "limit" => query.limit = number.min(RESULTS_MAX),
                         _ => query.offset = number,

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 import urllib.request
 from pathlib import Path
 
@@ -68,6 +69,11 @@ def test_nothing_that_is_not_on_the_list_is_kept(identity, tmp_path):
     try:
         status, added = server.post_image("/v1/images", body)
         assert status == 201, added
+        # A version is served a moment after it is durable.
+        until = time.monotonic() + 5
+        while server.get("/v1/archive")["version"] < added["version"]:
+            assert time.monotonic() < until
+            time.sleep(0.05)
         shown = server.get(f"/v1/images/{added['id']}")
         with urllib.request.urlopen(f"{server.url}/metrics") as answer:
             metrics = answer.read().decode()

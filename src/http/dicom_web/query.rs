@@ -139,6 +139,8 @@ impl Query {
                             "The fuzzymatching parameter is not supported. Only literal matching has been performed."
                                 .to_owned(),
                         );
+                    } else if !value.eq_ignore_ascii_case("false") {
+                        return Err(invalid("`fuzzymatching` is `true` or `false`".to_owned()));
                     }
                 }
                 // Universal matching: whatever it is, and be it nothing (PS3.4, C.2.2.2.3).

@@ -79,11 +79,11 @@ def test_another_frame_is_searched(page, tmp_path):
     assert page.evaluate("sent.length") == 1, "there is no fourth"
     page.get_by_label("Frame").fill("2")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('.query figcaption').innerText.includes('frame 2 of 3')")
+    page.wait_for_function("() => document.querySelector('.query figcaption').innerText.includes('frame 2 of 3')")
     assert page.evaluate("sent[1].frame") == "2"
     assert page.get_attribute(".query img", "src") != first
     page.go_back()
-    page.wait_for_function("document.querySelector('.query figcaption').innerText.includes('frame 1 of 3')")
+    page.wait_for_function("() => document.querySelector('.query figcaption').innerText.includes('frame 1 of 3')")
 
 
 def test_one_frame_is_no_choice(page, tmp_path):
@@ -460,16 +460,16 @@ def test_more_and_less_like_a_case(page, case):
         page.locator(TILES).first.get_by_text("Less like this").click()
     sent = moved.value.request.post_data_json
     assert (sent["liked"], sent["disliked"]) == ([first], [second])
-    page.wait_for_function("document.querySelectorAll('.example-list li').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('.example-list li').length === 2")
     with page.expect_response("**/v1/search/by-id") as moved:
         page.locator(".refined").get_by_text("Take back").first.click()
     assert (moved.value.request.post_data_json["liked"], moved.value.request.post_data_json["disliked"]) == (
         [],
         [second],
     )
-    page.wait_for_function("document.querySelectorAll('.example-list li').length === 1")
+    page.wait_for_function("() => document.querySelectorAll('.example-list li').length === 1")
     page.go_back()
-    page.wait_for_function("document.querySelectorAll('.example-list li').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('.example-list li').length === 2")
     with page.expect_response("**/v1/search/by-id") as moved:
         page.get_by_text("Search without examples").click()
     assert moved.value.request.post_data_json["liked"] == []

@@ -23,9 +23,10 @@ REPLICAS, SHARDS = 2, 8
 SHARDS_FIT = 6
 SEARCHES_PER_S, INGESTS_PER_S = 20.0, 2.0
 DATA_MAX_S = 90
-# What nightly compaction is watched by comes from Kubernetes, and certificates are where TLS is.
-ELSEWHERE = "kube_cronjob_|medsearch_tls_"
-ALLOWED = ("MedsearchCompactOverdue", "MedsearchTlsFilesBroken", "MedsearchCertificateExpires")
+# What nightly compaction is watched by comes from Kubernetes; certificates, PACS and Orthanc are where somebody set
+# them up.
+ELSEWHERE = "kube_cronjob_|medsearch_tls_|medsearch_pacs_|medsearch_orthanc_"
+ALLOWED = ("MedsearchCompactOverdue", "MedsearchTlsFilesBroken", "MedsearchCertificateExpires", "Orthanc: ", "PACS: ")
 # Exported by servers that have a certificate, a PACS to ask or an Orthanc to follow.
 OPTIONAL = ("medsearch_tls_", "medsearch_pacs_", "medsearch_orthanc_")
 

@@ -21,7 +21,14 @@ from expressions import OTHERS, PRODUCT, Metric
 
 # What requests are counted by; other labels with free values get these.
 ROUTES = [("POST", "/v1/search", status) for status in ("200", "429", "503")] + [("POST", "/v1/images", "200")]
-FREE = {"class": ["Normal"], "version": ["0.1.0"], "method": ["cells"], "cronjob": [f"{RELEASE}-compact"]}
+FREE = {
+    "class": ["Normal"],
+    "version": ["0.1.0"],
+    "method": ["cells"],
+    "pacs": ["main"],
+    "orthanc": ["front"],
+    "cronjob": [f"{RELEASE}-compact"],
+}
 # The bound that the latency objective needs among them.
 BOUNDS = ("0.1", "1", "10", "+Inf")
 SECONDS_MAX = 60

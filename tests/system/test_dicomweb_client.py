@@ -131,7 +131,10 @@ def test_originals_are_asked_for_by_everyone_and_told_to_some(hospital):
         assert len(found) == len(INSTANCES)
         assert (INSTANCES[0] in [value(one, "00080018") for one in found]) == sees
         check(client, STUDY, SERIES, INSTANCES[0])
-        assert client.retrieve_instance(STUDY, SERIES, INSTANCES[0]).PatientIdentityRemoved == ("NO" if sees else "YES")
+        # What was asked for by originals repeats them, whoever asks: it says that identities are in it.
+        file = client.retrieve_instance(STUDY, SERIES, INSTANCES[0])
+        assert file.PatientIdentityRemoved == "NO"
+        assert (file.PatientID == PATIENT) == sees
 
 
 def test_nothing_of_it_is_in_the_log_or_in_the_open(hospital):
@@ -146,8 +149,11 @@ def test_nothing_of_it_is_in_the_log_or_in_the_open(hospital):
 
 def test_a_file_from_it_is_one_for_pydicom(hospital):
     _, clients, _ = hospital
+    client = clients["viewer"]
+    [named, *_] = client.search_for_instances(limit=1)
     written = io.BytesIO()
-    clients["viewer"].retrieve_instance(STUDY, SERIES, INSTANCES[1]).save_as(written)
+    client.retrieve_instance(*[value(named, uid) for uid in ("0020000D", "0020000E", "00080018")]).save_as(written)
     again = pydicom.dcmread(io.BytesIO(written.getvalue()))
+    assert again.PatientIdentityRemoved == "YES"
     assert again.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
     assert "PatientName" in again and str(again.PatientName) == ""

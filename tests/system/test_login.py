@@ -1,32 +1,19 @@
 """Signing in: a real OpenID Connect provider (from npm), a real browser, and a program with a token of its own."""
 
-import base64
 import json
 import os
 import shutil
-import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
 
 import pytest
 
-from conftest import ROOT, free_port, have, medsearch, png
+from conftest import free_port, medsearch, png
+from issuer import Issuer, sign_in_at
 
 CHROMIUM = os.environ.get("MEDSEARCH_CHROMIUM") or shutil.which("chromium")
-AUDIENCE = "urn:medsearch:api"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def modules():
-    """A folder with the provider's packages."""
-    have("node")
-    found = subprocess.run([ROOT / "scripts/lib/oidc"], capture_output=True, text=True)
-    if found.returncode == 77:
-        pytest.skip("Node.js and npm are not installed")
-    assert found.returncode == 0, found.stderr
-    return found.stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -40,34 +27,16 @@ def archive(synthetic, tmp_path_factory):
 
 
 @pytest.fixture
-def signed(modules, archive, serve, tmp_path):
+def signed(archive, serve, tmp_path):
     """(server, issuer, log) of a server that takes an issuer's word."""
-    issuer_port, port = free_port(), free_port()
-    # Another site than the server for a browser, as in a hospital.
-    issuer, public = f"http://localhost:{issuer_port}", f"http://127.0.0.1:{port}"
-    provider = subprocess.Popen(
-        ["node", ROOT / "tests/system/oidc_provider.mjs", modules, str(issuer_port), public],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    port = free_port()
+    issuer = Issuer(f"http://127.0.0.1:{port}")
     try:
-        assert provider.stdout.readline().strip() == "listening"
-        secret, log = tmp_path / "client.secret", tmp_path / "server.log"
-        secret.write_text("a secret of the page\n")
-        secret.chmod(0o600)
-        server = serve(
-            archive,
-            *("--oidc-issuer", issuer, "--oidc-audience", AUDIENCE, "--oidc-scope-claim", "roles"),
-            *("--oidc-role", "readers=search", "--oidc-client-id", "page", "--oidc-client-secret-file", secret),
-            *("--public-url", public, "--audit-dir", tmp_path / "audit"),
-            port=port,
-            log=log,
-        )
+        log = tmp_path / "server.log"
+        server = serve(archive, *issuer.options(tmp_path), "--audit-dir", tmp_path / "audit", port=port, log=log)
         yield server, issuer, log
     finally:
-        provider.terminate()
-        provider.wait(10)
+        issuer.stop()
 
 
 def status(server, method, path, token=None, **headers):
@@ -82,12 +51,7 @@ def status(server, method, path, token=None, **headers):
 
 def test_a_program_asks_with_a_token_of_its_own(signed):
     server, issuer, log = signed
-    form = {"grant_type": "client_credentials", "resource": AUDIENCE, "scope": "search"}
-    request = urllib.request.Request(f"{issuer}/token", data=urllib.parse.urlencode(form).encode())
-    basic = base64.b64encode(b"program:" + urllib.parse.quote_plus("a secret of the program").encode()).decode()
-    request.add_header("Authorization", f"Basic {basic}")
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        token = json.load(answer)["access_token"]
+    token = issuer.token()
     assert server.post_image("/v1/search", png(1), headers={"Authorization": f"Bearer {token}"})[0] == 200
     assert status(server, "GET", "/v1/feedback", token) == 403
     assert status(server, "GET", "/v1/archive") == 401
@@ -102,6 +66,7 @@ def test_people_sign_in_search_and_sign_out(signed, tmp_path):
         pytest.skip("no chromium found; set MEDSEARCH_CHROMIUM")
     sync_api = pytest.importorskip("playwright.sync_api")
     server, issuer, log = signed
+    issuer = issuer.url
     image = tmp_path / "query.png"
     image.write_bytes(png(7))
     with sync_api.sync_playwright() as running:
@@ -171,16 +136,6 @@ def test_people_sign_in_search_and_sign_out(signed, tmp_path):
     assert codes
     for secret in ["ada.lovelace", "bob.builder", "hospital.example", session["value"], *codes]:
         assert f'"{secret}' not in lines and (len(secret) < 8 or secret not in lines), secret
-
-
-def sign_in_at(page, issuer, name):
-    """The provider's own pages: who, and that it may tell."""
-    page.wait_for_url(f"{issuer}/interaction/*")
-    page.fill("input[name=login]", name)
-    page.fill("input[name=password]", "any")
-    page.click("button[type=submit]")
-    page.wait_for_selector("text=Authorize")
-    page.click("button[type=submit]")
 
 
 def test_what_does_not_fit_together_does_not_start(archive):

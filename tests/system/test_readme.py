@@ -1,0 +1,51 @@
+"""The examples of README.md, as printed, against servers that ask who is there: by key, and by an issuer's token."""
+
+import pytest
+
+from conftest import ROOT, Server, free_port, medsearch, script
+from issuer import Issuer
+from pacs import ENTRY, Orthanc, dicom, file_of
+
+# The blocks of the API, and the one for a PACS.
+MARKS = ("--mark", "run", "run-with-pacs")
+
+
+@pytest.fixture
+def pacs(tmp_path):
+    """A file of a PACS `main`, a real Orthanc with the image that the text asks for."""
+    orthanc = Orthanc(tmp_path / "orthanc")
+    (tmp_path / "pacs.basic").write_text(f"medsearch:{ENTRY}")
+    (tmp_path / "pacs.basic").chmod(0o600)
+    file = tmp_path / "pacs.toml"
+    file.write_text(f'[[pacs]]\nname = "main"\nurl = "{orthanc.url}/dicom-web"\nbasic_file = "pacs.basic"\n')
+    orthanc.store(file_of(dicom(7, study="1.2.840.1", series="1.2.840.1.1", number=7)))
+    yield ("--pacs-file", file)
+    orthanc.stop()
+
+
+@pytest.fixture(params=["a key", "a token"])
+def asking(request, small_archive, pacs, tmp_path):
+    """(server, what lets somebody do everything)."""
+    port, log = free_port(), tmp_path / "log"
+    if request.param == "a key":
+        keys = tmp_path / "keys.json"
+        key = medsearch("key", "new", "--name", "reader", "--scope", "admin", "--file", keys).stdout.strip()
+        server = Server(small_archive, "--keys-file", keys, *pacs, port=port, log=log)
+        yield server, key
+    else:
+        issuer = Issuer(f"http://127.0.0.1:{port}")
+        try:
+            server = Server(small_archive, *issuer.options(tmp_path, readers="admin"), *pacs, port=port, log=log)
+            yield server, issuer.token()
+        finally:
+            issuer.stop()
+    server.stop()
+
+
+def test_every_example_brings_what_it_is_asked_for(asking, synthetic, tmp_path):
+    server, key = asking
+    image = min(synthetic.rglob("*.png"))
+    where = ("--image", image, "--embeddings", tmp_path / "embeddings")
+    ran = script("run_readme.py", ROOT / "README.md", "--url", server.url, "--key", key, *where, *MARKS, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert key not in (tmp_path / "log").read_text()

@@ -73,7 +73,7 @@ pub struct Evaluate {
     /// Learn a metric, for each test from other groups: within-class whitening. What it brings stands beside what the vectors give as they are.
     #[arg(long)]
     learn: bool,
-    /// The same images embedded by another model: which of the spaces is better is decided within what is learned from. May be given several times.
+    /// The same images embedded by another model: which of the spaces is better is decided within what is learned from. Repeat it for more.
     #[arg(long, value_name = "DIR", requires_all = ["learn", "embeddings"], conflicts_with = "queries")]
     candidate: Vec<PathBuf>,
     /// Ask again with the middle of each picture blacked out, 60 % and 80 % of width and height: a class that is told all the same is told by something else than a finding there.

@@ -22,7 +22,7 @@ pub struct Feedback {
     /// Print a JSON object a line.
     #[arg(long)]
     json: bool,
-    /// Delete this report instead. May be given several times.
+    /// Delete this report instead; repeat it for more.
     #[arg(long, value_name = "ID", conflicts_with = "json")]
     resolve: Vec<FeedbackId>,
 }

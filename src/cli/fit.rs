@@ -59,7 +59,7 @@ pub struct Fit {
     /// Search by the vectors as they are again.
     #[arg(long, conflicts_with_all = ["shrinkage", "components", "k", "vote", "force", "no_metric"])]
     remove: bool,
-    /// Classes with more rows than this get a graph.
+    /// Classes with more rows than this get a graph. Default: 2000.
     #[arg(long, env = "MEDSEARCH_EXACT_ROWS_MAX")]
     exact_rows_max: Option<usize>,
 }

@@ -70,7 +70,7 @@ pub struct Index {
     /// Shards; more than one is for a cluster. Default: 1.
     #[arg(long)]
     shards: Option<u32>,
-    /// Classes with more rows than this get a graph.
+    /// Classes with more rows than this get a graph. Default: 2000.
     #[arg(long, env = "MEDSEARCH_EXACT_ROWS_MAX")]
     exact_rows_max: Option<usize>,
     /// Threads that read and decode. Default: the number of processors.

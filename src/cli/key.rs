@@ -34,7 +34,7 @@ struct New {
     /// What the key is called in logs and traces. It shall say whose it is.
     #[arg(long, value_name = "NAME")]
     name: KeyName,
-    /// What it may do: `search`, `vectors`, `ingest`, `link`, `metrics` or `admin`. May be given several times.
+    /// What it may do: `search`, `vectors`, `ingest`, `link`, `metrics` or `admin`. Repeat it for more.
     #[arg(long = "scope", value_name = "SCOPE", required = true)]
     scopes: Vec<Scope>,
     /// When it ends: at the beginning of a day (`2027-01-31`, UTC), or at an RFC 3339 time. Default: when it is revoked.
@@ -64,7 +64,7 @@ struct Revoke {
 /// Where the keys are.
 #[derive(Args)]
 struct FileArgs {
-    /// File with the keys, made with mode 0600 where there is none.
+    /// File with the keys. `new` makes it, with mode 0600, where there is none.
     #[arg(long, value_name = "FILE", env = "MEDSEARCH_KEYS_FILE")]
     file: PathBuf,
 }

@@ -60,7 +60,7 @@ pub struct Compact {
     /// No other program reads or writes this archive: take any age.
     #[arg(long)]
     offline: bool,
-    /// Classes with more rows than this get a graph.
+    /// Classes with more rows than this get a graph. Default: 2000.
     #[arg(long, env = "MEDSEARCH_EXACT_ROWS_MAX")]
     exact_rows_max: Option<usize>,
 }
@@ -101,7 +101,7 @@ pub struct Reshard {
     /// Shards from now on, each with an equal share of the images of every class. One for a single machine; for a cluster several times the number of replicas.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     shards: u32,
-    /// Classes with more rows than this in a shard get a graph.
+    /// Classes with more rows than this in a shard get a graph. Default: 2000.
     #[arg(long, env = "MEDSEARCH_EXACT_ROWS_MAX")]
     exact_rows_max: Option<usize>,
 }
@@ -128,7 +128,7 @@ impl Reshard {
 pub struct Erased {
     #[command(flatten)]
     archive: ArchiveArgs,
-    /// An image that was deleted; may be given several times.
+    /// An image that was deleted; repeat it for more.
     #[arg(long, value_name = "IMAGE")]
     id: Vec<ImageId>,
 }

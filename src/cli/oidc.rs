@@ -34,7 +34,7 @@ pub struct OidcArgs {
         env = "MEDSEARCH_OIDC_SCOPE_CLAIM"
     )]
     oidc_scope_claim: String,
-    /// What a value of that claim permits: `VALUE=SCOPE`, or `VALUE=SCOPE+SCOPE`. May be given often; in the environment with commas between them.
+    /// What a value of that claim permits: `VALUE=SCOPE`, or `VALUE=SCOPE+SCOPE`. Repeat it for more; in the environment with commas between them.
     #[arg(
         long,
         value_name = "ROLE",

@@ -31,7 +31,7 @@ pub struct Reembed {
     /// Where the model runs: `auto`, `cpu` or `cuda:N`.
     #[arg(long, default_value = "auto", env = "MEDSEARCH_DEVICE")]
     device: String,
-    /// Classes with more rows than this get a graph.
+    /// Classes with more rows than this get a graph. Default: 2000.
     #[arg(long, env = "MEDSEARCH_EXACT_ROWS_MAX")]
     exact_rows_max: Option<usize>,
     /// Threads that read and decode. Default: the number of processors.

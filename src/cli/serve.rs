@@ -32,8 +32,13 @@ pub struct Serve {
     /// Where the model runs: `auto`, `cpu` or `cuda:N`.
     #[arg(long, default_value = "auto", env = "MEDSEARCH_DEVICE")]
     device: String,
-    /// Address and port. Beyond loopback keys or an API key are required.
-    #[arg(long, default_value = "127.0.0.1:8000", env = "MEDSEARCH_LISTEN")]
+    /// Address and port. Beyond loopback one of `--keys-file`, `--api-key-file` and `--oidc-issuer` is required.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8000",
+        env = "MEDSEARCH_LISTEN"
+    )]
     listen: SocketAddr,
     /// File with the certificate that the server shows, followed by those between it and its authority (PEM): it then speaks by TLS alone. It and its key
     /// are read again within seconds of a change.
@@ -54,7 +59,8 @@ pub struct Serve {
         help_heading = "TLS"
     )]
     tls_key_file: Option<PathBuf>,
-    /// File with an API key that may do everything. Requests must bring it (`Authorization: Bearer` or `X-API-Key`), or a key of `--keys-file`.
+    /// File with an API key that may do everything. Requests must bring it (`Authorization: Bearer` or `X-API-Key`), or a key of `--keys-file`. The key itself may be in the
+    /// environment instead, as MEDSEARCH_API_KEY.
     #[arg(long, value_name = "FILE", env = "MEDSEARCH_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
     /// File with keys, each with what it may do, as `medsearch key` writes it. It is read again within seconds of a change.
@@ -66,19 +72,22 @@ pub struct Serve {
     /// The key itself, from the environment only: on a command line every user of the machine could read it.
     #[arg(long, hide = true, env = "MEDSEARCH_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    #[command(flatten)]
-    oidc: OidcArgs,
     /// Largest upload, in bytes.
-    #[arg(long, default_value_t = 64 << 20, env = "MEDSEARCH_UPLOAD_BYTES_MAX")]
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20, env = "MEDSEARCH_UPLOAD_BYTES_MAX")]
     upload_bytes_max: usize,
     /// Largest picture, in pixels.
-    #[arg(long, default_value_t = 64 << 20, env = "MEDSEARCH_PIXELS_MAX")]
+    #[arg(long, value_name = "PIXELS", default_value_t = 64 << 20, env = "MEDSEARCH_PIXELS_MAX")]
     pixels_max: u64,
     /// Time for one request, in seconds.
-    #[arg(long, default_value_t = 30, env = "MEDSEARCH_REQUEST_SECONDS_MAX")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        env = "MEDSEARCH_REQUEST_SECONDS_MAX"
+    )]
     request_seconds_max: u64,
     /// Requests at a time; more are answered 429.
-    #[arg(long, default_value_t = 256, env = "MEDSEARCH_IN_FLIGHT_MAX")]
+    #[arg(long, value_name = "N", default_value_t = 256, env = "MEDSEARCH_IN_FLIGHT_MAX")]
     in_flight_max: usize,
     /// Requests that one key may send in a minute, all of them at once too; more are answered 429. Those that put images in or change them count apart.
     /// 0: no bound.
@@ -109,20 +118,20 @@ pub struct Serve {
         help_heading = "Rates"
     )]
     wrong_keys_per_minute: u32,
-    /// Classes with more rows than this are searched by graph, the others by scanning every row.
-    #[arg(long, env = "MEDSEARCH_EXACT_ROWS_MAX")]
+    /// Classes with more rows than this are searched by graph, the others by scanning every row. Default: 2000.
+    #[arg(long, value_name = "ROWS", env = "MEDSEARCH_EXACT_ROWS_MAX")]
     exact_rows_max: Option<usize>,
     /// Images in one batch of the model.
-    #[arg(long, default_value_t = 32, env = "MEDSEARCH_BATCH_MAX")]
+    #[arg(long, value_name = "N", default_value_t = 32, env = "MEDSEARCH_BATCH_MAX")]
     batch_max: usize,
     /// Images waiting for the model; more are answered 429.
-    #[arg(long, default_value_t = 256, env = "MEDSEARCH_QUEUE_MAX")]
+    #[arg(long, value_name = "N", default_value_t = 256, env = "MEDSEARCH_QUEUE_MAX")]
     queue_max: usize,
     /// Images decoded at a time. Default: the number of processors.
-    #[arg(long, env = "MEDSEARCH_DECODE_THREADS")]
+    #[arg(long, value_name = "N", env = "MEDSEARCH_DECODE_THREADS")]
     decode_threads: Option<usize>,
     /// Address space one DICOM worker may use on top of the program itself, in bytes.
-    #[arg(long, default_value_t = 2 << 30, env = "MEDSEARCH_WORKER_MEMORY_BYTES_MAX")]
+    #[arg(long, value_name = "BYTES", default_value_t = 2 << 30, env = "MEDSEARCH_WORKER_MEMORY_BYTES_MAX")]
     worker_memory_bytes_max: u64,
     /// DICOM images with text in their pixels that may name somebody: `refuse` those that say so, `refuse-suspected` also those of a kind that is often
     /// written on and that say nothing, or `keep` them. Those that are kept have the tag `burned_in`.
@@ -139,8 +148,11 @@ pub struct Serve {
     #[arg(long, value_name = "SHARE", default_value_t = 0.01, env = "MEDSEARCH_SAMPLE_SHARE")]
     sample_share: f64,
     /// After SIGTERM, say for so many seconds that this server is not ready, and answer meanwhile. Default: 5 where other machines can reach it, else 0.
-    #[arg(long, env = "MEDSEARCH_DRAIN_SECONDS")]
+    #[arg(long, value_name = "SECONDS", env = "MEDSEARCH_DRAIN_SECONDS")]
     drain_seconds: Option<u64>,
+    // Here, since its heading holds for whatever comes after it and names none.
+    #[command(flatten)]
+    oidc: OidcArgs,
     /// Be a replica among others: where these are, `dns://NAME:PORT` (every address of the name) or `http://HOST:PORT,…`
     /// (`https://` with `--inner-tls-cert-file`); the ports of `--inner-listen`.
     #[arg(long, value_name = "WHERE", env = "MEDSEARCH_PEERS", requires_all = ["inner_listen", "inner_key_file"], help_heading = "Cluster")]

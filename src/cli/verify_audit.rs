@@ -19,10 +19,10 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct VerifyAudit {
     #[command(flatten)]
     archive: ArchiveArgs,
-    /// A folder with files of the audit; once for each where several servers of the archive have one.
+    /// A folder with files of the audit; repeat it where several servers of the archive have one each.
     #[arg(long, required = true, value_name = "DIR", env = "MEDSEARCH_AUDIT_DIR")]
     audit_dir: Vec<PathBuf>,
-    /// Only servers of this name, as lines have it in `replica`; may be given several times. The files of others are not missed.
+    /// Only servers of this name, as lines have it in `replica`; repeat it for more. The files of others are not missed.
     #[arg(long, value_name = "NAME")]
     replica: Vec<String>,
     /// Files of before this time may have been moved elsewhere, for example `2027-01-31T00:00:00Z`.

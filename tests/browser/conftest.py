@@ -6,6 +6,8 @@
 MEDSEARCH_URL       the server; without it every test is skipped by name
 MEDSEARCH_CHROMIUM  the browser, by default the `chromium` on the path
 MEDSEARCH_SHOTS     a folder for screenshots; without it none are taken
+MEDSEARCH_SESSION   where the server asks who is there: a browser's storage (Playwright) of somebody who has signed in
+MEDSEARCH_KEY       and a key that may do everything, for what tests ask beside the page
 
 Every page opened here is watched: a message on the console, an error in a script, a breach of the content security
 policy or a request to another host fails the test.
@@ -23,6 +25,8 @@ from files import gradient_png
 
 URL = os.environ.get("MEDSEARCH_URL", "").rstrip("/")
 CHROMIUM = os.environ.get("MEDSEARCH_CHROMIUM") or shutil.which("chromium")
+SESSION = os.environ.get("MEDSEARCH_SESSION")
+KEY = os.environ.get("MEDSEARCH_KEY")
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -30,6 +34,7 @@ ARGUMENTS = [
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "signed_in: one for each page; also run with a session (system/test_login.py)")
     config.addinivalue_line("markers", "may_fail: requests of this test are meant to be refused")
 
 
@@ -77,12 +82,26 @@ def browser(launch):
 
 
 @pytest.fixture
-def open_page(browser, request):
+def new_context(browser):
+    """Makes browser contexts, of somebody who has signed in where that is needed; all are closed at the end."""
+    made = []
+
+    def make(**options):
+        made.append(browser.new_context(storage_state=SESSION, **options))
+        return made[-1]
+
+    yield make
+    for context in made:
+        context.close()
+
+
+@pytest.fixture
+def open_page(new_context, request):
     """Opens the start page in a fresh context, and checks at the end what each page did."""
     opened = []
 
     def start(width=1440, height=900, **options):
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context = new_context(viewport={"width": width, "height": height}, **options)
         page = context.new_page()
         watched = Watched(page)
         opened.append((context, watched))
@@ -122,9 +141,15 @@ class Watched:
         assert not self.foreign, f"requests to other hosts: {self.foreign}"
 
 
+def ask(path, method="GET"):
+    """The bytes that the server answers with, to somebody who may do everything."""
+    headers = {"Authorization": f"Bearer {KEY}"} if KEY else {}
+    with urllib.request.urlopen(urllib.request.Request(URL + path, headers=headers, method=method)) as answer:
+        return answer.read()
+
+
 def get_json(path):
-    with urllib.request.urlopen(URL + path) as answer:
-        return json.load(answer)
+    return json.loads(ask(path))
 
 
 @pytest.fixture(scope="session")
@@ -136,8 +161,7 @@ def archive():
 def image_bytes(archive):
     """A PNG to search with: a case of the demo archive, else a drawn one."""
     for sample in archive["samples"]:
-        with urllib.request.urlopen(URL + sample["rendered"]) as answer:
-            return answer.read()
+        return ask(sample["rendered"])
     return gradient_png(200, 180)
 
 

@@ -104,6 +104,7 @@ def test_keyboard_alone(page, archive, image_path):
     assert page.locator(".explain .timings").is_visible()
 
 
+@pytest.mark.signed_in
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_names_and_contrast(open_page, image_path, theme):
     page = open_page(color_scheme=theme)
@@ -123,6 +124,7 @@ def test_names_and_contrast(open_page, image_path, theme):
     check("compare")
 
 
+@pytest.mark.signed_in
 @pytest.mark.parametrize("width", [320, 360, 390, 768, 1024])
 def test_nothing_sticks_out(open_page, image_path, width):
     page = open_page(width, 800)

@@ -126,6 +126,7 @@ def test_reload_keeps_an_answer_from_the_archive(page, case):
 HEATS = "#compare .heat canvas"
 
 
+@pytest.mark.signed_in
 def test_heat_maps_on_demand(page, image_path):
     upload(page, image_path)
     asked = []
@@ -164,6 +165,7 @@ def test_heat_maps_on_demand(page, image_path):
     assert page.locator(HEATS).count() == 0 and page.locator(".heat-legend").count() == 0
 
 
+@pytest.mark.signed_in
 def test_heat_maps_of_a_case_of_the_archive(page, case):
     search_case(page, case)
     open_first(page)

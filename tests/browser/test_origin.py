@@ -32,12 +32,10 @@ def foreign_port():
 
 # 127.0.0.1 with another port is the same site, localhost is another site: browsers send different headers.
 @pytest.fixture(params=["127.0.0.1", "localhost"])
-def foreign(request, browser, foreign_port):
-    context = browser.new_context()
-    page = context.new_page()
+def foreign(request, new_context, foreign_port):
+    page = new_context().new_page()
     page.goto(f"http://{request.param}:{foreign_port}/")
-    yield page
-    context.close()
+    return page
 
 
 class Wire:
@@ -68,12 +66,14 @@ def case_path(archive):
     return archive["samples"][0]["thumbnail"] if archive["samples"] else "/v1/archive"
 
 
+@pytest.mark.signed_in
 @pytest.mark.parametrize("path", ["/v1/archive", "/", "/metrics"])
 def test_cannot_read(foreign, url, path):
     read = foreign.evaluate("u => fetch(u).then((r) => r.text()).catch((e) => e.name)", url + path)
     assert read == "TypeError"
 
 
+@pytest.mark.signed_in
 def test_cannot_read_pixels(foreign, url, archive):
     if not archive["samples"]:
         pytest.skip("no case to look at")
@@ -101,6 +101,7 @@ def test_cannot_frame(foreign, url):
     assert not any(frame.url.startswith(url) for frame in foreign.frames[1:])
 
 
+@pytest.mark.signed_in
 def test_cannot_write_by_fetch(foreign, url):
     before = get_json("/v1/archive")
     wire = Wire(foreign, url)
@@ -124,6 +125,7 @@ def test_cannot_write_by_fetch(foreign, url):
     assert get_json("/v1/archive")["version"] == before["version"]
 
 
+@pytest.mark.signed_in
 def test_cannot_write_by_form(foreign, url, image_path):
     before = get_json("/v1/archive")
     foreign.evaluate(

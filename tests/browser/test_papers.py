@@ -1,13 +1,12 @@
 """Model card, datasheet, and reports of wrong labels."""
 
-import json
-import urllib.request
-
 import pytest
 
+from conftest import ask, get_json
 from steps import TILES, images_painted, refuse, search_case
 
 
+@pytest.mark.signed_in
 @pytest.mark.parametrize("width", [390, 1440])
 def test_papers_are_read_on_demand(open_page, archive, width):
     page = open_page(width, 844)
@@ -69,8 +68,9 @@ def test_a_paper_that_fails_can_be_asked_for_again(page):
     page.wait_for_selector(".paper h4")
 
 
+@pytest.mark.signed_in
 @pytest.mark.may_fail
-def test_a_wrong_label_is_reported(page, case, url, archive):
+def test_a_wrong_label_is_reported(page, case, archive):
     if not archive["writable"]:
         pytest.skip("nobody can write to this archive")
     search_case(page, case)
@@ -96,11 +96,10 @@ def test_a_wrong_label_is_reported(page, case, url, archive):
     page.wait_for_selector(".report", state="detached")
     assert page.is_visible("#compare"), "the comparison is still there"
 
-    with urllib.request.urlopen(f"{url}/v1/feedback") as answer:
-        reports = [report for report in json.load(answer)["reports"] if report["image"] == image]
+    reports = [report for report in get_json("/v1/feedback")["reports"] if report["image"] == image]
     # Before anything is said of them: a run that failed leaves none to the next.
     for report in reports:
-        urllib.request.urlopen(urllib.request.Request(f"{url}/v1/feedback/{report['id']}", method="DELETE"))
+        ask(f"/v1/feedback/{report['id']}", "DELETE")
     assert [(report["reason"], report["suggested"], report["class"]) for report in reports] == [
         ("it is + 0 <b>", None, own)
     ]

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from files import gradient_dicom
-from steps import TILES, change_answer, images_painted, search_case, send_files, upload, watch_uploads
+from steps import TILES, change_answer, fetched, images_painted, search_case, send_files, upload, watch_uploads
 
 
 def check_answer(page):
@@ -25,6 +25,7 @@ def check_answer(page):
     assert "Not for diagnosis" in page.inner_text(".strip")
 
 
+@pytest.mark.signed_in
 def test_upload_with_the_picker(page, image_path):
     with page.expect_file_chooser() as chooser:
         page.click("#choose")
@@ -41,6 +42,7 @@ def test_upload_by_drop_and_paste(page, image_bytes, kind):
     check_answer(page)
 
 
+@pytest.mark.signed_in
 def test_sample(page, archive):
     if not archive["demo"]:
         pytest.skip("not a demo archive")
@@ -51,6 +53,7 @@ def test_sample(page, archive):
     assert page.locator(f'{TILES}[data-id="{archive["samples"][0]["id"]}"]').count() == 0
 
 
+@pytest.mark.signed_in
 def test_dicom_is_drawn_by_the_server(page, tmp_path):
     path = tmp_path / "IM0001"
     path.write_bytes(gradient_dicom(96, 64))
@@ -66,6 +69,7 @@ def test_dicom_is_drawn_by_the_server(page, tmp_path):
     assert page.locator(".stage:has(img)").count() == 2
 
 
+@pytest.mark.signed_in
 def test_another_frame_is_searched(page, tmp_path):
     path = tmp_path / "IM0001"
     path.write_bytes(gradient_dicom(96, 64, frames=3))
@@ -267,6 +271,7 @@ def test_what_is_missing_is_said(page, case):
     assert "No label" in page.locator(TILES).nth(1).inner_text()
 
 
+@pytest.mark.signed_in
 def test_options(page, case, archive):
     search_case(page, case)
     only = archive["classes"][0]["name"]
@@ -288,7 +293,7 @@ def test_how_to_ask_is_left_to_the_archive(page, case):
     """Asked otherwise than it is calibrated for, an answer has no confidence: only what the reader changes is said."""
     worth = {"id": "ab" * 16, "readable": True, "k": 4, "vote": "prior", "classes": [], "fitted_on": 1}
     worth["fitted_at"] = "2026-11-29T19:00:00Z"
-    page.route("**/v1/archive", lambda route: route.fulfill(json={**route.fetch().json(), "calibration": worth}))
+    page.route("**/v1/archive", lambda route: route.fulfill(json={**fetched(route).json(), "calibration": worth}))
     page.reload()
     page.wait_for_selector("#archive-line span", state="attached")
 
@@ -361,6 +366,7 @@ def test_key_is_asked_for_and_sent_with_images(page, case):
     assert page.locator(f"{TILES} img").first.get_attribute("src").startswith("blob:")
 
 
+@pytest.mark.signed_in
 def test_archive_facts(page, archive):
     page.click("#about-open")
     text = page.inner_text("#about")
@@ -374,7 +380,7 @@ def test_archive_facts(page, archive):
 
 def test_scope_names_only_what_is_there(page):
     def narrow(route):
-        response = route.fetch()
+        response = fetched(route)
         scope = {"body_part": [], "modality": ["CR", "DX"], "sop_classes": [], "view": ["PA"]}
         route.fulfill(response=response, json={**response.json(), "scope": scope})
 
@@ -401,7 +407,7 @@ def test_what_similar_means_is_said(page, case):
         "images": [{"name": "A", "images": 1000}, {"name": "B", "images": 251}],
         "held_out": {"without": 0.8761, "with": 0.9189, "parts": 4},
     }  # fmt: skip
-    page.route("**/v1/archive", lambda route: route.fulfill(json={**route.fetch().json(), "metric": metric}))
+    page.route("**/v1/archive", lambda route: route.fulfill(json={**fetched(route).json(), "metric": metric}))
     page.reload()
     page.wait_for_selector("#archive-line span", state="attached")
     page.click("#about-open")
@@ -446,6 +452,7 @@ def test_what_a_vote_is_worth_is_said_in_words(page, case):
     assert "Unlike the images in this archive" in said and "are right" not in said and "Not ruled out" not in said
 
 
+@pytest.mark.signed_in
 def test_more_and_less_like_a_case(page, case):
     """A case becomes an example with one click, is listed, and can be taken back; Back gives the answer before."""
     search_case(page, case)
@@ -483,6 +490,7 @@ def test_nearly_identical_cases_are_called_so(page, case):
     assert page.get_by_text("Nearly identical").count() == 1
 
 
+@pytest.mark.signed_in
 def test_copies_of_a_picture_are_named_and_shown(page, case):
     copies = []
 
@@ -494,7 +502,7 @@ def test_copies_of_a_picture_are_named_and_shown(page, case):
     change_answer(page, join)
 
     def details(route):
-        response = route.fetch()
+        response = fetched(route)
         image = response.json()
         route.fulfill(response=response, json={**image, "near_identical": copies})
 
@@ -585,6 +593,7 @@ def test_a_part_of_the_image_is_drawn_and_searched(page, image_path):
     page.wait_for_selector(".region-box")
 
 
+@pytest.mark.signed_in
 def test_heat_maps_are_of_the_part_that_was_searched(page, image_path):
     """Moved by an example, the legend says what the maps leave out."""
     watch_uploads(page)

@@ -25,13 +25,18 @@ PATIENCE_S = 30
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 
 
+def need_orthanc():
+    """Skips the test by name where Orthanc or its plugin is not installed."""
+    have("Orthanc")
+    if not (PLUGINS / "libOrthancDicomWeb.so").exists():
+        pytest.skip("orthanc-dicomweb is not installed")
+
+
 class Orthanc:
     """One on free ports, with a folder that outlives it."""
 
     def __init__(self, folder: Path, medsearch_url="http://127.0.0.1:9", push="none"):
-        have("Orthanc")
-        if not (PLUGINS / "libOrthancDicomWeb.so").exists():
-            pytest.skip("orthanc-dicomweb is not installed")
+        need_orthanc()
         self.folder, self.port, self.dicom_port = folder, free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {

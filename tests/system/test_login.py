@@ -3,13 +3,15 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 
 import pytest
 
-from conftest import free_port, medsearch, png
+from conftest import ROOT, free_port, medsearch, png
 from issuer import Issuer, sign_in_at
 
 CHROMIUM = os.environ.get("MEDSEARCH_CHROMIUM") or shutil.which("chromium")
@@ -136,6 +138,41 @@ def test_people_sign_in_search_and_sign_out(signed, tmp_path):
     assert codes
     for secret in ["ada.lovelace", "bob.builder", "hospital.example", session["value"], *codes]:
         assert f'"{secret}' not in lines and (len(secret) < 8 or secret not in lines), secret
+
+
+def test_every_page_works_for_whoever_has_signed_in(small_archive, serve, tmp_path):
+    """Tests of each page from tests/browser, with a session, at a server that turns away who has none."""
+    if not CHROMIUM:
+        pytest.skip("no chromium found; set MEDSEARCH_CHROMIUM")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    port, session = free_port(), tmp_path / "session.json"
+    issuer = Issuer(f"http://127.0.0.1:{port}")
+    try:
+        server = serve(
+            small_archive, *issuer.options(tmp_path, readers="admin"), port=port, log=tmp_path / "server.log"
+        )
+        with sync_api.sync_playwright() as running:
+            browser = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+            context = browser.new_context()
+            context.route(lambda url: not url.startswith((server.url, issuer.url)), lambda route: route.abort())
+            page = context.new_page()
+            page.goto(f"{server.url}/login")
+            sign_in_at(page, issuer.url, "ada.lovelace")
+            page.wait_for_selector("#archive-line span", state="attached")
+            context.storage_state(path=session)
+            browser.close()
+        assert status(server, "GET", "/v1/archive") == 401
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "signed_in", ROOT / "tests/browser"],
+            env=os.environ
+            | {"MEDSEARCH_URL": server.url, "MEDSEARCH_SESSION": str(session), "MEDSEARCH_KEY": issuer.token()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0 and " passed" in ran.stdout, ran.stdout[-6000:] + ran.stderr[-2000:]
+    finally:
+        issuer.stop()
 
 
 def test_what_does_not_fit_together_does_not_start(archive):

@@ -1,10 +1,17 @@
 """The examples of README.md, as printed, against servers that ask who is there: by key, and by an issuer's token."""
 
+import os
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+
 import pytest
 
-from conftest import ROOT, Server, free_port, medsearch, script
+from conftest import PROGRAM, ROOT, Server, free_port, have, medsearch, script
 from issuer import Issuer
-from pacs import ENTRY, Orthanc, dicom, file_of
+from pacs import ENTRY, Orthanc, dicom, file_of, need_orthanc
+from run_readme import examples
 
 # The blocks of the API, and the one for a PACS.
 MARKS = ("--mark", "run", "run-with-pacs")
@@ -49,3 +56,45 @@ def test_every_example_brings_what_it_is_asked_for(asking, synthetic, tmp_path):
     ran = script("run_readme.py", ROOT / "README.md", "--url", server.url, "--key", key, *where, *MARKS, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert key not in (tmp_path / "log").read_text()
+
+
+def test_a_pacs_is_connected_as_printed(small_archive, tmp_path):
+    """From the scope and the keys to the image in the archive, with a real Orthanc and a real C-STORE."""
+    need_orthanc()
+    have("storescu")
+    [walk] = examples((ROOT / "README.md").read_text(), {"run-with-orthanc"})
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/medsearch").symlink_to(PROGRAM.resolve())
+    file = tmp_path / "image.dcm"
+    file.write_bytes(file_of(dicom(11)))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}{os.pathsep}/usr/sbin",
+        "MEDSEARCH_ARCHIVE": str(small_archive),
+        "MEDSEARCH_URL": url,
+        "DICOM": str(file),
+        # In place of the usual ports, which may be taken.
+        "MEDSEARCH_LISTEN": f"127.0.0.1:{port}",
+        "ORTHANC_HTTP_PORT": str(free_port()),
+        "ORTHANC_DICOM_PORT": str(free_port()),
+    }
+    running = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", walk.code],
+        cwd=tmp_path,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, errors = running.communicate(timeout=120)
+        assert running.returncode == 0, out + errors
+        assert out.splitlines()[-1].startswith('"2.25.')
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{url}/v1/archive", timeout=10)
+    finally:
+        # What the text starts in the background is of this session too.
+        os.killpg(running.pid, signal.SIGKILL)

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("MEDSEARCH_PROGRAM", ROOT / "target/release/medsearch"))
 MODEL = ROOT / "models/efficientnet_lite0"
 SHARED = Path(os.environ.get("MEDSEARCH_SHARED", ROOT.parent / "shared"))
+# A file for what tests measure.
+FIGURES = os.environ.get("MEDSEARCH_FIGURES")
 sys.path.insert(0, str(ROOT / "scripts"))
 
 
@@ -112,6 +114,15 @@ class Server:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as problem:
             return problem.code, json.load(problem)
+
+
+def note(name: str, figures: dict):
+    """Prints figures, and keeps them beside those of the other tests where scripts/soak asks for that."""
+    print(f"\n{name}: {json.dumps(figures, indent=1)}")
+    if FIGURES:
+        file = Path(FIGURES)
+        known = json.loads(file.read_text()) if file.exists() and file.stat().st_size else {}
+        file.write_text(json.dumps(known | {name: figures}))
 
 
 def fixed_secret(archive: Path) -> Path:

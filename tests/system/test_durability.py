@@ -10,16 +10,13 @@ import re
 import subprocess
 import time
 import urllib.error
-from pathlib import Path
 
 import pytest
 
-from conftest import Server, have, medsearch, png
+from conftest import Server, have, medsearch, note, png
 
 # In a folder; in a bucket a quarter of it.
 ROUNDS = int(os.environ.get("MEDSEARCH_KILL_ROUNDS", "20"))
-# Where scripts/soak wants the figures of the kills.
-FIGURES = os.environ.get("MEDSEARCH_KILL_FIGURES")
 
 
 def test_data_manifest_and_folders_are_synced_before_the_answer(small_archive, tmp_path):
@@ -70,7 +67,6 @@ def test_kill_9_loses_nothing_and_doubles_nothing(place, tmp_path):
             for identity in writers.acknowledged.values():
                 server.get(f"/v1/images/{identity}")
         figures = writers.figures | {"kills": rounds, "uploads": writers.sent, "lost": 0, "twice": 0}
-        print(f"{'folder' if in_folder else 'bucket'}: {figures}")
         assert figures["acknowledged_before_a_kill"] > rounds and figures["told_by_both"] > 0
         assert writers.sent + base == len(exported(place, tmp_path))
         note(f"archive_in_a_{'folder' if in_folder else 'bucket'}", figures)
@@ -166,14 +162,6 @@ def exported(place, tmp_path):
     digests = [record["sha256"] for file in files for record in file["records"]]
     assert len(digests) == len(set(digests)), "an image is there twice"
     return digests
-
-
-def note(name, figures):
-    """Keeps the figures of one test beside those of the others, where that was asked for."""
-    if FIGURES:
-        file = Path(FIGURES)
-        known = json.loads(file.read_text()) if file.exists() and file.stat().st_size else {}
-        file.write_text(json.dumps(known | {name: figures}))
 
 
 def wait_for_image(server, identity, seconds=5):

@@ -1,6 +1,6 @@
 """An archive in a bucket whose server fails on command: outages, lost answers, writers that race, what that costs.
 
-Small by default; with MEDSEARCH_STORAGE_FULL=1 as scripts/soak runs it. MEDSEARCH_STORAGE_FIGURES: a file for figures.
+Small by default; with MEDSEARCH_STORAGE_FULL=1 as scripts/soak runs it. MEDSEARCH_FIGURES: a file for figures.
 """
 
 import json
@@ -9,17 +9,15 @@ import random
 import threading
 import time
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bucket import Bucket, prove, race
-from conftest import Place, in_bucket, medsearch, png
+from conftest import Place, in_bucket, medsearch, note, png
 from medsearch_py.client import Client
 
 FULL = os.environ.get("MEDSEARCH_STORAGE_FULL") == "1"
-FIGURES = os.environ.get("MEDSEARCH_STORAGE_FIGURES")
 # A write that is under way when it begins is tried for some ten seconds.
 OUTAGE_S = 60 if FULL else 16
 # Until a server that could not reach the storage takes writes again.
@@ -35,15 +33,6 @@ RATE_MIN, SMALL_OBJECTS_MAX, P99_RATIO_MAX = 200, 64, 1.5
 IDLE_S, UPKEEP_AFTER_S = (40, 75) if FULL else (10, 0)
 SINGLE_WRITES = 1000 if FULL else 30
 REPLICAS = 3
-
-
-def note(name, figures):
-    """Prints figures, and keeps them beside those of the other tests where that was asked for."""
-    print(f"\n{name}: {json.dumps(figures, indent=1)}")
-    if FIGURES:
-        file = Path(FIGURES)
-        known = json.loads(file.read_text()) if file.exists() and file.stat().st_size else {}
-        file.write_text(json.dumps(known | {name: figures}))
 
 
 @pytest.fixture

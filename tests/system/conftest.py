@@ -58,7 +58,7 @@ class Server:
     """A running `medsearch serve`."""
 
     def __init__(self, archive: Path, *arguments, wrapper=(), environment=None, log=None, port=None):
-        self.port = port or free_port()
+        self.archive, self.port = archive, port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = Path(log).open("ab") if log else subprocess.DEVNULL  # noqa: SIM115 (closed with the process)
         command = [*wrapper, PROGRAM, "serve", "--archive", archive, "--listen", f"127.0.0.1:{self.port}", *arguments]

@@ -95,7 +95,7 @@ class Sent:
         return pydicom.dcmread(io.BytesIO(self.file))
 
     def frame(self, number: int) -> np.ndarray:
-        """What pydicom decodes: colours where there is a palette, RGB where there are colour differences, else stored values."""
+        """As pydicom decodes it: colours where there is a palette, RGB for colour differences, else stored values."""
         values = pixel_array(self.dataset, index=number - 1, decoding_plugin=PLUGINS.get(self.syntax, ""))
         if self.dataset.PhotometricInterpretation == "PALETTE COLOR":
             return (apply_color_lut(values, self.dataset)[..., :3] >> 8).astype(np.uint8)

@@ -72,13 +72,13 @@ class Orthanc:
         self.process.terminate()
         self.process.wait(PATIENCE_S)
 
-    def ask(self, path, body=None, method=None):
+    def ask(self, path, body=None, method=None, timeout=10):
         """JSON of a request."""
         credential = b64encode(f"medsearch:{ENTRY}".encode()).decode()
         request = urllib.request.Request(
             self.url + path, data=body, headers={"Authorization": f"Basic {credential}"}, method=method
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
             return json.load(answer)
 
     def store(self, file: bytes) -> str:

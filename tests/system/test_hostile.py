@@ -6,6 +6,7 @@ import http.client
 import json
 import math
 import multiprocessing
+import os
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import hostile
-from conftest import medsearch, png
+from conftest import medsearch, note, png
 
 SEED = 5
 TARGETS = ("/v1/search", "/v1/images", "/v1/embeddings", "/dicom-web/studies", "/instances")
@@ -29,8 +30,8 @@ SAMPLE_S = 0.02
 SENDERS, PER_SECOND, BESIDE_S, ALONE_S = 2, 50, 4, 2
 GOOD_EVERY_S = 0.04
 # Good requests may take twice as long beside hostile ones, and what is lost where senders, server and other programs
-# share two processors. A quiet machine shows what the server itself adds: the line that is printed.
-SLOWER_MAX, SLACK_S = 2, 0.5
+# share two processors. scripts/soak, on a quiet machine, does without that: what the server itself adds.
+SLOWER_MAX, SLACK_S = 2, 0.0 if os.environ.get("MEDSEARCH_HOSTILE_STRICT") == "1" else 0.5
 PATIENCE_S = 60
 OVERLOADED = {429, 503}
 # What may be wrong with a request. Nothing is wrong with the server.
@@ -70,10 +71,13 @@ def test_nothing_hostile_brings_the_server_down(small_archive, serve, tmp_path, 
     within = [took for at, took in latencies if any(begin <= at < end for begin, end in beside)]
     alone = [took for at, took in latencies if not any(begin - 0.2 <= at < end + 0.2 for begin, end in beside)]
     normal, slower = p99(alone), p99(within)
+    figures = {"hostile_requests": len(corpus), "statuses": {str(key): n for key, n in senders.statuses.items()}}
+    figures |= {"memory_mib": {"most": memory.most >> 20, "bound": MEMORY_MAX >> 20}}
+    figures |= {"good_requests": {"alone": len(alone), "beside": len(within)}}
+    figures |= {"p99_ms": {"alone": round(normal * 1000), "beside": round(slower * 1000)}}
+    figures |= {"times_as_long": round(slower / normal, 2), "wrong_answers": len(senders.wrong)}
     with capsys.disabled():
-        print(f"\n{len(corpus)} hostile requests: {dict(senders.statuses)}, at most {memory.most >> 20} MiB")
-        print(f"p99 of good ones: {normal * 1000:.0f} ms alone ({len(alone)}), {slower * 1000:.0f} ms beside: ", end="")
-        print(f"{slower / normal:.1f} times as long ({len(within)})")
+        note("hostile", figures)
     assert not senders.wrong, senders.wrong[:20]
     assert sum(senders.statuses.values()) >= len(corpus)
     # Most were read to where they are broken, and some are none.

@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from dicomweb_client.api import DICOMwebClient
 
-from conftest import Server, medsearch
+from conftest import Server, medsearch, note
 from pacs import dicom, file_of
 from test_durability import fill
 
@@ -101,7 +101,8 @@ def test_kill_9_between_the_answer_and_the_embedding_loses_nothing(small_archive
         assert status == 202 and len(referenced(answer)) == len(said)
         until_empty(small_archive)
         until_there(server, base + len(said))
-        print(f"{KILLS} kills, {waited} files waited in them, {len(said)} stored, none lost, none twice")
+        figures = {"kills": KILLS, "files_that_waited_in_them": waited, "stored": len(said), "lost": 0, "twice": 0}
+        note("kill_9_between_answer_and_embedding", figures)
     finally:
         server.stop()
     medsearch("verify", "--archive", small_archive)
@@ -145,13 +146,14 @@ def test_a_full_disk_refuses_and_loses_nothing(synthetic, tmp_path):
                     said.update(referenced(answer))
                 else:
                     refused += 1
-                    assert status == 503 and answer["type"].endswith("/unavailable"), answer
+                    assert status == 507 and answer["type"].endswith("/storage-full"), answer
             assert refused > 0
             fill(mount, but=None)
             status, answer = stow(server, [picture(100)[1]])
             said.update(referenced(answer))
             until_there(server, base + len(said), seconds=120)
-            print(f"{refused} refused on a full disk, {len(said)} stored, none lost")
+            figures = {"refused_with_507": refused, "stored": len(said), "lost": 0}
+            note("full_disk", figures)
         finally:
             server.stop()
     finally:

@@ -1,4 +1,4 @@
-"""A real Orthanc hands on what it is sent, by every way there is, across kills and restarts: each image arrives once, as it was."""
+"""A real Orthanc hands on what it is sent, by every way there is, across kills: each image arrives once, as it was."""
 
 import json
 import os
@@ -158,7 +158,7 @@ class Delivery:
         self.start()
 
     def settle(self, images: int):
-        """Until all are there, with what scripts/orthanc/README.md tells an operator to do after outages and restarts."""
+        """Until all are there, with what scripts/orthanc/README.md tells an operator to do after an outage."""
         end = time.monotonic() + PATIENCE_S
         while len(found(self.server)) < images or self.unfinished():
             assert time.monotonic() < end, (self.way, len(found(self.server)), images, self.jobs())

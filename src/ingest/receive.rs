@@ -86,8 +86,10 @@ pub enum Refusal {
     Conflict,
     /// It is larger than what is taken here.
     TooLarge,
-    /// There is no room at the moment.
+    /// Too much is being done at the moment.
     Resources,
+    /// The storage is full.
+    Full,
     /// Something that is needed is not there at the moment.
     Unavailable,
 }
@@ -96,7 +98,8 @@ impl Refusal {
     fn of(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::TooLarge | ErrorKind::TooManyPixels => Self::TooLarge,
-            ErrorKind::Overloaded | ErrorKind::StorageFull | ErrorKind::Deadline => Self::Resources,
+            ErrorKind::Overloaded | ErrorKind::Deadline => Self::Resources,
+            ErrorKind::StorageFull => Self::Full,
             ErrorKind::InvalidImage
             | ErrorKind::UnsupportedMedia
             | ErrorKind::ConstantImage
@@ -107,7 +110,7 @@ impl Refusal {
 
     /// Whether the same file may be taken later.
     pub fn is_passing(self) -> bool {
-        matches!(self, Self::Resources | Self::Unavailable)
+        matches!(self, Self::Resources | Self::Full | Self::Unavailable)
     }
 }
 

@@ -1,4 +1,4 @@
-"""Bodies of DICOM for schemathesis, which knows none: good files, files with a wrong byte or cut off, and no files at all."""
+"""Bodies of DICOM for schemathesis, which knows none: good files, spoilt ones, and what is no file at all."""
 
 import sys
 from pathlib import Path

@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::wire::ImageFile;
 use crate::http::{State, audited, problem};
 use crate::ingest::{Refusal, Verdict};
 
@@ -45,7 +46,7 @@ pub struct PeerSystem {
     path = "/instances",
     tag = "dicomweb",
     operation_id = "storePeerInstance",
-    request_body(content = Vec<u8>, content_type = "application/dicom", description = "A DICOM file"),
+    request_body(content = ImageFile, content_type = "application/dicom", description = "A DICOM file"),
     responses((status = 200, description = "It is stored, or was, or is not wanted here", body = PeerStored), problem::StoringOne)
 )]
 pub async fn store(state: Data<State>, request: HttpRequest, body: Payload) -> Result<HttpResponse> {
@@ -111,6 +112,7 @@ const fn kind(refusal: Refusal) -> ErrorKind {
         Refusal::OtherStudy => ErrorKind::InvalidRequest,
         Refusal::Conflict => ErrorKind::Conflict,
         Refusal::TooLarge => ErrorKind::TooLarge,
+        Refusal::Full => ErrorKind::StorageFull,
         Refusal::Resources | Refusal::Unavailable => ErrorKind::Unavailable,
     }
 }

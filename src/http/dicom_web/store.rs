@@ -9,6 +9,7 @@ use super::form::Form;
 use super::related::{Part, Related};
 use super::stored::{Stored, Summary};
 use crate::error::Result;
+use crate::http::wire::ImageFile;
 use crate::http::{State, audited, problem};
 use crate::ingest::{Received, Refusal, Verdict};
 
@@ -22,7 +23,7 @@ use crate::ingest::{Received, Refusal, Verdict};
     path = "/dicom-web/studies",
     tag = "dicomweb",
     operation_id = "storeInstances",
-    request_body(content = Vec<u8>, content_type = "multipart/related", description = "DICOM files, one a part"),
+    request_body(content = ImageFile, content_type = "multipart/related", description = "DICOM files, one a part"),
     responses(
         (status = 200, description = "All are stored", body = Object, content_type = "application/dicom+json"),
         (status = 202, description = "Some are stored, or with a warning: what became of each", body = Object, content_type = "application/dicom+json"),
@@ -43,7 +44,7 @@ pub async fn studies(state: Data<State>, request: HttpRequest, body: Payload) ->
     tag = "dicomweb",
     operation_id = "storeInstancesOfStudy",
     params(("study" = String, Path, description = "Study Instance UID")),
-    request_body(content = Vec<u8>, content_type = "multipart/related", description = "DICOM files, one a part"),
+    request_body(content = ImageFile, content_type = "multipart/related", description = "DICOM files, one a part"),
     responses(
         (status = 200, description = "All are stored", body = Object, content_type = "application/dicom+json"),
         (status = 202, description = "Some are stored, or with a warning: what became of each", body = Object, content_type = "application/dicom+json"),

@@ -74,7 +74,7 @@ impl Stored {
     /// What the status says.
     ///
     /// # Errors
-    /// `InvalidRequest` without objects; `Unavailable` when none could be taken for a reason that passes.
+    /// `InvalidRequest` without objects; `StorageFull` when there was no room for any, `Unavailable` when none could be taken for reasons that pass.
     pub fn summary(&self) -> Result<Summary> {
         if self.received.is_empty() {
             return Err(Error::new(ErrorKind::InvalidRequest, "the body has no object"));
@@ -86,7 +86,12 @@ impl Stored {
                 Verdict::Refused(_, message) => Some(message.clone()),
                 _ => None,
             });
-            return Err(Error::new(ErrorKind::Unavailable, message.unwrap_or_default()));
+            let full = |verdict: &Verdict| matches!(verdict, Verdict::Refused(Refusal::Full, _));
+            let kind = match verdicts().all(full) {
+                true => ErrorKind::StorageFull,
+                false => ErrorKind::Unavailable,
+            };
+            return Err(Error::new(kind, message.unwrap_or_default()));
         }
         Ok(if verdicts().all(|verdict| *verdict == Verdict::Accepted) {
             Summary::All
@@ -160,7 +165,7 @@ const fn reason(refusal: Refusal) -> u16 {
         Refusal::Syntax => SYNTAX,
         Refusal::OtherStudy => OTHER_STUDY,
         Refusal::Conflict => OTHER_PIXELS,
-        Refusal::TooLarge | Refusal::Resources => NO_ROOM,
+        Refusal::TooLarge | Refusal::Resources | Refusal::Full => NO_ROOM,
         Refusal::Unavailable => FAILED,
     }
 }
@@ -272,6 +277,7 @@ mod tests {
             (refused(Refusal::Conflict), 0x0111, false),
             (refused(Refusal::TooLarge), 0xa700, false),
             (refused(Refusal::Resources), 0xa700, false),
+            (refused(Refusal::Full), 0xa700, false),
             (refused(Refusal::Unavailable), 0x0110, false),
         ] {
             let stored = stored(vec![Verdict::Accepted, verdict.clone()]);
@@ -295,6 +301,10 @@ mod tests {
         );
         let busy = summary(vec![refused(Refusal::Unavailable), refused(Refusal::Resources)]);
         assert_eq!(busy.unwrap_err().kind(), ErrorKind::Unavailable);
+        let full = summary(vec![refused(Refusal::Full), refused(Refusal::Full)]);
+        assert_eq!(full.unwrap_err().kind(), ErrorKind::StorageFull);
+        let both = summary(vec![refused(Refusal::Full), refused(Refusal::Unavailable)]);
+        assert_eq!(both.unwrap_err().kind(), ErrorKind::Unavailable);
         assert_eq!(summary(vec![]).unwrap_err().kind(), ErrorKind::InvalidRequest);
     }
 

@@ -171,22 +171,22 @@ def three_class(shared, model, tmp_path_factory):
     return data, folder / "embeddings", archive
 
 
+@pytest.fixture(scope="session")
+def made(synthetic, tmp_path_factory):
+    """A folder with `embeddings` and an `archive` of the synthetic radiographs in thumbnail space, to be copied."""
+    folder = tmp_path_factory.mktemp("made")
+    where = ("--data", synthetic, "--model", "thumbnail")
+    medsearch("embed", *where, "--out", folder / "embeddings")
+    medsearch("index", *where, "--embeddings", folder / "embeddings", "--archive", folder / "archive", "--synthetic")
+    return folder
+
+
 @pytest.fixture
-def small_archive(synthetic, tmp_path):
+def small_archive(made, tmp_path):
     """A fresh archive in thumbnail space: no model, starts at once."""
-    medsearch("embed", "--data", synthetic, "--out", tmp_path / "embeddings", "--model", "thumbnail")
-    medsearch(
-        "index",
-        "--embeddings",
-        tmp_path / "embeddings",
-        "--data",
-        synthetic,
-        "--model",
-        "thumbnail",
-        "--archive",
-        tmp_path / "archive",
-        "--synthetic",
-    )
+    for name in ("embeddings", "archive"):
+        shutil.copytree(made / name, tmp_path / name)
+    shutil.copy2(made / "archive.secret", tmp_path)
     return tmp_path / "archive"
 
 

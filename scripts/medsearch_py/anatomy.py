@@ -88,10 +88,22 @@ def strokes(lines: list[list[tuple[float, float]]], width: float, soft: float) -
 
 def ellipse(x: float, y: float, rx: float, ry: float, tilt: float = 0.0, edge: float = 0.12) -> np.ndarray:
     """1 inside, 0 outside, the edge a smooth step of relative width `edge`."""
-    dx, dy = GRID_X - x, GRID_Y - y
+    # Most of the image lies beyond the edge.
+    rows = _around(y, (1 + edge) * np.hypot(rx * np.sin(tilt), ry * np.cos(tilt)))
+    columns = _around(x, (1 + edge) * np.hypot(rx * np.cos(tilt), ry * np.sin(tilt)))
+    dx, dy = GRID_X[rows, columns] - x, GRID_Y[rows, columns] - y
     along = (dx * np.cos(tilt) + dy * np.sin(tilt)) / rx
     across = (-dx * np.sin(tilt) + dy * np.cos(tilt)) / ry
-    return smooth_step(1 + edge - np.hypot(along, across), 0, 2 * edge)
+    part = smooth_step(1 + edge - np.hypot(along, across), 0, 2 * edge)
+    whole = np.zeros((SIZE, SIZE), part.dtype)
+    whole[rows, columns] = part
+    return whole
+
+
+def _around(middle: float, reach: float) -> slice:
+    """The pixels of an axis within `reach` of `middle`, and one more at either end."""
+    first, last = np.floor((middle - reach) * SIZE) - 1, np.ceil((middle + reach) * SIZE) + 1
+    return slice(int(np.clip(first, 0, SIZE)), int(np.clip(last + 1, 0, SIZE)))
 
 
 def smooth_step(values: np.ndarray, low: float, high: float) -> np.ndarray:

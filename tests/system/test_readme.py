@@ -1,8 +1,11 @@
 """The examples of README.md, as printed, against servers that ask who is there: by key, and by an issuer's token."""
 
+import json
 import os
+import re
 import signal
 import subprocess
+import time
 import urllib.error
 import urllib.request
 
@@ -15,6 +18,7 @@ from run_readme import examples
 
 # The blocks of the API, and the one for a PACS.
 MARKS = ("--mark", "run", "run-with-pacs")
+PATIENCE_S = 60
 
 
 @pytest.fixture
@@ -98,3 +102,74 @@ def test_a_pacs_is_connected_as_printed(small_archive, tmp_path):
     finally:
         # What the text starts in the background is of this session too.
         os.killpg(running.pid, signal.SIGKILL)
+
+
+def test_orthanc_is_set_up_and_sends_again_as_printed(small_archive, tmp_path):
+    """The text of scripts/orthanc, with other ports, at a server that takes nothing without a key."""
+    need_orthanc()
+    have("storescu")
+    port, rest, dimse = free_port(), free_port(), free_port()
+    ports = {"8000": port, "8042": rest, "4242": dimse}
+    first, again = (
+        re.sub("|".join(ports), lambda found: str(ports[found[0]]), example.code)
+        for example in examples((ROOT / "scripts/orthanc/README.md").read_text(), {"run"})
+    )
+    keys = tmp_path / "keys.json"
+    key = medsearch("key", "new", "--name", "me", "--scope", "search", "--file", keys).stdout.strip()
+    sent = tmp_path / "FILE.dcm"
+    sent.write_bytes(file_of(dicom(31)))
+    more = tmp_path / "more.dcm"
+    more.write_bytes(file_of(dicom(32, study="1.2.826.0.1.2", series="1.2.826.0.1.2.1")))
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/medsearch").symlink_to(PROGRAM.resolve())
+    environment = os.environ | {
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}{os.pathsep}/usr/sbin",
+        "ORTHANC_HTTP_PORT": str(rest),
+        "ORTHANC_DICOM_PORT": str(dimse),
+        "ORTHANC_STABLE_AGE": "1",
+    }
+    # In one shell, as a reader's: it says when it is through with each, and waits for a line.
+    later = f'storescu -aet MODALITY -aec ORTHANC 127.0.0.1 {dimse} "{more}"'
+    failed = f"curl -fsu \"medsearch:$ORTHANC_PASSWORD\" 'http://127.0.0.1:{rest}/jobs?expand' | grep -q Failure"
+    steps = [first, "echo; echo sent; read -r", later, f"until {failed}; do sleep 0.2; done"]
+    walk = "\n".join([*steps, "echo failed; read -r", again])
+    server = Server(small_archive, "--keys-file", keys, port=port, log=tmp_path / "log")
+    reader = subprocess.Popen(
+        ["timeout", "150", "bash", "-euo", "pipefail", "-c", walk],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        before = images(server, key)
+        assert "sent\n" in iter(reader.stdout.readline, "")
+        until_images(server, key, before + 1)
+        server.kill()
+        print(file=reader.stdin, flush=True)
+        assert "failed\n" in iter(reader.stdout.readline, "")
+        server = Server(small_archive, "--keys-file", keys, port=port, log=tmp_path / "log")
+        print(file=reader.stdin, flush=True)
+        until_images(server, key, before + 2)
+        assert reader.wait(30) == 0
+    finally:
+        os.killpg(reader.pid, signal.SIGKILL)
+        server.kill()
+
+
+def images(server, key) -> int:
+    """How many an archive has, for somebody with a key."""
+    request = urllib.request.Request(f"{server.url}/v1/archive", headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)["images"]
+
+
+def until_images(server, key, count):
+    """Waits until there are so many, and no more."""
+    end = time.monotonic() + PATIENCE_S
+    while images(server, key) != count:
+        assert time.monotonic() < end, (images(server, key), count)
+        time.sleep(0.1)

@@ -106,7 +106,7 @@ pub async fn list(state: Data<State>, page: Query<FeedbackPage>) -> Result<HttpR
     path = "/v1/feedback/{id}",
     tag = "archive",
     operation_id = "resolveFeedback",
-    params(("id" = String, Path, description = "The report")),
+    params(("id" = String, Path, description = "The report", pattern = "^[0-9a-f]{36}-[0-9a-f]{32}$")),
     responses((status = 200, description = "It is gone", body = FeedbackReceipt), problem::Deleting)
 )]
 pub async fn resolve(state: Data<State>, id: Path<String>) -> Result<Json<FeedbackReceipt>> {

@@ -64,7 +64,7 @@ pub async fn add(state: Data<State>, form: Form<NewImage>) -> Result<HttpRespons
     path = "/v1/images/{id}",
     tag = "archive",
     operation_id = "getImage",
-    params(("id" = String, Path, description = "The image, 36 hex digits")),
+    params(("id" = String, Path, description = "The image, 36 hex digits", pattern = "^[0-9a-f]{36}$")),
     responses((status = 200, description = "All that is known", body = ImageDetails), problem::ReadingImage)
 )]
 pub async fn show(state: Data<State>, request: HttpRequest, id: Path<String>) -> Result<Json<ImageDetails>> {
@@ -91,7 +91,7 @@ pub async fn show(state: Data<State>, request: HttpRequest, id: Path<String>) ->
     path = "/v1/images/{id}",
     tag = "archive",
     operation_id = "relabelImage",
-    params(("id" = String, Path, description = "The image, 36 hex digits")),
+    params(("id" = String, Path, description = "The image, 36 hex digits", pattern = "^[0-9a-f]{36}$")),
     request_body = NewLabel,
     responses((status = 200, description = "The label is changed, durably", body = Written), problem::Changing)
 )]
@@ -111,7 +111,7 @@ pub async fn relabel(state: Data<State>, id: Path<String>, label: Json<NewLabel>
     path = "/v1/images/{id}",
     tag = "archive",
     operation_id = "deleteImage",
-    params(("id" = String, Path, description = "The image, 36 hex digits")),
+    params(("id" = String, Path, description = "The image, 36 hex digits", pattern = "^[0-9a-f]{36}$")),
     responses((status = 200, description = "It is found no more", body = Deleted), problem::Deleting)
 )]
 pub async fn delete(state: Data<State>, id: Path<String>) -> Result<Json<Deleted>> {

@@ -15,7 +15,7 @@ use crate::error::Result;
     path = "/v1/images/{id}/thumbnail",
     tag = "archive",
     operation_id = "getThumbnail",
-    params(("id" = String, Path, description = "The image, 36 hex digits")),
+    params(("id" = String, Path, description = "The image, 36 hex digits", pattern = "^[0-9a-f]{36}$")),
     responses((status = 200, description = "PNG, longest side at most 256", body = ImageFile, content_type = "image/png"), problem::Showing)
 )]
 pub async fn thumbnail(state: Data<State>, id: Path<String>) -> Result<HttpResponse> {
@@ -30,7 +30,7 @@ pub async fn thumbnail(state: Data<State>, id: Path<String>) -> Result<HttpRespo
     path = "/v1/images/{id}/rendered",
     tag = "archive",
     operation_id = "getRendered",
-    params(("id" = String, Path, description = "The image, 36 hex digits"), RenderQuery),
+    params(("id" = String, Path, description = "The image, 36 hex digits", pattern = "^[0-9a-f]{36}$"), RenderQuery),
     responses((status = 200, description = "PNG of 8 bit", body = ImageFile, content_type = "image/png"), problem::Showing)
 )]
 pub async fn rendered(state: Data<State>, id: Path<String>, query: Query<RenderQuery>) -> Result<HttpResponse> {

@@ -22,8 +22,8 @@ not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "503"]
 include-operation-id = %s
 checks.positive_data_acceptance.enabled = false
 """
-# A description can't say which bytes are a picture or a DICOM file,
-PICTURES = [
+# A description can't say which bytes are a picture or a DICOM file.
+BYTES = [
     "embed",
     "explain",
     "addImage",
@@ -32,7 +32,6 @@ PICTURES = [
     "storeInstancesOfStudy",
     "storePeerInstance",
 ]
-OTHERS = []
 # Each scope, and its seconds. What it does not open is refused as described.
 SCOPES = {"admin": 35, "search": 12, "metrics": 6}
 
@@ -53,7 +52,7 @@ def server(small_archive, serve, tmp_path):
 def test_what_is_described_is_so_for_every_scope(server, tmp_path):
     """No answer that is not described, none of another shape, no fault of the server."""
     server, keys = server
-    (tmp_path / "schemathesis.toml").write_text(CONFIGURATION % json.dumps(PICTURES + OTHERS))
+    (tmp_path / "schemathesis.toml").write_text(CONFIGURATION % json.dumps(BYTES))
     for scope, seconds in SCOPES.items():
         options = ["--seed", SEED, "--max-examples", EXAMPLES, "--max-time", seconds]
         options += ["--phases", "examples,coverage,fuzzing", "--generation-database", "none"]

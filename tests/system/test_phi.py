@@ -6,6 +6,8 @@ import http.client
 import io
 import itertools
 import json
+import threading
+import time
 import urllib.parse
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from collector import DIRECT, Collector
 from conftest import fixed_secret, medsearch
 from hostile.forms import END, FORM, part, text, with_object
 from medsearch_py.golden import dicom_files
+from pacs import ENTRY, Orthanc
 
 ROOT_UID = "1.2.826.0.1.3680043.9.4711.20470815"
 # Each is found nowhere else, and none is a part of another word.
@@ -24,7 +27,10 @@ PATIENT, ISSUER, ACCESSION = "PHIMARK-4711", "PHIISSUER-9", "PHIACC-99"
 NAME, BIRTH_DATE, FILE, FREE_TEXT = "PHINAME^DOE", "19470816", "PHIFILE-doe-john", "PHITEXT of a ward"
 STUDY, SERIES = f"{ROOT_UID}.1", f"{ROOT_UID}.2"
 MARKS = (PATIENT, ISSUER, ACCESSION, "PHINAME", BIRTH_DATE, "PHIFILE", "PHITEXT", ROOT_UID)
-SCOPES = ("search", "ingest", "vectors", "metrics", "admin")
+SCOPES = ("search", "ingest", "vectors", "metrics", "admin", "link")
+# Instances that `store_it` leaves.
+STORED = 3
+PATIENCE_S = 60
 
 
 @functools.cache
@@ -87,15 +93,17 @@ def stage(request, synthetic, tmp_path, serve):
     where = ("--embeddings", embeddings, "--data", synthetic, "--model", "thumbnail", "--archive", archive)
     medsearch("index", *where, "--identity", request.param, "--retention", "original")
     keys = {
-        scope: medsearch(
-            "key", "new", "--file", tmp_path / "keys.json", "--name", scope, "--scope", scope
-        ).stdout.strip()
-        for scope in SCOPES
+        scope: medsearch("key", "new", "--file", tmp_path / "keys.json", "--name", scope, *of).stdout.strip()
+        # Links are told to whoever may search, too.
+        for scope, of in {
+            **{scope: ("--scope", scope) for scope in SCOPES},
+            "link": ("--scope", "link", "--scope", "search"),
+        }.items()
     }
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
+    temporary = Temporary(tmp_path / "temporary")
     collector = Collector()
-    environment = {**DIRECT, "TMPDIR": str(temporary), "MEDSEARCH_LOG": "debug,medsearch=trace"}
+    front = orthanc(tmp_path)
+    environment = {**DIRECT, "TMPDIR": str(temporary.folder), "MEDSEARCH_LOG": "debug,medsearch=trace"}
     options = (
         "--keys-file",
         tmp_path / "keys.json",
@@ -103,31 +111,85 @@ def stage(request, synthetic, tmp_path, serve):
         collector.url,
         "--audit-dir",
         tmp_path / "audit",
+        *(("--pacs-file", tmp_path / "pacs.toml") if front else ()),
     )
     server = serve(archive, *options, environment=environment, log=tmp_path / "log")
-    yield server, Client(server, keys), collector, archive, temporary
+    yield request.param, server, Client(server, keys), collector, archive, temporary, front
+    temporary.stop()
     collector.stop()
+    if front:
+        front.stop()
+
+
+def orthanc(folder: Path) -> Orthanc | None:
+    """One that is followed and asked for images, where it is installed."""
+    try:
+        front = Orthanc(folder / "orthanc")
+    except pytest.skip.Exception:
+        return None
+    (folder / "basic").write_text(f"medsearch:{ENTRY}\n")
+    of = f'name = "front"\nbasic_file = "basic"\nurl = "{front.url}'
+    (folder / "pacs.toml").write_text(f'[[orthanc]]\n{of}"\nfollow = true\n[[pacs]]\n{of}/dicom-web"\n')
+    return front
+
+
+class Temporary:
+    """A folder for temporary files, and all that was ever seen in one."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir()
+        self.folder, self.found, self.over = folder, {}, threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+
+    def _watch(self):
+        while not self.over.wait(0.02):
+            self.look()
+
+    def look(self):
+        """Reads what is there, and its name."""
+        for path in self.folder.rglob("*"):
+            with contextlib.suppress(OSError):
+                content = path.read_bytes() if path.is_file() else b""
+                self.found.setdefault((str(path), content), None)
+
+    def stop(self):
+        """Looks no more."""
+        self.over.set()
+        self.thread.join()
+
+    def contents(self) -> list[tuple[str, bytes]]:
+        """Names and bytes."""
+        self.stop()
+        self.look()
+        return [("a temporary file", name.encode() + b" " + content) for name, content in self.found]
 
 
 def test_whose_images_these_are_is_nowhere_in_the_clear(stage, tmp_path):
     """In no line of log and audit, metric, trace, answer, temporary file, nor byte of the archive."""
-    server, client, collector, archive, temporary = stage
+    mode, server, client, collector, archive, temporary, front = stage
     use_it_well(client)
     store_it(client)
     # What waits to be embedded is there, too.
     for_all = in_archive(archive)
+    if front:
+        pull_it(client, front)
+    look_at_it(client, linked=mode == "linked")
     use_it_wrongly(client)
     assert client.ask("GET", "/metrics", "metrics")[0] == 200
     # Nothing of it is kept in memory for the next one either.
     assert client.ask("GET", "/v1/archive", "search")[0] == 200
 
     for_all += [("an answer", content) for _, content in client.answers]
-    for_all += [("a temporary file", path.read_bytes()) for path in temporary.rglob("*") if path.is_file()]
+    for_all += temporary.contents()
     server.stop()
     spans = str([span for _, span in collector.spans])
     assert "POST /v1/images" in spans
     log = (tmp_path / "log").read_bytes()
     assert log.count(b"answered") > 30
+    routes = ["/dicom-web/studies/{study}/metadata", "/dicom-web/instances", "/instances"]
+    routes += ["/v1/search/by-reference"] if front else []
+    assert not [route for route in routes if f'"route":"{route}"'.encode() not in log]
     for_all += [("a trace", spans.encode()), ("the log", log)]
     for_all += in_archive(archive)
     audit = in_archive(tmp_path / "audit")
@@ -156,6 +218,58 @@ def store_it(client: Client):
     assert client.ask("POST", "/instances", "ingest", marked(20), echo=True)[0] == 200
     content_type, body = with_object(marked(30)[:3000])
     assert client.ask("POST", "/dicom-web/studies", "ingest", body, echo=True, Content_Type=content_type)[0] == 409
+
+
+def found_by(client: Client, query: str, scope="search", echo=False) -> list[dict]:
+    """What QIDO-RS answers."""
+    status, found = client.ask("GET", f"/dicom-web/{query}", scope, echo=echo)
+    return found if status == 200 else []
+
+
+def pull_it(client: Client, front: Orthanc):
+    """What is fetched from a PACS: each new instance, and one that is searched for."""
+    before = len(found_by(client, "instances"))
+    front.store(marked(40))
+    end = time.monotonic() + PATIENCE_S
+    while len(found_by(client, "instances")) < max(before, STORED) + 1:
+        assert time.monotonic() < end, "it is not followed"
+        time.sleep(0.2)
+    uids = {"pacs": "front", "study_uid": STUDY}
+    for more in ({}, {"series_uid": SERIES}, {"series_uid": SERIES, "instance_uid": f"{ROOT_UID}.3.40"}):
+        assert client.ask("POST", "/v1/search/by-reference", "search", uids | more)[0] == 200
+    for wrong in ({"instance_uid": f"{ROOT_UID}.9"}, {"pacs": PATIENT}, {"study_uid": f"{STUDY}.{PATIENT}"}):
+        assert client.ask("POST", "/v1/search/by-reference", "search", uids | wrong, echo=True)[0] in (400, 404)
+    for url in (f"{front.url}/dicom-web/studies/{STUDY}.8", f"http://{PATIENT}.example/studies/{STUDY}"):
+        client.ask("POST", "/v1/search/by-reference", "search", {"retrieve_url": url}, echo=True)
+
+
+def look_at_it(client: Client, linked: bool):
+    """What a viewer asks for: by the names that it is told, and by those that the hospital has."""
+    end = time.monotonic() + PATIENCE_S
+    while len(found_by(client, "instances")) < STORED:
+        assert time.monotonic() < end, "what was stored does not appear"
+        time.sleep(0.2)
+    for level in ("studies", "series", "instances"):
+        every = found_by(client, f"{level}?includefield=all")
+        assert every
+        # Whoever has the scope is told, where the archive knows it.
+        told = json.dumps(found_by(client, level, "link", echo=True))
+        assert (PATIENT in told) == (STUDY in told) == linked, level
+        for name in (f"PatientID={PATIENT}", f"StudyInstanceUID={STUDY}", f"00100020={PATIENT}"):
+            assert found_by(client, f"{level}?{name}", echo=True), (level, name)
+    study, series, sop = (every[0][tag]["Value"][0] for tag in ("0020000D", "0020000E", "00080018"))
+    original = f"{ROOT_UID}.3.20"
+    for names, echo in (((study, series, sop), False), ((STUDY, SERIES, original), True)):
+        places = [f"/dicom-web/studies/{names[0]}", f"/dicom-web/studies/{names[0]}/series/{names[1]}"]
+        places += [f"{places[1]}/instances/{names[2]}"]
+        ways = [place + end for place in places for end in ("", "/metadata", "/thumbnail")]
+        ways += [places[2] + end for end in ("/rendered", "/frames/1", "/frames/1/rendered")]
+        for way in ways:
+            assert client.ask("GET", way, "search", echo=echo)[0] == 200, way
+    ids = [hit["id"] for hit in client.form("/v1/search", "search", marked(20), exclude="none", k="5")[1]["neighbors"]]
+    for scope in ("search", "link"):
+        shown = [client.ask("GET", f"/v1/images/{image}", scope, echo=scope == "link")[1] for image in ids]
+        assert (PATIENT in json.dumps(shown)) == (linked and scope == "link")
 
 
 def use_it_well(client: Client):
@@ -195,6 +309,7 @@ def use_it_wrongly(client: Client):
     """What comes with marks where none belong. The answer may repeat them to whoever sent them; nothing else may."""
     quoted = urllib.parse.quote(f"{NAME} {PATIENT}")
     paths = ("/v1/search", "/v1/archive", "/metrics", "/", "/openapi.json", "/readyz", f"/v1/images/{quoted}")
+    paths += tuple(f"/dicom-web/{path}" for path in (f"studies/{STUDY}.9", f"studies/{PATIENT}", "instances", "series"))
     for path, method in itertools.product((*paths, f"/{quoted}", f"/v1/{PATIENT}/{STUDY}"), ("GET", "POST", "DELETE")):
         client.ask(method, f"{path}?PatientID={PATIENT}&StudyInstanceUID={STUDY}&{quoted}", echo=True)
     client.ask(f"{PATIENT}", "/v1/archive", echo=True)

@@ -608,6 +608,7 @@ pub struct Deleted {
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct PatientToDelete {
     /// The id as the hospital knows it. In the body, so that it is in no log of any proxy.
+    #[schema(pattern = r"\S")]
     pub patient_id: String,
     /// Who issued it. Left out or null: whoever did.
     pub issuer: Option<String>,

@@ -17,6 +17,7 @@ const LIMIT_MAX: usize = 1000;
 #[serde(deny_unknown_fields)]
 pub struct NewFeedback {
     /// The image, 36 hex digits.
+    #[schema(pattern = "^[0-9a-f]{36}$")]
     pub image: String,
     /// The class that would be right, one of the archive's; null: not sure.
     pub suggested: Option<String>,

@@ -24,7 +24,7 @@ use crate::index::IndexSettings;
 use crate::ingest::build::graph_builder;
 use crate::ingest::{BurnedInRule, Ingest, open_inbox};
 use crate::metrics::Metrics;
-use crate::pacs::{self, Follower, Following, Lookup, PacsFile, PacsList, SystemLookup};
+use crate::pacs::{self, BaseUrl, Follower, Following, Lookup, PacsFile, PacsList, SystemLookup};
 use crate::search::{Engine, Holding, Parts, Sampler, Served, first_assigned, keep_placed};
 use crate::telemetry::otlp::Sending;
 use crate::telemetry::{Spans, run_blocking};
@@ -87,8 +87,8 @@ pub struct Settings {
     pub burned_in: BurnedInRule,
     /// Searches only.
     pub read_only: bool,
-    /// Where clients see `/dicom-web`: in answers to what they store.
-    pub dicom_web_url: Option<String>,
+    /// Where clients see `/dicom-web`, for RetrieveURLs; none: answers have none.
+    pub dicom_web_url: Option<BaseUrl>,
     /// The cluster that it is a replica of; none: it holds everything and is alone.
     pub cluster: Option<Replica>,
     /// The share of searches that is asked again by exact search, for the metrics, 0 to 1.

@@ -20,6 +20,7 @@
 pub mod app;
 pub mod archive;
 pub mod audit;
+pub mod bounded;
 pub mod cli;
 pub mod cluster;
 pub mod domain;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use sha2::Sha256;
 
 use super::Secret;
-use crate::domain::{ImageId, Key, PatientKeys, Slot};
+use crate::domain::{ImageId, Key, PatientKeys, PatientPseudonym, Slot};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A sealed record: JSON. (1 and 2 were not bound to their file.)
@@ -182,9 +182,9 @@ impl Identity {
         Slot(u16::from_be_bytes([digest.as_bytes()[0], digest.as_bytes()[1]]))
     }
 
-    /// What people see in place of a patient: `p_` and 12 hex digits.
+    /// What people see in place of a patient.
     pub fn pseudonym(&self, key: Key) -> String {
-        format!("p_{}", hex::encode(&key.0[..6]))
+        PatientPseudonym::from(key).to_string()
     }
 
     /// Encrypts the interchange record of a file (AES-256-GCM under a key derived from the secret) so that it opens for that file and no

@@ -68,7 +68,7 @@ pub struct OidcArgs {
     /// File with the secret that the page's cookies are sealed with (64 hex digits), the same on every replica. Default: derived from the archive's secret.
     #[arg(long, value_name = "FILE", env = "MEDSEARCH_SESSION_KEY_FILE")]
     session_key_file: Option<PathBuf>,
-    /// Where browsers find this server: `https://search.hospital.example`, without a path.
+    /// Where browsers and other clients find this server: `https://search.hospital.example`, without a path.
     #[arg(long, value_name = "URL", env = "MEDSEARCH_PUBLIC_URL")]
     public_url: Option<PublicUrl>,
 }
@@ -99,6 +99,11 @@ impl OidcArgs {
                 _ => None,
             },
         }))
+    }
+
+    /// Where browsers find this server.
+    pub fn public_url(&self) -> Option<&PublicUrl> {
+        self.public_url.as_ref()
     }
 
     fn client(&self, id: String, public_url: PublicUrl) -> Result<ClientSettings> {

@@ -11,8 +11,9 @@ use super::settings::{ArchiveArgs, warn_if_others_read};
 use crate::app::{App, AuditPlace, Replica, Settings, on_this_machine, own_program};
 use crate::cluster::{ClusterSettings, Discovery};
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::{Rate, RateSettings};
+use crate::http::{PublicUrl, Rate, RateSettings};
 use crate::ingest::BurnedInRule;
+use crate::pacs::BaseUrl;
 use crate::telemetry::{OtlpSettings, Spans};
 use crate::tls::TlsFiles;
 
@@ -140,8 +141,8 @@ pub struct Serve {
     /// Serve searches only.
     #[arg(long, env = "MEDSEARCH_READ_ONLY")]
     read_only: bool,
-    /// Where clients see `/dicom-web`, for example `https://search.example.org/dicom-web`: said in answers to what they store. What a client calls this server in
-    /// `Host` is not believed.
+    /// Where clients see `/dicom-web`, if that is not below `--public-url`: what RetrieveURLs begin with, in answers to searches and to what is stored. What a client
+    /// calls this server in `Host` is not believed.
     #[arg(long, value_name = "URL", env = "MEDSEARCH_DICOM_WEB_URL")]
     dicom_web_url: Option<String>,
     /// Share of searches that is asked again by exact search, for `medsearch_quality_recall_at_10` in /metrics: 0 to 1.
@@ -305,7 +306,7 @@ impl Serve {
             worker_memory_bytes_max: self.worker_memory_bytes_max,
             burned_in: self.burned_in,
             read_only: self.read_only,
-            dicom_web_url: base_url(self.dicom_web_url.unwrap_or_default())?,
+            dicom_web_url: dicom_web_url(self.dicom_web_url.as_deref(), self.oidc.public_url())?,
             cluster,
             sample_share: self.sample_share,
             drain_seconds,
@@ -356,22 +357,13 @@ impl Serve {
     }
 }
 
-/// An address below which paths are put.
-fn base_url(url: impl AsRef<str>) -> Result<Option<String>> {
+/// Where clients see `/dicom-web`: as it is said, or below where browsers find this server.
+fn dicom_web_url(own: Option<&str>, public: Option<&PublicUrl>) -> Result<Option<BaseUrl>> {
     // An empty value unsets, as in a chart.
-    let url = url.as_ref().trim_end_matches('/');
-    if url.is_empty() {
-        return Ok(None);
-    }
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/[]%".contains(&byte);
-    match rest {
-        Some(rest) if !rest.is_empty() && !rest.starts_with('/') && rest.bytes().all(plain) => Ok(Some(url.to_owned())),
-        _ => {
-            let message = "--dicom-web-url is `https://HOST/PATH`, without a user, a query or a fragment";
-            Err(Error::new(ErrorKind::InvalidRequest, message))
-        }
-    }
+    let below = || public.map(|public| format!("{}/dicom-web", public.origin()));
+    let url = own.filter(|url| !url.is_empty()).map(str::to_owned).or_else(below);
+    let base = url.as_deref().map(BaseUrl::parse).transpose();
+    base.map_err(|error| error.context("--dicom-web-url"))
 }
 
 /// The command line takes the files together or not at all.
@@ -393,4 +385,38 @@ fn read_key(path: &Path, what: &str) -> Result<String> {
 
 fn announce(scheme: &str, address: SocketAddr) {
     eprintln!("medsearch: serving at {scheme}://{address} (research use only, not for diagnosis)");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dicom_web_is_where_it_is_said_or_below_the_public_url() {
+        let url = |own: Option<&str>, public: Option<&str>| {
+            let public: Option<PublicUrl> = public.map(|url| url.parse().unwrap());
+            dicom_web_url(own, public.as_ref())
+        };
+        let base = |text: &str| Some(BaseUrl::parse(text).unwrap());
+        let (own, public) = ("http://pacs.example:8042/search/dicom-web/", "https://search.example");
+        for (own, public, expected) in [
+            (None, None, None),
+            (Some(""), None, None),
+            (None, Some(public), base("https://search.example/dicom-web")),
+            (Some(""), Some(public), base("https://search.example/dicom-web")),
+            (Some(own), None, base(own)),
+            (Some(own), Some(public), base(own)),
+        ] {
+            assert_eq!(url(own, public).unwrap(), expected, "{own:?} {public:?}");
+        }
+        for bad in [
+            "search.example",
+            "https://u:p@x.example/",
+            "https://x.example/?a",
+            "ftp://x.example",
+        ] {
+            let error = url(Some(bad), Some(public)).unwrap_err();
+            assert!(error.message().starts_with("--dicom-web-url: "), "{error}");
+        }
+    }
 }

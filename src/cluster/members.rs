@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use futures_util::future::join_all;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use super::peer::{PLACED_FOR, Peer};
 use super::placement::Place;
 use super::wire::{STATUS_PATH, Status, WIRE, WIRE_OLDEST};
 use super::{Discovery, Held};
+use crate::bounded::{self, Unread};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
 use crate::tls::{self, Identity, Port, TlsFiles};
@@ -329,16 +331,9 @@ async fn look(discovery: Discovery, by_tls: bool, found: watch::Sender<BTreeSet<
 }
 
 /// A body of at most so many bytes.
-pub(super) async fn bounded(mut answer: reqwest::Response, bytes_max: usize) -> Result<Vec<u8>> {
-    let failed = |error: reqwest::Error| {
-        Error::with_source(ErrorKind::Unavailable, "an answer that breaks off", error.without_url())
-    };
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-        if body.len() + chunk.len() > bytes_max {
-            return Err(Error::new(ErrorKind::Unavailable, "an answer that is too long"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+pub(super) async fn bounded(answer: reqwest::Response, bytes_max: usize) -> Result<Bytes> {
+    bounded::body(answer, bytes_max).await.map_err(|unread| match unread {
+        Unread::TooLarge => Error::new(ErrorKind::Unavailable, "an answer that is too long"),
+        Unread::Broken(error) => Error::with_source(ErrorKind::Unavailable, "an answer that breaks off", error),
+    })
 }

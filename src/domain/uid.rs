@@ -1,10 +1,50 @@
-//! UIDs that stand for others: what DICOM shows of a study, a series or an instance whose own UID stays with its hospital.
+//! Unique identifiers of DICOM (PS3.5, 9), and those that stand for others: what is shown of a study, a series or an instance whose own UID stays with its hospital.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::Key;
 use crate::error::{Error, ErrorKind, Result};
+
+/// Longest UID (PS3.5, 9.1).
+const CHARACTERS_MAX: usize = 64;
+
+/// A UID: digits with single dots between, so that it may stand in a path. `Debug` does not show it: UIDs are never logged.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uid(String);
+
+impl Uid {
+    /// As it stands in a path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a text is one. Leading zeros, which the standard forbids and old devices write, are taken: they do no harm in a path.
+    pub fn is(text: &str) -> bool {
+        let is_part = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        text.len() <= CHARACTERS_MAX && text.split('.').all(is_part)
+    }
+}
+
+impl FromStr for Uid {
+    type Err = Error;
+
+    /// # Errors
+    /// `InvalidRequest` for anything but digits and dots, an empty part, or more than 64 characters. The value is not repeated.
+    fn from_str(text: &str) -> Result<Self> {
+        if Self::is(text) {
+            return Ok(Self(text.to_owned()));
+        }
+        let message = format!("a UID is digits with single dots between, at most {CHARACTERS_MAX} characters");
+        Err(Error::new(ErrorKind::InvalidRequest, message))
+    }
+}
+
+impl fmt::Debug for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Uid(…)")
+    }
+}
 
 /// The root of UIDs that are made from a UUID (PS3.5, B.2).
 const ROOT: &str = "2.25.";
@@ -47,6 +87,40 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn uids_are_digits_and_dots() {
+        let longest = "1".repeat(64);
+        for good in ["1", "0", "1.2.840.10008.1.2", "1.02.3", longest.as_str()] {
+            assert_eq!(good.parse::<Uid>().unwrap().as_str(), good);
+        }
+        let long = "1".repeat(65);
+        for bad in [
+            "",
+            ".",
+            "..",
+            "1.",
+            ".1",
+            "1..2",
+            "1/2",
+            "1.2?",
+            "1.2#",
+            "1.2%2e",
+            "1 ",
+            "1\n",
+            "１",
+            "a",
+            "-1",
+            "1\\2",
+            "@",
+            long.as_str(),
+        ] {
+            let error = bad.parse::<Uid>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+            assert!(bad.len() < 3 || !error.message().contains(bad), "{bad}");
+        }
+        assert!(!format!("{:?}", "1.2.3".parse::<Uid>().unwrap()).contains('1'));
+    }
 
     #[test]
     fn it_is_the_number_of_a_uuid() {

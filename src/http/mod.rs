@@ -63,7 +63,7 @@ use dicom_web::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::{Ingest, Reception};
 use crate::metrics::Metrics;
-use crate::pacs::PacsList;
+use crate::pacs::{BaseUrl, PacsList};
 use crate::search::Engine;
 use crate::tls::{self, Identity};
 use rate::Limits;
@@ -112,7 +112,7 @@ pub struct HttpSettings {
     /// The PACS that searches by reference may ask.
     pub pacs: PacsList,
     /// Where clients see `/dicom-web`; none: answers don't say where an object can be retrieved.
-    pub dicom_web_url: Option<String>,
+    pub dicom_web_url: Option<BaseUrl>,
     /// How often one may ask.
     pub rates: RateSettings,
     /// The certificate that it shows; none: it speaks without TLS.
@@ -328,11 +328,13 @@ api! {
     "/dicom-web/instances": get dicom_search::instances;
     "/dicom-web/studies/{study}": post dicom_store::study, get dicom_retrieve::study;
     "/dicom-web/studies/{study}/metadata": get dicom_retrieve::study_metadata;
+    "/dicom-web/studies/{study}/rendered": get dicom_rendered::study;
     "/dicom-web/studies/{study}/thumbnail": get dicom_rendered::study_thumbnail;
     "/dicom-web/studies/{study}/series": get dicom_search::series_of_study;
     "/dicom-web/studies/{study}/instances": get dicom_search::instances_of_study;
     "/dicom-web/studies/{study}/series/{series}": get dicom_retrieve::series;
     "/dicom-web/studies/{study}/series/{series}/metadata": get dicom_retrieve::series_metadata;
+    "/dicom-web/studies/{study}/series/{series}/rendered": get dicom_rendered::series;
     "/dicom-web/studies/{study}/series/{series}/thumbnail": get dicom_rendered::series_thumbnail;
     "/dicom-web/studies/{study}/series/{series}/instances": get dicom_search::instances_of_series;
     "/dicom-web/studies/{study}/series/{series}/instances/{instance}": get dicom_retrieve::instance;
@@ -340,7 +342,8 @@ api! {
     "/dicom-web/studies/{study}/series/{series}/instances/{instance}/rendered": get dicom_rendered::instance;
     "/dicom-web/studies/{study}/series/{series}/instances/{instance}/thumbnail": get dicom_rendered::instance_thumbnail;
     "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}": get dicom_retrieve::frames;
-    "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/rendered": get dicom_rendered::frame;
+    "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/rendered": get dicom_rendered::frames;
+    "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/thumbnail": get dicom_rendered::frame_thumbnail;
     "/instances": post dicom_peer::store;
     "/system": get dicom_peer::system;
 }

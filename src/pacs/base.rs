@@ -1,11 +1,12 @@
-//! Where the DICOMweb of a PACS begins: the only URLs that are ever asked for are below it.
+//! Where the DICOMweb of a PACS begins: the only URLs that are ever asked for are below it. And where that of this server does, for what its answers name.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use reqwest::Url;
 
-use super::uid::{Reference, Uid};
+use super::reference::Reference;
+use crate::domain::Uid;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Longest URL of a configuration or a request.
@@ -65,6 +66,20 @@ impl BaseUrl {
             url.query_pairs_mut().extend_pairs(query);
         }
         url
+    }
+
+    /// The RetrieveURL of something (PS3.18, 10.4.1): what [`Self::reference`] takes apart. An instance whose series is not known has none.
+    pub fn retrieve_url(&self, reference: &Reference) -> Option<String> {
+        let mut parts = vec!["studies", reference.study.as_str()];
+        match (&reference.series, &reference.instance) {
+            (None, None) => {}
+            (Some(series), None) => parts.extend(["series", series.as_str()]),
+            (Some(series), Some(instance)) => {
+                parts.extend(["series", series.as_str(), "instances", instance.as_str()]);
+            }
+            (None, Some(_)) => return None,
+        }
+        Some(self.below(&parts, &[]).into())
     }
 
     /// What a RetrieveURL of this PACS names (PS3.18, 10.4.1): none for one of another host, port, scheme or path.
@@ -285,7 +300,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_put_together_is_taken_apart_again() {
+        let uid = |text: &str| text.parse::<Uid>().unwrap();
+        let base = BaseUrl::parse(BASE).unwrap();
+        let instance = Reference {
+            study: uid("1.2"),
+            series: Some(uid("3")),
+            instance: Some(uid("4.5")),
+        };
+        let series = Reference {
+            instance: None,
+            ..instance.clone()
+        };
+        let study = Reference {
+            series: None,
+            ..series.clone()
+        };
+        for (reference, path) in [
+            (&instance, "/studies/1.2/series/3/instances/4.5"),
+            (&series, "/studies/1.2/series/3"),
+            (&study, "/studies/1.2"),
+        ] {
+            let url = base.retrieve_url(reference).unwrap();
+            assert_eq!(url, format!("{BASE}{path}"));
+            assert_eq!(base.reference(&url).unwrap().as_ref(), Some(reference));
+        }
+        let nowhere = Reference {
+            series: None,
+            ..instance
+        };
+        assert_eq!(base.retrieve_url(&nowhere), None);
+    }
+
     proptest! {
+        #[test]
+        fn what_is_taken_changes_no_path(text in "[0-9./?#%a@: \\\\-]{0,70}") {
+            if let Ok(uid) = text.parse::<Uid>() {
+                let url = Url::parse(&format!("https://pacs.example/base/studies/{}", uid.as_str())).unwrap();
+                prop_assert_eq!(url.path(), format!("/base/studies/{text}"));
+                prop_assert_eq!(url.host_str(), Some("pacs.example"));
+                prop_assert!(url.query().is_none() && url.fragment().is_none());
+            }
+        }
+
         /// Whatever is sent, what is then asked for lies below the base.
         #[test]
         fn nothing_leads_elsewhere(text in "(https://pacs\\.example:8443/dicom-web)?[a-z0-9:/?#@%.\\\\]{0,40}") {

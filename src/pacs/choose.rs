@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::uid::Uid;
+use crate::domain::Uid;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Series Instance UID.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Client, Response, StatusCode};
 use tokio::sync::Semaphore;
@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::addresses::{AddressPolicy, AddressRefused, Lookup, PolicedResolver};
 use super::base::BaseUrl;
 use super::settings::{PacsName, PacsSettings};
+use crate::bounded::{self, Unread};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Longest time for a connection, TLS included.
@@ -18,8 +19,6 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Connections that are kept for the next request, and for how long: a later one looks the name up again.
 const IDLE_MAX: usize = 2;
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
-/// Room that is made for an answer whose length is not known.
-const FIRST_BYTES: usize = 256 << 10;
 
 /// What came back.
 #[derive(Debug)]
@@ -160,7 +159,7 @@ impl Pacs {
         Ok(())
     }
 
-    async fn read(&self, mut answer: Response, bytes_max: usize) -> Result<Answer> {
+    async fn read(&self, answer: Response, bytes_max: usize) -> Result<Answer> {
         let too_large = || {
             let message = format!(
                 "the answer of the PACS `{}` has more than `{bytes_max}` bytes",
@@ -168,29 +167,16 @@ impl Pacs {
             );
             Error::new(ErrorKind::TooLarge, message)
         };
-        let length = answer.content_length();
-        if length.is_some_and(|length| length > bytes_max as u64) {
-            return Err(too_large());
-        }
         let content_type = answer.headers().get(CONTENT_TYPE);
         let content_type = content_type
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
             .to_owned();
-        let room = length
-            .and_then(|length| usize::try_from(length).ok())
-            .unwrap_or(FIRST_BYTES);
-        let mut body = BytesMut::with_capacity(room.min(bytes_max));
-        while let Some(chunk) = answer.chunk().await.map_err(|error| self.unanswered(error))? {
-            if body.len() + chunk.len() > bytes_max {
-                return Err(too_large());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Answer {
-            content_type,
-            body: body.freeze(),
-        })
+        let body = bounded::body(answer, bytes_max).await.map_err(|unread| match unread {
+            Unread::TooLarge => too_large(),
+            Unread::Broken(error) => self.unanswered(error),
+        })?;
+        Ok(Answer { content_type, body })
     }
 
     /// Why no answer came, without the URL: its path has UIDs.

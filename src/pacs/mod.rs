@@ -1,7 +1,7 @@
 //! The PACS that this server may ask: from a reference to a file.
 //!
 //! - [`settings`] the file that lists them: names, places, credentials. What is not in it is never asked for anything.
-//! - `base`, `uid` URLs and identifiers that can't lead elsewhere; `addresses` what a name may stand for.
+//! - `base`, `reference` URLs and identifiers that can't lead elsewhere; `addresses` what a name may stand for.
 //! - [`client`] one of them as it is spoken to; [`pull`] from a reference to a file, [`choose`] which instance stands for a study.
 //! - [`follow`] takes over whatever an Orthanc receives; `changes` what it says of that.
 //! - `multipart`, `part10` the little that is read of what comes back; pictures are read by [`crate::imaging`].
@@ -17,18 +17,19 @@ pub mod follow;
 pub mod multipart;
 pub mod part10;
 pub mod pull;
+pub mod reference;
 pub mod settings;
-pub mod uid;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use addresses::{Lookup, SystemLookup};
+pub use base::BaseUrl;
 pub use client::Pacs;
 pub use follow::{Follower, Following};
 pub use pull::{Chosen, Pulled};
+pub use reference::Reference;
 pub use settings::{PacsFile, PacsName, PacsSettings};
-pub use uid::{Reference, Uid};
 
 use crate::error::{Error, ErrorKind, Result};
 

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 
+use crate::domain::MediaType;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes that an answer with one file may have besides it: boundaries and headers.
 pub const OVERHEAD_BYTES_MAX: usize = 64 << 10;
-/// Longest boundary: beyond the 70 characters of RFC 2046, because Orthanc sends 73.
-const BOUNDARY_CHARACTERS_MAX: usize = 200;
+/// Most blanks behind a boundary.
+const BLANKS_MAX: usize = 200;
 /// Longest headers of a part.
 const HEAD_BYTES_MAX: usize = 8 << 10;
 /// What a DICOM file calls itself.
@@ -18,27 +19,19 @@ const DICOM: &str = "application/dicom";
 /// # Errors
 /// `PacsFailed` for another media type, a body that is not as its type says, and a part that is no DICOM file or ends too early.
 pub fn dicom_file(content_type: &str, body: &Bytes) -> Result<Bytes> {
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if media_type.eq_ignore_ascii_case(DICOM) {
+    let media = MediaType::parse(content_type);
+    if media.is(DICOM) {
         return Ok(body.clone());
     }
-    if !media_type.eq_ignore_ascii_case("multipart/related") {
+    if !media.is("multipart/related") {
         return Err(failed(
             "answers with another media type than `multipart/related` and `application/dicom`",
         ));
     }
-    let boundary = boundary(content_type).ok_or_else(|| failed("answers `multipart/related` without a boundary"))?;
+    let boundary = media
+        .boundary()
+        .ok_or_else(|| failed("answers `multipart/related` without a boundary"))?;
     first_part(boundary, body)
-}
-
-/// Quoted or not, in any letter case, anywhere among the parameters.
-fn boundary(content_type: &str) -> Option<&str> {
-    let value = content_type.split(';').skip(1).find_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        let is_boundary = name.trim().eq_ignore_ascii_case("boundary");
-        is_boundary.then(|| value.trim().trim_matches('"'))
-    })?;
-    (1..=BOUNDARY_CHARACTERS_MAX).contains(&value.len()).then_some(value)
 }
 
 fn first_part(boundary: &str, body: &Bytes) -> Result<Bytes> {
@@ -56,15 +49,13 @@ fn first_part(boundary: &str, body: &Bytes) -> Result<Bytes> {
     if body[after..].starts_with(b"--") {
         return Err(failed("answers without a file"));
     }
-    let line_end = find(body, b"\r\n", after).filter(|end| end - after <= BOUNDARY_CHARACTERS_MAX);
+    let line_end = find(body, b"\r\n", after).filter(|end| end - after <= BLANKS_MAX);
     let line_end = line_end.filter(|end| body[after..*end].iter().all(|byte| matches!(byte, b' ' | b'\t')));
     let head = line_end.ok_or_else(|| failed("answers with a part that does not begin"))?;
     // Without a header two line breaks follow each other.
     let head_end = find(&body[..body.len().min(head + HEAD_BYTES_MAX)], b"\r\n\r\n", head);
     let head_end = head_end.ok_or_else(|| failed("answers with a part whose headers do not end"))?;
-    if let Some(found) = content_type(&body[head..head_end])
-        && !found.eq_ignore_ascii_case(DICOM)
-    {
+    if content_type(&body[head..head_end]).is_some_and(|media| !media.is(DICOM)) {
         return Err(failed("answers with a part that is no `application/dicom`"));
     }
     let start = head_end + 4;
@@ -73,12 +64,12 @@ fn first_part(boundary: &str, body: &Bytes) -> Result<Bytes> {
 }
 
 /// The media type that the headers of a part say.
-fn content_type(head: &[u8]) -> Option<&str> {
+fn content_type(head: &[u8]) -> Option<MediaType<'_>> {
     let head = std::str::from_utf8(head).ok()?;
     head.split("\r\n").find_map(|line| {
         let (name, value) = line.split_once(':')?;
         let is_type = name.trim().eq_ignore_ascii_case("content-type");
-        is_type.then(|| value.split(';').next().unwrap_or_default().trim())
+        is_type.then(|| MediaType::parse(value))
     })
 }
 
@@ -123,6 +114,13 @@ mod tests {
         ] {
             assert_eq!(read(TYPE, body).unwrap(), "DICM", "{}", String::from_utf8_lossy(body));
         }
+    }
+
+    #[test]
+    fn a_semicolon_in_quotes_is_part_of_a_boundary() {
+        let body = b"--a;b\r\nContent-Type: application/dicom\r\n\r\nDICM\r\n--a;b--";
+        let content_type = "multipart/related; start=\"<x;boundary=y>\"; boundary=\"a;b\"";
+        assert_eq!(read(content_type, body).unwrap(), "DICM");
     }
 
     #[test]

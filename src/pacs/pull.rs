@@ -8,7 +8,8 @@ use super::choose::{self, Instance, image_instances, middle, series_with_images}
 use super::client::{Answer, Pacs};
 use super::multipart::{OVERHEAD_BYTES_MAX, dicom_file};
 use super::part10;
-use super::uid::{Reference, Uid};
+use super::reference::Reference;
+use crate::domain::Uid;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most bytes of an answer to a query.

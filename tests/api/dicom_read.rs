@@ -1,17 +1,16 @@
 //! DICOMweb reads: what a client finds and gets, in archives that keep the originals and in those that don't, with and without the scope for them.
 
-use std::path::Path;
-
 use medsearch::archive::{Archive, IdentityMode, NewArchive, NewModel, Retention};
 use medsearch::embed::load_backend;
-use medsearch::http::{ApiKey, Credentials, Key, KeysFile, Scope, Scopes};
+use medsearch::http::{Credentials, Scope};
+use medsearch::pacs::BaseUrl;
 use reqwest::Response;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::archive::secret;
 use crate::files::{EXPLICIT, dicom, element, even};
-use crate::harness::{KEY, Part, TestApp, problem, spawn_over};
+use crate::harness::{KEY, Part, TestApp, new_key, problem, spawn_over};
 
 const JSON: &str = "application/dicom+json";
 const COLUMNS: u16 = 24;
@@ -91,16 +90,6 @@ async fn empty(identity: IdentityMode, retention: Retention) -> TempDir {
     let url = folder.path().join("archive").display().to_string();
     Archive::create(&url, new, secret()).await.unwrap();
     folder
-}
-
-/// A key with scopes, put into a file.
-fn new_key(file: &Path, name: &str, scopes: &[Scope]) -> String {
-    let now = jiff::Timestamp::now();
-    let scopes = Scopes::new(scopes.iter().copied()).unwrap();
-    let (text, key) = ApiKey::random().unwrap();
-    let key = Key::new(name.parse().unwrap(), key, scopes, now, None).unwrap();
-    KeysFile::at(file).change(|keys| keys.add(key)).unwrap();
-    text
 }
 
 /// A server over two studies of one patient, the first of two series, and one of another patient.
@@ -259,6 +248,67 @@ async fn a_viewer_goes_from_studies_to_pixels_by_pseudonyms() {
     }
 }
 
+/// What the parts of an answer are said to be, and its body.
+async fn related(answer: Response, status: u16) -> (String, Vec<u8>) {
+    assert_eq!(answer.status(), status);
+    let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+    assert_eq!(answer.headers()["cache-control"], "private, no-store");
+    let parts = kind.strip_prefix("multipart/related; type=\"").unwrap().to_owned();
+    let parts = parts.split('"').next().unwrap().to_owned();
+    (parts, answer.bytes().await.unwrap().to_vec())
+}
+
+#[actix_web::test]
+async fn a_study_and_a_series_are_shown_picture_by_picture() {
+    let hospital = Hospital::open(IdentityMode::Linked, Retention::View).await;
+    let key = &hospital.search;
+    for (path, pictures) in [("/studies/1.2.1", 3), ("/studies/1.2.1/series/1.2.1.1", 2)] {
+        let (kind, body) = related(hospital.get(key, &format!("{path}/rendered?viewport=12,12")).await, 200).await;
+        let shown = parts(&body);
+        assert_eq!((kind.as_str(), shown.len()), ("image/png", pictures));
+        for picture in &shown {
+            assert!(picture.starts_with(b"\x89PNG") && picture[16..24] == [0, 0, 0, 12, 0, 0, 0, 8]);
+        }
+        assert!(
+            shown
+                .iter()
+                .all(|picture| shown.iter().filter(|other| *other == picture).count() == 1)
+        );
+        let jpeg = hospital.app.request("GET", &format!("/dicom-web{path}/rendered"));
+        let jpeg = jpeg
+            .header("accept", r#"multipart/related; type="image/jpeg""#)
+            .header("x-api-key", key);
+        let (kind, body) = related(jpeg.send().await.unwrap(), 200).await;
+        assert_eq!(kind, "image/jpeg");
+        assert!(parts(&body).iter().all(|picture| picture.starts_with(b"\xff\xd8")));
+    }
+}
+
+#[actix_web::test]
+async fn a_match_says_where_it_can_be_retrieved_and_that_can_be_followed() {
+    const BASE: &str = "https://search.example/wards/dicom-web";
+    let app = spawn_over(empty(IdentityMode::Linked, Retention::View).await, |settings| {
+        settings.dicom_web_url = Some(BaseUrl::parse(BASE).unwrap());
+    });
+    let app = app.await;
+    let body = file("1.2.1", "1.2.1.1", "1.2.1.1.1", "4711", &[]);
+    let form = app.form("/v1/images", &[Part::File("image", &body)]);
+    kept(&app, form.send().await.unwrap()).await;
+    for (level, path) in [
+        ("studies", "/studies/1.2.1"),
+        ("series", "/studies/1.2.1/series/1.2.1.1"),
+        ("instances", "/studies/1.2.1/series/1.2.1.1/instances/1.2.1.1.1"),
+    ] {
+        let request = app.request("GET", &format!("/dicom-web/{level}"));
+        let found: Value = request.send().await.unwrap().json().await.unwrap();
+        assert_eq!(
+            found[0]["00081190"],
+            json!({"vr": "UR", "Value": [format!("{BASE}{path}")]})
+        );
+        assert_eq!(app.get(&format!("/dicom-web{path}/rendered")).await.status(), 200);
+    }
+}
+
 async fn check_instance(hospital: &Hospital, key: &str, path: &str) {
     let metadata = hospital.json(key, &format!("{path}/metadata")).await.swap_remove(0);
     for (tag, expected) in [
@@ -310,7 +360,21 @@ async fn check_instance(hospital: &Hospital, key: &str, path: &str) {
         hospital.get(key, &format!("{path}/frames/1/rendered")).await.status(),
         200
     );
+    let small = hospital.get(key, &format!("{path}/frames/1/thumbnail")).await;
+    assert_eq!(
+        (small.status().as_u16(), &small.headers()["content-type"]),
+        (200, &"image/png".parse().unwrap())
+    );
+    // The same frame twice is two parts.
+    let twice = hospital
+        .get(key, &format!("{path}/frames/1,1/rendered?accept=image/jpeg"))
+        .await;
+    let (kind, body) = related(twice, 200).await;
+    assert_eq!((kind.as_str(), parts(&body).len()), ("image/jpeg", 2));
     for (suffix, status) in [
+        ("/frames/2/thumbnail", 404),
+        ("/frames/1,1/thumbnail", 400),
+        ("/frames/1,2/rendered", 404),
         ("/frames/2", 404),
         ("/frames/0", 400),
         ("/frames/1,x", 400),
@@ -483,8 +547,14 @@ async fn searches_say_what_they_did_not_do() {
         ("/studies/1.9/metadata", 404),
         ("/studies/1.2.1/series/1.2.2.1/metadata", 404),
         ("/studies/1.2.1/series/1.2.1.1/instances/1.2.1.2.1", 404),
+        ("/studies/1.9/rendered", 404),
+        ("/studies/1.2.1/series/1.2.2.1/rendered", 404),
+        ("/studies/1.2.1/rendered?viewport=0,0", 400),
+        ("/studies/1.2.1/rendered?accept=application/dicom", 406),
+        ("/studies/1.2.1/metadata?accept=application/dicom", 406),
+        ("/studies/1.2.1?accept=image/png", 406),
         // There is no such resource here, and what is listed nowhere needs `admin`.
-        ("/studies/1.2.1/rendered", 403),
+        ("/studies/1.2.1/bulkdata", 403),
     ] {
         let (got, _, problem) = problem(hospital.get(key, path).await).await;
         assert_eq!(got, status, "{path}");
@@ -507,11 +577,21 @@ async fn what_is_not_kept_is_said() {
     let hospital = Hospital::open(IdentityMode::Anonymous, Retention::Thumbnail).await;
     let key = &hospital.search;
     let path = "/studies/1.2.1/series/1.2.1.1/instances/1.2.1.1.1";
-    for suffix in ["", "/frames/1", "/rendered"] {
+    for suffix in ["", "/frames/1", "/rendered", "/frames/1/rendered"] {
         let (status, slug, _) = problem(hospital.get(key, &format!("{path}{suffix}")).await).await;
         assert_eq!((status, slug.as_str()), (409, "pixels-not-kept"), "{suffix}");
     }
-    assert_eq!(hospital.get(key, &format!("{path}/thumbnail")).await.status(), 200);
+    for path in ["/studies/1.2.1/rendered", "/studies/1.2.1/series/1.2.1.1/rendered"] {
+        let (status, slug, _) = problem(hospital.get(key, path).await).await;
+        assert_eq!((status, slug.as_str()), (409, "pixels-not-kept"), "{path}");
+    }
+    for suffix in ["/thumbnail", "/frames/1/thumbnail"] {
+        assert_eq!(
+            hospital.get(key, &format!("{path}{suffix}")).await.status(),
+            200,
+            "{suffix}"
+        );
+    }
     let metadata = hospital.json(key, &format!("{path}/metadata")).await;
     assert_eq!(metadata[0].get("00280010"), None);
     let found = hospital.json(key, "/instances?SOPInstanceUID=1.2.1.1.1").await;

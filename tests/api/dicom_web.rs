@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use medsearch::app::{App, Settings};
 use medsearch::archive::{Archive, Scope};
+use medsearch::pacs::BaseUrl;
 use reqwest::Response;
 use serde_json::{Value, json};
 
@@ -251,7 +252,9 @@ async fn other_pixels_of_a_known_instance_are_a_conflict() {
 
 #[actix_web::test]
 async fn only_the_study_of_the_path_is_stored() {
-    let app = spawn_with(|settings| settings.dicom_web_url = Some("https://x.example/dicom-web".into())).await;
+    let app =
+        spawn_with(|settings| settings.dicom_web_url = Some(BaseUrl::parse("https://x.example/dicom-web").unwrap()))
+            .await;
     let other = Instance {
         study_uid: "1.2.99",
         ..instance("1.2.3.5")

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use medsearch::app;
 use medsearch::archive::{Archive, Writer, WriterSettings};
-use medsearch::http::{self, Credentials, HttpSettings, Problem, RateSettings, State};
+use medsearch::http::{
+    self, ApiKey, Credentials, HttpSettings, Key, KeysFile, Problem, RateSettings, Scope, Scopes, State,
+};
 use medsearch::ingest::{Ingest, open_inbox};
 use medsearch::metrics::Metrics;
 use medsearch::pacs::PacsList;
@@ -23,6 +25,22 @@ use crate::archive;
 pub const BOUNDARY: &str = "medsearch-test-boundary";
 /// Key of servers with a key.
 pub const KEY: &str = "a-key-for-tests-only";
+
+/// A key with scopes, put into a file of keys.
+pub fn new_key(file: &Path, name: &str, scopes: &[Scope]) -> String {
+    key_until(file, name, scopes, None)
+}
+
+/// The same, until a time.
+pub fn key_until(file: &Path, name: &str, scopes: &[Scope], expires: Option<&str>) -> String {
+    let (text, key) = ApiKey::random().unwrap();
+    let scopes = Scopes::new(scopes.iter().copied()).unwrap();
+    let made = "2020-01-01T00:00:00Z".parse().unwrap();
+    let expires = expires.map(|time| time.parse().unwrap());
+    let key = Key::new(name.parse().unwrap(), key, scopes, made, expires).unwrap();
+    KeysFile::at(file).change(|keys| keys.add(key)).unwrap();
+    text
+}
 
 /// A running server.
 pub struct TestApp {

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use medsearch::app::{App, Settings};
 use medsearch::error::ErrorKind;
-use medsearch::http::{ApiKey, Key, KeysFile, Scope, Scopes};
+use medsearch::http::{ApiKey, Scope};
 use reqwest::Response;
 use serde_json::{Value, json};
 
 use crate::archive::{self, image, secret};
 use crate::cluster::eventually;
-use crate::harness::{KEY, Part, TestApp, problem, spawn_with_keys};
+use crate::harness::{KEY, Part, TestApp, key_until, problem, spawn_with_keys};
 
 /// `medsearch key` with these arguments.
 fn run(file: &Path, arguments: &[&str]) -> Output {
@@ -25,8 +25,8 @@ fn run(file: &Path, arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// A key, made by the command line.
-fn new_key(file: &Path, name: &str, scope: &str) -> String {
+/// A key, as `medsearch key new` prints it.
+fn printed_key(file: &Path, name: &str, scope: &str) -> String {
     let made = run(file, &["new", "--name", name, "--scope", scope]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     String::from_utf8(made.stdout).unwrap().trim_end().to_owned()
@@ -49,76 +49,13 @@ async fn metrics(app: &TestApp) -> String {
 }
 
 #[actix_web::test]
-async fn each_scope_opens_what_it_says_and_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("keys.json");
-    let keys = Scope::ALL.map(|scope| (scope, new_key(&file, &format!("has-{scope}"), scope.as_str())));
-    let app = spawn_with_keys(&file).await;
-    let image = format!("/v1/images/{}", "0".repeat(36));
-    let thumbnail = format!("{image}/thumbnail");
-    for (method, path, needed) in [
-        ("POST", "/v1/search", Scope::Search),
-        ("POST", "/v1/search/by-vector", Scope::Search),
-        ("POST", "/v1/explanations", Scope::Search),
-        ("GET", "/v1/archive", Scope::Search),
-        ("GET", "/v1/model/card", Scope::Search),
-        ("GET", &image, Scope::Search),
-        ("GET", &thumbnail, Scope::Search),
-        ("POST", "/v1/feedback", Scope::Search),
-        ("POST", "/v1/embeddings", Scope::Vectors),
-        ("POST", "/v1/images", Scope::Ingest),
-        ("PATCH", &image, Scope::Ingest),
-        ("DELETE", &image, Scope::Ingest),
-        ("POST", "/v1/patients/delete", Scope::Ingest),
-        ("POST", "/dicom-web/studies", Scope::Ingest),
-        ("POST", "/dicom-web/studies/1.2.3", Scope::Ingest),
-        ("POST", "/instances", Scope::Ingest),
-        ("GET", "/system", Scope::Ingest),
-        ("GET", "/metrics", Scope::Metrics),
-        ("HEAD", "/metrics", Scope::Metrics),
-        ("GET", "/v1/feedback", Scope::Admin),
-        ("DELETE", "/v1/feedback/x", Scope::Admin),
-        // what is not there, or not spelled as it is listed
-        ("GET", "/v1/nothing", Scope::Admin),
-        ("PUT", "/v1/archive", Scope::Admin),
-        ("GET", "/%76%31/archive", Scope::Admin),
-    ] {
-        for (own, key) in &keys {
-            let response = ask(&app, method, path, key).await;
-            let row = format!("{method} {path} with {own}");
-            if *own == needed || *own == Scope::Admin {
-                assert!(
-                    !matches!(response.status().as_u16(), 401 | 403),
-                    "{row}: {}",
-                    response.status()
-                );
-                continue;
-            }
-            let challenge = format!(r#"Bearer error="insufficient_scope", scope="{needed}""#);
-            assert_eq!(response.headers()["www-authenticate"], challenge.as_str(), "{row}");
-            if method == "HEAD" {
-                assert_eq!(response.status(), 403, "{row}");
-                continue;
-            }
-            let (status, slug, problem) = problem(response).await;
-            assert_eq!((status, slug.as_str()), (403, "insufficient-scope"), "{row}");
-            assert!(
-                problem.detail.contains(&format!("`{needed}`")),
-                "{row}: {}",
-                problem.detail
-            );
-        }
-    }
-}
-
-#[actix_web::test]
 async fn keys_come_and_go_while_the_server_runs() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.json");
-    let guest = new_key(&file, "guest", "search");
+    let guest = printed_key(&file, "guest", "search");
     let app = spawn_with_keys(&file).await;
     assert_eq!((status(&app, &guest).await, status(&app, KEY).await), (200, 200));
-    let late = new_key(&file, "late", "search");
+    let late = printed_key(&file, "late", "search");
     eventually("a new key is taken", async || status(&app, &late).await == 200).await;
     revoke(&file, "guest");
     eventually("a revoked key is refused", async || status(&app, &guest).await == 401).await;
@@ -138,18 +75,8 @@ async fn keys_come_and_go_while_the_server_runs() {
 async fn what_is_refused_is_told_apart_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.json");
-    let (over, key) = ApiKey::random().unwrap();
-    let (made, ended) = ("2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z");
-    let scopes = Scopes::new([Scope::Admin]).unwrap();
-    let key = Key::new(
-        "over".parse().unwrap(),
-        key,
-        scopes,
-        made.parse().unwrap(),
-        Some(ended.parse().unwrap()),
-    );
-    KeysFile::at(&file).change(|keys| keys.add(key.unwrap())).unwrap();
-    let guest = new_key(&file, "guest", "search");
+    let over = key_until(&file, "over", &[Scope::Admin], Some("2021-01-01T00:00:00Z"));
+    let guest = printed_key(&file, "guest", "search");
     let app = spawn_with_keys(&file).await;
     let invalid = r#"Bearer error="invalid_token""#;
     for (key, challenge, says) in [
@@ -285,7 +212,7 @@ async fn beyond_loopback_a_server_starts_with_keys_only() {
     assert_eq!(refused.kind(), ErrorKind::Unauthorized);
     let missing = App::build(settings(Some(&file))).await.err().unwrap();
     assert!(missing.to_string().contains("is not there"), "{missing}");
-    new_key(&file, "guest", "search");
+    printed_key(&file, "guest", "search");
     assert!(App::build(settings(Some(&file))).await.is_ok());
 }
 
@@ -410,8 +337,8 @@ impl Drop for Program {
 fn the_log_says_by_which_key_and_never_the_key() {
     let folder = archive::copy();
     let file = folder.path().join("keys.json");
-    let guest = new_key(&file, "guest", "search");
-    let meter = new_key(&file, "meter", "metrics");
+    let guest = printed_key(&file, "guest", "search");
+    let meter = printed_key(&file, "meter", "metrics");
     let program = Program::start(folder.path(), &file);
     for (key, status, name) in [
         (guest.as_str(), 200, Some("guest")),

@@ -1,9 +1,9 @@
 //! How often one may ask: each caller for itself, and wrong keys by their address.
 
-use medsearch::http::{ApiKey, Credentials, HttpSettings, Key, KeysFile, Rate, RateSettings, Scope, Scopes};
+use medsearch::http::{Credentials, HttpSettings, Rate, RateSettings, Scope};
 use reqwest::Response;
 
-use crate::harness::{KEY, TestApp, problem, spawn_app, spawn_with};
+use crate::harness::{KEY, TestApp, new_key, problem, spawn_app, spawn_with};
 
 const WRONG: &str = "no-key-of-this-server";
 
@@ -11,23 +11,13 @@ const WRONG: &str = "no-key-of-this-server";
 async fn spawn(rates: RateSettings) -> (TestApp, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.json");
-    let (text, guest) = ApiKey::random().unwrap();
-    let made = "2026-01-01T00:00:00Z".parse().unwrap();
-    let guest = Key::new(
-        "guest".parse().unwrap(),
-        guest,
-        Scopes::new([Scope::Search]).unwrap(),
-        made,
-        None,
-    )
-    .unwrap();
-    KeysFile::at(&file).change(|keys| keys.add(guest)).unwrap();
+    let guest = new_key(&file, "guest", &[Scope::Search]);
     let with_rates = |settings: &mut HttpSettings| {
         settings.credentials = Credentials::open(Some(KEY), Some(&file)).unwrap();
         settings.loopback = false;
         settings.rates = rates;
     };
-    (spawn_with(with_rates).await, text)
+    (spawn_with(with_rates).await, guest)
 }
 
 async fn ask(app: &TestApp, method: &str, path: &str, key: &str) -> Response {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use medsearch::http::{ApiKey, Key, KeysFile, SERVED, Scope, Scopes};
+use medsearch::http::{ApiKey, KeysFile, SERVED, Scope};
 
-use crate::harness::{TestApp, problem, spawn_with_keys};
+use crate::harness::{TestApp, key_until, new_key, problem, spawn_with_keys};
 
 /// What opens an endpoint: nothing is needed, or a scope.
 const OPEN: Option<Scope> = None;
@@ -46,11 +46,13 @@ const ENDPOINTS: &[(&str, &str, Option<Scope>)] = &[
     ("GET", "/dicom-web/instances", SEARCH),
     ("GET", "/dicom-web/studies/{study}", SEARCH),
     ("GET", "/dicom-web/studies/{study}/metadata", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/rendered", SEARCH),
     ("GET", "/dicom-web/studies/{study}/thumbnail", SEARCH),
     ("GET", "/dicom-web/studies/{study}/series", SEARCH),
     ("GET", "/dicom-web/studies/{study}/instances", SEARCH),
     ("GET", "/dicom-web/studies/{study}/series/{series}", SEARCH),
     ("GET", "/dicom-web/studies/{study}/series/{series}/metadata", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/series/{series}/rendered", SEARCH),
     ("GET", "/dicom-web/studies/{study}/series/{series}/thumbnail", SEARCH),
     ("GET", "/dicom-web/studies/{study}/series/{series}/instances", SEARCH),
     ("GET", "/dicom-web/studies/{study}/series/{series}/instances/{instance}", SEARCH),
@@ -59,6 +61,7 @@ const ENDPOINTS: &[(&str, &str, Option<Scope>)] = &[
     ("GET", "/dicom-web/studies/{study}/series/{series}/instances/{instance}/thumbnail", SEARCH),
     ("GET", "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}", SEARCH),
     ("GET", "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/rendered", SEARCH),
+    ("GET", "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/thumbnail", SEARCH),
     ("POST", "/instances", INGEST),
     ("GET", "/system", INGEST),
     // Not of the API: pages, signing in, the description, probes, metrics.
@@ -127,28 +130,18 @@ impl Role {
 
 /// A server and everyone who could ask it.
 async fn stage(folder: &std::path::Path) -> (TestApp, Vec<Role>) {
-    let file = KeysFile::at(folder.join("keys.json"));
-    let made = "2020-01-01T00:00:00Z".parse().unwrap();
-    let over = Some("2021-01-01T00:00:00Z".parse().unwrap());
-    let all = || Scopes::new(Scope::ALL).unwrap();
-    let add = |name: &str, scopes, expires| {
-        let (text, key) = ApiKey::random().unwrap();
-        let key = Key::new(name.parse().unwrap(), key, scopes, made, expires);
-        file.change(|keys| keys.add(key.unwrap())).unwrap();
-        text
-    };
+    let file = folder.join("keys.json");
+    let over = Some("2021-01-01T00:00:00Z");
     let mut roles = vec![
         Role::Nobody("none", None),
         Role::Nobody("unknown", Some(ApiKey::random().unwrap().0)),
-        Role::Nobody("expired", Some(add("expired", all(), over))),
-        Role::Nobody("revoked", Some(add("revoked", all(), None))),
+        Role::Nobody("expired", Some(key_until(&file, "expired", &Scope::ALL, over))),
+        Role::Nobody("revoked", Some(new_key(&file, "revoked", &Scope::ALL))),
     ];
-    roles.extend(Scope::ALL.map(|scope| {
-        let scopes = Scopes::new([scope]).unwrap();
-        Role::Has(scope, add(&format!("has-{scope}"), scopes, None))
-    }));
-    file.change(|keys| keys.revoke(&"revoked".parse().unwrap())).unwrap();
-    (spawn_with_keys(&folder.join("keys.json")).await, roles)
+    roles.extend(Scope::ALL.map(|scope| Role::Has(scope, new_key(&file, &format!("has-{scope}"), &[scope]))));
+    let revoked = "revoked".parse().unwrap();
+    KeysFile::at(&file).change(|keys| keys.revoke(&revoked)).unwrap();
+    (spawn_with_keys(&file).await, roles)
 }
 
 #[actix_web::test]
@@ -182,12 +175,18 @@ async fn check(app: &TestApp, (method, path, needed): &(&str, &str, Option<Scope
         }
         _ => None,
     };
+    if let (Some((403, _)), Some(needed)) = (expected, needed) {
+        let challenge = format!(r#"Bearer error="insufficient_scope", scope="{needed}""#);
+        assert_eq!(response.headers()["www-authenticate"], challenge.as_str(), "{cell}");
+    }
     match expected {
         None => assert!(!matches!(status, 401 | 403 | 500..), "{cell}: {status}"),
         Some((refused, _)) if *method == "HEAD" => assert_eq!(status, refused, "{cell}"),
         Some(refused) => {
-            let (status, slug, _) = problem(response).await;
+            let (status, slug, problem) = problem(response).await;
             assert_eq!((status, slug.as_str()), refused, "{cell}");
+            let named = |needed: Scope| problem.detail.contains(&format!("`{needed}`"));
+            assert!(status != 403 || needed.is_some_and(named), "{cell}: {}", problem.detail);
         }
     }
 }

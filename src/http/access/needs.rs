@@ -29,6 +29,7 @@ const NEEDS: &[(&str, &str, Scope)] = &[
     ("GET", "/dicom-web/instances", Scope::Search),
     ("GET", "/dicom-web/studies/{study}", Scope::Search),
     ("GET", "/dicom-web/studies/{study}/metadata", Scope::Search),
+    ("GET", "/dicom-web/studies/{study}/rendered", Scope::Search),
     ("GET", "/dicom-web/studies/{study}/thumbnail", Scope::Search),
     ("GET", "/dicom-web/studies/{study}/series", Scope::Search),
     ("GET", "/dicom-web/studies/{study}/instances", Scope::Search),
@@ -36,6 +37,11 @@ const NEEDS: &[(&str, &str, Scope)] = &[
     (
         "GET",
         "/dicom-web/studies/{study}/series/{series}/metadata",
+        Scope::Search,
+    ),
+    (
+        "GET",
+        "/dicom-web/studies/{study}/series/{series}/rendered",
         Scope::Search,
     ),
     (
@@ -76,6 +82,11 @@ const NEEDS: &[(&str, &str, Scope)] = &[
     (
         "GET",
         "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/rendered",
+        Scope::Search,
+    ),
+    (
+        "GET",
+        "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/thumbnail",
         Scope::Search,
     ),
     ("POST", "/v1/embeddings", Scope::Vectors),

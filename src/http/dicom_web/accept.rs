@@ -2,6 +2,8 @@
 
 use actix_web::http::header::{self, HeaderMap};
 
+use crate::domain::MediaType;
+use crate::domain::media_type::split;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most media ranges that are looked at.
@@ -72,6 +74,21 @@ impl Accept {
         self.0.iter().filter(|range| range.quality > 0)
     }
 
+    /// As [`Self::choose`], for parts of a `multipart/related`: a client may name these themselves, or what is around them.
+    ///
+    /// # Errors
+    /// `NotAcceptable` where it takes none.
+    pub fn choose_parts<'a>(&self, offered: &[&'a str]) -> Result<&'a str> {
+        let of_parts = |range: &Range| match range.media.as_str() {
+            "multipart/related" | "multipart/*" => Range {
+                media: range.parts.clone().unwrap_or_else(|| "*/*".to_owned()),
+                ..range.clone()
+            },
+            _ => range.clone(),
+        };
+        Self(self.0.iter().map(of_parts).collect()).choose(offered)
+    }
+
     /// Whether parts of a media type are taken as they are stored here, and whether without `multipart/related` around a single one.
     ///
     /// # Errors
@@ -125,41 +142,21 @@ fn refused(offered: &[&str]) -> Error {
 
 /// A media range; none for one that can't be read.
 fn range(text: &str) -> Option<Range> {
-    let mut parts = split(text, ';');
-    let mut media = parts.next()?.trim().to_ascii_lowercase();
+    let found = MediaType::parse(text);
+    let mut media = found.name().to_ascii_lowercase();
     if media == "*" {
         media = "*/*".to_owned();
     }
     if !media.contains('/') {
         return None;
     }
-    let mut range = Range {
+    let parameter = |name| found.parameter(name).map(str::to_ascii_lowercase);
+    let quality = |q: String| q.parse::<f32>().map_or(0, |q| (q.clamp(0.0, 1.0) * 1000.0) as u16);
+    Some(Range {
         media,
-        parts: None,
-        syntax: None,
-        quality: 1000,
-    };
-    for parameter in parts {
-        let Some((name, value)) = parameter.split_once('=') else {
-            continue;
-        };
-        let value = value.trim().trim_matches('"').to_ascii_lowercase();
-        match name.trim().to_ascii_lowercase().as_str() {
-            "q" => range.quality = value.parse::<f32>().map_or(0, |q| (q.clamp(0.0, 1.0) * 1000.0) as u16),
-            "type" => range.parts = Some(value),
-            "transfer-syntax" => range.syntax = Some(value),
-            _ => {}
-        }
-    }
-    Some(range)
-}
-
-/// Parts between separators that are not in quotes.
-fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
-    text.split(move |c| {
-        quoted ^= c == '"';
-        c == separator && !quoted
+        parts: parameter("type"),
+        syntax: parameter("transfer-syntax"),
+        quality: parameter("q").map_or(1000, quality),
     })
 }
 
@@ -199,6 +196,26 @@ mod tests {
             accept("image/gif").choose(&offered).unwrap_err().kind(),
             ErrorKind::NotAcceptable
         );
+    }
+
+    #[test]
+    fn parts_are_chosen_by_themselves_or_by_what_is_around_them() {
+        let offered = ["image/png", "image/jpeg"];
+        for (text, chosen) in [
+            ("*/*", Some("image/png")),
+            ("image/jpeg", Some("image/jpeg")),
+            ("multipart/related", Some("image/png")),
+            (r#"multipart/related; type="image/jpeg""#, Some("image/jpeg")),
+            (
+                r#"multipart/related; type="image/gif", multipart/related; type="image/*";q=0.1"#,
+                Some("image/png"),
+            ),
+            (r#"multipart/related; type="application/dicom""#, None),
+            ("text/html", None),
+        ] {
+            assert_eq!(accept(text).choose_parts(&offered).ok(), chosen, "{text}");
+        }
+        assert_eq!(Accept(vec![]).choose_parts(&offered).unwrap(), "image/png");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::shown::Names;
 use super::tags;
 use crate::domain::{Record, Window};
 use crate::imaging::PixelLayout;
+use crate::pacs::BaseUrl;
 use crate::search::Level;
 
 /// Answers are UTF-8.
@@ -76,8 +77,16 @@ fn age(record: &Record) -> Option<String> {
     (0.0..1000.0).contains(&years).then(|| format!("{:03}Y", years as u32))
 }
 
-/// What a search says of a match, with what is above it (PS3.18, 10.6.3.3).
-pub fn found(level: Level, names: &Names, record: &Record, modalities: Vec<String>, counts: Counts) -> DataSet {
+/// What a search says of a match, with what is above it (PS3.18, 10.6.3.3). `base` is where clients see `/dicom-web`: without it nothing is said of where the
+/// match can be retrieved; what is not kept, so that it can't be, has an empty RetrieveURL.
+pub fn found(
+    level: Level,
+    names: &Names,
+    record: &Record,
+    modalities: Vec<String>,
+    counts: Counts,
+    base: Option<&BaseUrl>,
+) -> DataSet {
     let mut set = DataSet::default();
     let availability = if record.pixels.is_some() {
         "ONLINE"
@@ -93,6 +102,11 @@ pub fn found(level: Level, names: &Names, record: &Record, modalities: Vec<Strin
         )
         .number(tags::STUDY_RELATED_SERIES, Vr::Is, counts.study_series)
         .number(tags::STUDY_RELATED_INSTANCES, Vr::Is, counts.study_instances);
+    if let Some(base) = base {
+        let reference = names.reference(level).filter(|_| record.pixels.is_some());
+        let url = reference.and_then(|reference| base.retrieve_url(&reference));
+        set.maybe(tags::RETRIEVE_URL, Vr::Ur, url);
+    }
     if level >= Level::Series {
         series(&mut set, names, record);
         set.number(tags::SERIES_RELATED_INSTANCES, Vr::Is, counts.series_instances);
@@ -234,7 +248,7 @@ fn image(set: &mut DataSet, layout: PixelLayout, frames: u32, window: Option<Win
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ImageId, Key, Slot};
+    use crate::domain::{ImageId, Key, PackRef, PixelsRef, Slot};
 
     fn record() -> Record {
         Record::bare(ImageId::new(Slot(0), Key([1; 16])), Key([2; 16]), "t")
@@ -312,9 +326,53 @@ mod tests {
     }
 
     #[test]
+    fn a_match_says_where_it_can_be_retrieved() {
+        let base = BaseUrl::parse("https://x.example/dicom-web").unwrap();
+        let pack = PackRef {
+            object: "pixels/0".into(),
+            offset: 0,
+            length: 1,
+            blake3: "0".repeat(32),
+        };
+        let kept = Record {
+            pixels: Some(PixelsRef {
+                pack,
+                width: 1,
+                height: 1,
+                inverted: false,
+                offset_levels: 0,
+                other: Default::default(),
+            }),
+            ..record()
+        };
+        let url = |level, names: &Names, record: &Record, base: Option<&BaseUrl>| {
+            let set = found(level, names, record, vec![], Counts::default(), base);
+            let shown = serde_json::to_value(&set).unwrap();
+            shown.get("00081190").cloned()
+        };
+        let study = "https://x.example/dicom-web/studies/2.25.1";
+        for (level, expected) in [
+            (Level::Study, study.to_owned()),
+            (Level::Series, format!("{study}/series/2.25.2")),
+            (Level::Instance, format!("{study}/series/2.25.2/instances/2.25.3")),
+        ] {
+            let said = url(level, &names(false), &kept, Some(&base)).unwrap();
+            assert_eq!(said, serde_json::json!({"vr": "UR", "Value": [expected]}));
+            assert_eq!(url(level, &names(false), &kept, None), None);
+            let empty = Some(serde_json::json!({"vr": "UR"}));
+            assert_eq!(url(level, &names(false), &record(), Some(&base)), empty, "not kept");
+            let odd = Names {
+                study: "ward 7/../x".into(),
+                ..names(true)
+            };
+            assert_eq!(url(level, &odd, &kept, Some(&base)), empty, "no UID");
+        }
+    }
+
+    #[test]
     fn each_level_says_what_is_above_it_and_nothing_below() {
         let has = |level, tag| {
-            found(level, &names(false), &record(), vec![], Counts::default())
+            found(level, &names(false), &record(), vec![], Counts::default(), None)
                 .get(tag)
                 .is_some()
         };

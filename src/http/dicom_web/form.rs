@@ -1,129 +1,73 @@
 //! The form of a STOW-RS answer: DICOM JSON (PS3.18, Annex F) or the XML of PS3.19, as `Accept` says.
 
-use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::header::HeaderMap;
 
-use super::stored::{Attribute, Value};
+use super::accept::Accept;
+use super::json::{DataSet, Value};
+use super::search::JSON;
+use super::tags;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Compared by clients letter by letter: no parameter.
-pub const DICOM_JSON: &str = "application/dicom+json";
 const DICOM_XML: &str = "application/dicom+xml";
-/// Most media ranges that are looked at.
-const RANGES_MAX: usize = 32;
 
-/// How a data set is written.
+/// How a data set is written: the DICOM JSON Model, or the Native DICOM Model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// DICOM JSON Model.
-    Json,
-    /// Native DICOM Model.
-    Xml,
+pub struct Form {
+    media_type: &'static str,
 }
 
 impl Form {
-    /// What the client likes best; JSON where it does not say, or likes both as much.
+    /// What the client likes best; JSON where it does not say.
     ///
     /// # Errors
-    /// `NotAcceptable` where it takes neither.
+    /// `NotAcceptable` where it takes neither; `InvalidRequest` for an `Accept` that is no text.
     pub fn read(headers: &HeaderMap) -> Result<Self> {
-        let values = headers.get_all(header::ACCEPT);
-        let text: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
-        Self::choose(&text.join(","))
+        let media_type = Accept::read(headers, None)?.choose(&[JSON[0], JSON[1], DICOM_XML])?;
+        Ok(Self { media_type })
     }
 
-    fn choose(accept: &str) -> Result<Self> {
-        if accept.trim().is_empty() {
-            return Ok(Self::Json);
-        }
-        let (mut json, mut xml) = (0.0_f32, 0.0_f32);
-        for range in accept.split(',').take(RANGES_MAX) {
-            let mut parts = range.split(';').map(str::trim);
-            let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let quality = parts
-                .filter_map(|part| part.split_once('='))
-                .find(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
-                .map_or(1.0, |(_, value)| value.trim().parse::<f32>().unwrap_or(0.0));
-            match media.as_str() {
-                "*" | "*/*" | "application/*" => {
-                    json = json.max(quality);
-                    xml = xml.max(quality);
-                }
-                DICOM_JSON | "application/json" => json = json.max(quality),
-                DICOM_XML => xml = xml.max(quality),
-                _ => {}
-            }
-        }
-        if xml > json {
-            Ok(Self::Xml)
-        } else if json > 0.0 {
-            Ok(Self::Json)
-        } else {
-            let message = format!("the answer is given as `{DICOM_JSON}` or `{DICOM_XML}` only");
-            Err(Error::new(ErrorKind::NotAcceptable, message))
-        }
-    }
-
-    /// Its media type.
+    /// Its media type. Compared by clients letter by letter: without a parameter.
     pub const fn media_type(self) -> &'static str {
-        match self {
-            Self::Json => DICOM_JSON,
-            Self::Xml => DICOM_XML,
-        }
+        self.media_type
     }
 
     /// A data set in this form.
-    pub fn write(self, set: &[Attribute]) -> String {
-        match self {
-            Self::Json => json(set).to_string(),
-            Self::Xml => {
-                let mut text = String::from(r#"<?xml version="1.0" encoding="UTF-8"?><NativeDicomModel>"#);
-                xml(set, &mut text);
-                text.push_str("</NativeDicomModel>");
-                text
-            }
+    ///
+    /// # Errors
+    /// `Internal` for what can't be JSON.
+    pub fn write(self, set: &DataSet) -> Result<String> {
+        if self.media_type != DICOM_XML {
+            let failed = |error| Error::with_source(ErrorKind::Internal, "a data set can't be written", error);
+            return serde_json::to_string(set).map_err(failed);
         }
+        let mut text = String::from(r#"<?xml version="1.0" encoding="UTF-8"?><NativeDicomModel>"#);
+        xml(set, &mut text);
+        text.push_str("</NativeDicomModel>");
+        Ok(text)
     }
 }
 
-fn json(set: &[Attribute]) -> serde_json::Value {
-    let mut map = serde_json::Map::new();
-    for attribute in set {
-        let values: Vec<serde_json::Value> = attribute
-            .values
-            .iter()
-            .map(|value| match value {
-                Value::Text(text) => text.as_str().into(),
-                Value::Number(number) => (*number).into(),
-                Value::Item(item) => json(item),
-            })
-            .collect();
-        let mut element = serde_json::Map::new();
-        element.insert("vr".to_owned(), attribute.vr.into());
-        // An empty element has no `Value` (F.2.5).
-        if !values.is_empty() {
-            element.insert("Value".to_owned(), values.into());
+fn xml(set: &DataSet, text: &mut String) {
+    for (tag, element) in set.iter() {
+        let vr = element.vr.as_str();
+        text.push_str(&format!(r#"<DicomAttribute tag="{tag}" vr="{vr}""#));
+        if let Some(keyword) = tags::keyword(tag) {
+            text.push_str(&format!(r#" keyword="{keyword}""#));
         }
-        map.insert(format!("{:08X}", attribute.tag), element.into());
-    }
-    map.into()
-}
-
-fn xml(set: &[Attribute], text: &mut String) {
-    for attribute in set {
-        let (tag, vr, keyword) = (attribute.tag, attribute.vr, attribute.keyword);
-        text.push_str(&format!(
-            r#"<DicomAttribute tag="{tag:08X}" vr="{vr}" keyword="{keyword}">"#
-        ));
-        for (number, value) in (1..).zip(&attribute.values) {
-            match value {
-                Value::Text(value) => text.push_str(&format!(r#"<Value number="{number}">{}</Value>"#, escaped(value))),
-                Value::Number(value) => text.push_str(&format!(r#"<Value number="{number}">{value}</Value>"#)),
+        text.push('>');
+        for (number, value) in (1..).zip(&element.values) {
+            let value = match value {
+                Value::Text(value) => escaped(value),
+                Value::Whole(value) => value.to_string(),
+                Value::Decimal(value) => value.to_string(),
                 Value::Item(item) => {
                     text.push_str(&format!(r#"<Item number="{number}">"#));
                     xml(item, text);
                     text.push_str("</Item>");
+                    continue;
                 }
-            }
+            };
+            text.push_str(&format!(r#"<Value number="{number}">{value}</Value>"#));
         }
         text.push_str("</DicomAttribute>");
     }
@@ -135,23 +79,65 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::http::header::{self, HeaderValue};
+
+    use super::super::json::Vr;
     use super::*;
+
+    fn form(accept: &str) -> Result<Form> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_str(accept).unwrap());
+        Form::read(&headers)
+    }
 
     #[test]
     fn the_client_chooses_and_else_it_is_json() {
-        for (accept, form) in [
-            ("", Some(Form::Json)),
-            ("*/*", Some(Form::Json)),
-            ("application/dicom+json", Some(Form::Json)),
-            ("application/json", Some(Form::Json)),
-            ("application/dicom+xml", Some(Form::Xml)),
-            ("application/dicom+xml;q=0.5, application/dicom+json", Some(Form::Json)),
-            ("application/dicom+json;q=0.5, application/dicom+xml", Some(Form::Xml)),
-            ("text/html, */*;q=0.1", Some(Form::Json)),
+        for (accept, media_type) in [
+            ("*/*", Some("application/dicom+json")),
+            ("application/dicom+json", Some("application/dicom+json")),
+            ("application/json", Some("application/json")),
+            ("application/dicom+xml", Some("application/dicom+xml")),
+            (
+                "application/dicom+xml;q=0.5, application/dicom+json",
+                Some("application/dicom+json"),
+            ),
+            (
+                "application/dicom+json;q=0.5, application/dicom+xml",
+                Some("application/dicom+xml"),
+            ),
+            ("text/html, */*;q=0.1", Some("application/dicom+json")),
             ("text/html", None),
             ("application/dicom+json;q=0", None),
         ] {
-            assert_eq!(Form::choose(accept).ok(), form, "{accept}");
+            assert_eq!(form(accept).ok().map(Form::media_type), media_type, "{accept}");
         }
+        let none = Form::read(&HeaderMap::new()).unwrap();
+        assert_eq!(none.media_type(), "application/dicom+json");
+    }
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let mut item = DataSet::default();
+        item.number(tags::WARNING_REASON, Vr::Us, 0xb006);
+        let mut set = DataSet::default();
+        set.text(tags::RETRIEVE_URL, Vr::Ur, "https://x.example/a&b").put(
+            tags::REFERENCED_SOP_SEQUENCE,
+            Vr::Sq,
+            vec![Value::Item(item)],
+        );
+        assert_eq!(
+            form("*/*").unwrap().write(&set).unwrap(),
+            r#"{"00081190":{"vr":"UR","Value":["https://x.example/a&b"]},"00081199":{"vr":"SQ","Value":[{"00081196":{"vr":"US","Value":[45062]}}]}}"#
+        );
+        assert_eq!(
+            form("application/dicom+xml").unwrap().write(&set).unwrap(),
+            concat!(
+                r#"<?xml version="1.0" encoding="UTF-8"?><NativeDicomModel>"#,
+                r#"<DicomAttribute tag="00081190" vr="UR" keyword="RetrieveURL"><Value number="1">https://x.example/a&amp;b</Value></DicomAttribute>"#,
+                r#"<DicomAttribute tag="00081199" vr="SQ" keyword="ReferencedSOPSequence"><Item number="1">"#,
+                r#"<DicomAttribute tag="00081196" vr="US" keyword="WarningReason"><Value number="1">45062</Value></DicomAttribute>"#,
+                "</Item></DicomAttribute></NativeDicomModel>"
+            )
+        );
     }
 }

@@ -53,6 +53,8 @@ pub enum Vr {
     Tm,
     /// Unique Identifier.
     Ui,
+    /// Universal Resource Identifier or Locator.
+    Ur,
     /// Unsigned Short.
     Us,
 }
@@ -72,6 +74,7 @@ impl Vr {
             Self::Sq => "SQ",
             Self::Tm => "TM",
             Self::Ui => "UI",
+            Self::Ur => "UR",
             Self::Us => "US",
         }
     }

@@ -12,6 +12,7 @@ use super::shown::Shown;
 use crate::archive::State;
 use crate::domain::{ImageId, PseudonymousUid, Record};
 use crate::error::{Error, ErrorKind, Result};
+use crate::pacs::BaseUrl;
 use crate::search::{Hierarchy, Instance, Level};
 
 /// Images held against a query between two looks at the clock.
@@ -42,7 +43,7 @@ impl Wanted {
     }
 }
 
-/// Looks for what a query asks for on a level, until `deadline`.
+/// Looks for what a query asks for on a level, until `deadline`. `base` is what RetrieveURLs are made of.
 ///
 /// # Errors
 /// `Damaged` when a sealed record can't be opened; `Deadline`.
@@ -52,6 +53,7 @@ pub fn search(
     level: Level,
     query: &Query,
     mut shown: Shown,
+    base: Option<&BaseUrl>,
     deadline: Instant,
 ) -> Result<Found> {
     shown.ask_for(query);
@@ -71,6 +73,7 @@ pub fn search(
         query,
         wanted,
         shown,
+        base,
         deadline,
         looked: Cell::new(0),
         study: RefCell::default(),
@@ -85,6 +88,7 @@ struct Search<'a> {
     query: &'a Query,
     wanted: Wanted,
     shown: Shown,
+    base: Option<&'a BaseUrl>,
     deadline: Instant,
     looked: Cell<u32>,
     /// The last study that was held against what is asked of studies, and whether it is one: images come study by study.
@@ -216,6 +220,7 @@ impl Search<'_> {
             record,
             modalities.into_iter().collect(),
             counts,
+            self.base,
         ))
     }
 }

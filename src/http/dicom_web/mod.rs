@@ -24,3 +24,5 @@ mod shown;
 pub mod store;
 mod stored;
 mod tags;
+
+pub use related::{Part, Related};

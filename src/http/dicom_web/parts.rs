@@ -6,22 +6,25 @@ use actix_web::http::header::{self, HeaderValue};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 
-use super::part10::EXPLICIT_LITTLE_ENDIAN;
 use crate::error::{Error, Result};
 
 /// Patients' pixels stay in no cache.
 pub const UNCACHED: (header::HeaderName, HeaderValue) =
     (header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
 
-/// A body of parts of one media type. What fails in the middle breaks the connection off, so that nobody takes the rest for the whole.
+/// What parts of stored values are, behind their media type.
+pub const STORED: &str = "; transfer-syntax=1.2.840.10008.1.2.1";
+
+/// A body of parts of one media type, `parameters` of which are said of each part. What fails in the middle breaks the connection off, so that nobody takes the rest for the whole.
 pub fn related(
     status: StatusCode,
     media: &'static str,
+    parameters: &'static str,
     parts: impl Stream<Item = Result<Bytes>> + 'static,
 ) -> HttpResponse {
     let boundary = uuid::Uuid::new_v4().simple().to_string();
     let content_type = format!("multipart/related; type=\"{media}\"; boundary={boundary}");
-    let head = format!("--{boundary}\r\nContent-Type: {media}; transfer-syntax={EXPLICIT_LITTLE_ENDIAN}\r\n\r\n");
+    let head = format!("--{boundary}\r\nContent-Type: {media}{parameters}\r\n\r\n");
     let end = Bytes::from(format!("--{boundary}--\r\n"));
     let head = Bytes::from(head);
     let parts = parts.flat_map(move |part| {
@@ -40,9 +43,31 @@ pub fn related(
 
 /// A single part as the whole body.
 pub fn single(media: &'static str, part: Bytes) -> HttpResponse {
-    let content_type = format!("{media}; transfer-syntax={EXPLICIT_LITTLE_ENDIAN}");
+    let content_type = format!("{media}{STORED}");
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, content_type))
         .insert_header(UNCACHED)
         .body(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::dicom_web::part10::EXPLICIT_LITTLE_ENDIAN;
+
+    #[actix_web::test]
+    async fn each_part_says_what_it_is() {
+        assert_eq!(STORED, format!("; transfer-syntax={EXPLICIT_LITTLE_ENDIAN}"));
+        let parts = ["one", "two"].map(|part| Ok(Bytes::from_static(part.as_bytes())));
+        let answer = related(StatusCode::PARTIAL_CONTENT, "image/png", "", stream::iter(parts));
+        assert_eq!(answer.status(), 206);
+        let kind = answer.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+        let boundary = kind
+            .strip_prefix("multipart/related; type=\"image/png\"; boundary=")
+            .unwrap()
+            .to_owned();
+        let body = actix_web::body::to_bytes(answer.into_body()).await.unwrap();
+        let part = |text: &str| format!("--{boundary}\r\nContent-Type: image/png\r\n\r\n{text}\r\n");
+        assert_eq!(body, format!("{}{}--{boundary}--\r\n", part("one"), part("two")));
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::json::Tag;
+use super::tags;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most results of one answer, also where none says how many.
@@ -18,7 +20,7 @@ const NAMES_MAX: usize = 10;
 /// Longest name that is repeated, in bytes: keywords are shorter.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Attributes that can be matched, with keyword and tag.
+/// Attributes that can be matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attribute {
     /// By its keyed digest: as a whole or not at all.
@@ -35,17 +37,17 @@ pub enum Attribute {
     ViewPosition,
 }
 
-const ATTRIBUTES: [(&str, &str, Attribute); 10] = [
-    ("PatientID", "00100020", Attribute::PatientId),
-    ("IssuerOfPatientID", "00100021", Attribute::IssuerOfPatientId),
-    ("StudyInstanceUID", "0020000D", Attribute::StudyInstanceUid),
-    ("SeriesInstanceUID", "0020000E", Attribute::SeriesInstanceUid),
-    ("SOPInstanceUID", "00080018", Attribute::SopInstanceUid),
-    ("Modality", "00080060", Attribute::Modality),
-    ("ModalitiesInStudy", "00080061", Attribute::ModalitiesInStudy),
-    ("BodyPartExamined", "00180015", Attribute::BodyPartExamined),
-    ("PatientSex", "00100040", Attribute::PatientSex),
-    ("ViewPosition", "00185101", Attribute::ViewPosition),
+const ATTRIBUTES: [(Tag, Attribute); 10] = [
+    (tags::PATIENT_ID, Attribute::PatientId),
+    (tags::ISSUER_OF_PATIENT_ID, Attribute::IssuerOfPatientId),
+    (tags::STUDY_INSTANCE_UID, Attribute::StudyInstanceUid),
+    (tags::SERIES_INSTANCE_UID, Attribute::SeriesInstanceUid),
+    (tags::SOP_INSTANCE_UID, Attribute::SopInstanceUid),
+    (tags::MODALITY, Attribute::Modality),
+    (tags::MODALITIES_IN_STUDY, Attribute::ModalitiesInStudy),
+    (tags::BODY_PART_EXAMINED, Attribute::BodyPartExamined),
+    (tags::PATIENT_SEX, Attribute::PatientSex),
+    (tags::VIEW_POSITION, Attribute::ViewPosition),
 ];
 
 /// Codes of which one has to match; `*` and `?` stand for any characters, and any one.
@@ -184,8 +186,9 @@ impl Query {
 
 /// By its keyword or the eight hex digits of its tag.
 fn attribute(name: &str) -> Option<Attribute> {
-    let named = |(keyword, tag, _): &&(&str, &str, Attribute)| name == *keyword || name.eq_ignore_ascii_case(tag);
-    ATTRIBUTES.iter().find(named).map(|(_, _, attribute)| *attribute)
+    let named =
+        |(tag, _): &&(Tag, Attribute)| tags::keyword(*tag) == Some(name) || name.eq_ignore_ascii_case(&tag.to_string());
+    ATTRIBUTES.iter().find(named).map(|(_, attribute)| *attribute)
 }
 
 /// Values of a list: of UIDs with commas between them (PS3.18, 8.3.4.1), or as DICOM itself separates them.

@@ -6,12 +6,11 @@ use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 
+use crate::domain::MediaType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::problem;
 use crate::http::upload::collect;
 
-/// Longest boundary: above the 70 characters of RFC 2046, since Orthanc sends 73.
-const BOUNDARY_CHARACTERS_MAX: usize = 200;
 /// Most parts of a body: a study of thousands of slices comes in one.
 pub const PARTS_MAX: usize = 20_000;
 
@@ -82,45 +81,18 @@ impl Related {
     }
 }
 
-/// The boundary of a `Content-Type`: in quotes or not, letters of any case, parameters in any order.
+/// The boundary of a `Content-Type` of DICOM files.
 fn boundary(content_type: &str) -> Result<&str> {
-    let mut parameters = parameters(content_type);
-    let media_type = parameters.next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("multipart/related") {
+    let media = MediaType::parse(content_type);
+    if !media.is("multipart/related") {
         return Err(other_type("send `multipart/related; type=\"application/dicom\"`"));
     }
-    let mut boundary = None;
-    for parameter in parameters {
-        let Some((name, value)) = parameter.split_once('=') else {
-            continue;
-        };
-        let value = value.trim();
-        let value = value
-            .strip_prefix('"')
-            .and_then(|value| value.strip_suffix('"'))
-            .unwrap_or(value);
-        match name.trim().to_ascii_lowercase().as_str() {
-            "boundary" => boundary = Some(value),
-            // Metadata and pixels apart (PS3.18, 8.7.3) are not put together here.
-            "type" if !value.eq_ignore_ascii_case("application/dicom") => {
-                return Err(other_type("the parts have to be `application/dicom`"));
-            }
-            _ => {}
-        }
+    // Metadata and pixels apart (PS3.18, 8.7.3) are not put together here.
+    let is_other = |parts: &str| !parts.eq_ignore_ascii_case("application/dicom");
+    if media.parameter("type").is_some_and(is_other) {
+        return Err(other_type("the parts have to be `application/dicom`"));
     }
-    let allowed = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
-    boundary
-        .filter(|boundary| (1..=BOUNDARY_CHARACTERS_MAX).contains(&boundary.len()) && boundary.bytes().all(allowed))
-        .ok_or_else(no_boundary)
-}
-
-/// Parts between semicolons that are not in quotes.
-fn parameters(text: &str) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
-    text.split(move |c| {
-        quoted ^= c == '"';
-        c == ';' && !quoted
-    })
+    media.boundary().ok_or_else(no_boundary)
 }
 
 fn other_type(message: &str) -> Error {
@@ -144,22 +116,15 @@ mod tests {
     const QUOTED: &str = r#"multipart/related; type="application/dicom"; boundary="X""#;
 
     #[test]
-    fn boundaries_are_found_however_they_are_written() {
-        let long = "0f3cf5c0-70e0-41ef-baef-c6f9f65ec3e1-0f3cf5c0-70e0-41ef-baef-c6f9f65ec3e1";
-        let orthanc = format!(r#"multipart/related; type="application/dicom"; boundary={long}"#);
+    fn only_bodies_of_dicom_files_have_a_boundary() {
         for (content_type, found) in [
             (QUOTED, Ok("X")),
-            (orthanc.as_str(), Ok(long)),
-            ("multipart/related; type=application/dicom; boundary=X", Ok("X")),
-            ("Multipart/Related;BOUNDARY=X ; Type=\"Application/DICOM\"", Ok("X")),
-            ("multipart/related; boundary=\"a;b\"; charset=utf-8", Ok("a;b")),
             ("multipart/related; boundary=X", Ok("X")),
+            ("multipart/related; type=Application/DICOM; boundary=\"a;b\"", Ok("a;b")),
             (
                 "multipart/related; type=\"application/dicom\"",
                 Err(ErrorKind::InvalidRequest),
             ),
-            ("multipart/related; boundary=\"\"", Err(ErrorKind::InvalidRequest)),
-            ("multipart/related; boundary=é", Err(ErrorKind::InvalidRequest)),
             ("multipart/form-data; boundary=X", Err(ErrorKind::UnsupportedMedia)),
             (
                 "multipart/related; type=\"application/dicom+json\"; boundary=X",
@@ -174,7 +139,6 @@ mod tests {
                 "{content_type}"
             );
         }
-        assert!(boundary(&format!("multipart/related; boundary={}", "a".repeat(201))).is_err());
     }
 
     async fn read(content_type: &str, body: &[u8], step: usize) -> Result<Vec<Part>> {

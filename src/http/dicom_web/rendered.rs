@@ -1,16 +1,19 @@
-//! Pictures to look at (PS3.18, 10.4.1.1.3 and 10.4.1.1.5): an instance or one of its frames rendered, and a thumbnail of anything.
+//! Pictures to look at (PS3.18, 10.4.1.1.3 and 10.4.1.1.5): studies, series, instances and frames rendered, and a thumbnail of each.
 
-use actix_web::http::header;
+use std::sync::Arc;
+
+use actix_web::http::{StatusCode, header};
 use actix_web::web::{Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::accept::Accept;
-use super::parts::UNCACHED;
+use super::parts::{UNCACHED, related};
 use super::place::Place;
-use super::retrieve::numbered;
+use super::retrieve::{kept, numbered};
 use crate::domain::Record;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::wire::ImageFile;
@@ -22,6 +25,8 @@ use crate::telemetry::run_blocking;
 const QUALITY: u8 = 90;
 /// Longest side of a picture to show, in pixels.
 const VIEWPORT_MAX: u32 = 4096;
+/// Most pictures of one answer.
+const PICTURES_MAX: usize = 1000;
 const PNG: &str = "image/png";
 const JPEG: &str = "image/jpeg";
 
@@ -59,14 +64,12 @@ impl Rendering {
         }
     }
 
-    /// The longest side that a picture of this size has in the viewport.
-    fn size(&self, width: u32, height: u32) -> Result<Option<u32>> {
+    /// Columns and rows.
+    fn viewport(&self) -> Result<Option<(u32, u32)>> {
         let Some(text) = &self.viewport else { return Ok(None) };
         let sides: Option<Vec<u32>> = text.split(',').map(|side| side.trim().parse().ok()).collect();
         match sides.as_deref() {
-            Some(&[columns @ 1..=VIEWPORT_MAX, rows @ 1..=VIEWPORT_MAX]) => {
-                Ok(Some(fitting((width, height), (columns, rows))))
-            }
+            Some(&[columns @ 1..=VIEWPORT_MAX, rows @ 1..=VIEWPORT_MAX]) => Ok(Some((columns, rows))),
             _ => Err(invalid(&format!(
                 "`viewport` is columns,rows, each from 1 to {VIEWPORT_MAX}"
             ))),
@@ -78,6 +81,40 @@ impl Rendering {
         let quality = text.parse().ok().filter(|quality| (1..=100).contains(quality));
         quality.ok_or_else(|| invalid("`quality` is from 1 to 100"))
     }
+
+    fn accept(&self, request: &HttpRequest) -> Result<Accept> {
+        Accept::read(request.headers(), self.accept.as_deref())
+    }
+
+    /// What a picture by itself is given as.
+    fn single(&self, request: &HttpRequest) -> Result<&'static str> {
+        self.accept(request)?.choose(&[PNG, JPEG])
+    }
+
+    /// What each of several is given as.
+    fn parts(&self, request: &HttpRequest) -> Result<&'static str> {
+        self.accept(request)?.choose_parts(&[PNG, JPEG])
+    }
+
+    fn view(&self, media: &'static str) -> Result<View> {
+        Ok(View {
+            media,
+            window: self.window()?,
+            viewport: self.viewport()?,
+            quality: self.quality()?,
+        })
+    }
+}
+
+/// How a picture is made.
+#[derive(Debug, Clone)]
+struct View {
+    media: &'static str,
+    /// Center and width.
+    window: Option<(f64, f64)>,
+    /// Columns and rows.
+    viewport: Option<(u32, u32)>,
+    quality: u8,
 }
 
 fn invalid(message: &str) -> Error {
@@ -109,26 +146,70 @@ pub async fn instance(
     path: Path<(String, String, String)>,
     how: Query<Rendering>,
 ) -> Result<HttpResponse> {
-    show(&state, &request, &[&path.0, &path.1, &path.2], "1", &how).await
+    let how = how.into_inner();
+    show_frames(state, &request, &[&path.0, &path.1, &path.2], "1", how).await
 }
 
-/// A frame, rendered.
+/// Frames, rendered.
+///
+/// One is a picture, several are parts of a `multipart/related`.
 #[utoipa::path(
     get,
     path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/rendered",
     tag = "dicomweb",
-    operation_id = "getRenderedFrame",
+    operation_id = "getRenderedFrames",
     params(("study" = String, Path, description = "Study Instance UID"), ("series" = String, Path, description = "Series Instance UID"), ("instance" = String, Path, description = "SOP Instance UID"),
-        ("frames" = String, Path, description = "One number, from 1"), Rendering),
-    responses((status = 200, description = "PNG of 8 bit, or JPEG", body = ImageFile, content_type = "image/png"), problem::Retrieving)
+        ("frames" = String, Path, description = "Numbers from 1, with commas between them"), Rendering),
+    responses((status = 200, description = "PNG of 8 bit, or JPEG; of several frames a part each", content((ImageFile = "image/png"), (ImageFile = "image/jpeg"), (ImageFile = "multipart/related"))), problem::Retrieving)
 )]
-pub async fn frame(
+pub async fn frames(
     state: Data<State>,
     request: HttpRequest,
     path: Path<(String, String, String, String)>,
     how: Query<Rendering>,
 ) -> Result<HttpResponse> {
-    show(&state, &request, &[&path.0, &path.1, &path.2], &path.3, &how).await
+    let how = how.into_inner();
+    show_frames(state, &request, &[&path.0, &path.1, &path.2], &path.3, how).await
+}
+
+/// The instances of a study, rendered: the first frame of each.
+///
+/// 206 where the pixels of some are not kept.
+#[utoipa::path(
+    get,
+    path = "/dicom-web/studies/{study}/rendered",
+    tag = "dicomweb",
+    operation_id = "getRenderedStudy",
+    params(("study" = String, Path, description = "Study Instance UID"), Rendering),
+    responses((status = 200, description = "A part an instance: PNG of 8 bit, or JPEG", body = ImageFile, content_type = "multipart/related"), problem::Retrieving)
+)]
+pub async fn study(
+    state: Data<State>,
+    request: HttpRequest,
+    path: Path<String>,
+    how: Query<Rendering>,
+) -> Result<HttpResponse> {
+    show_all(state, &request, &[&path], how.into_inner()).await
+}
+
+/// The instances of a series, rendered: the first frame of each.
+///
+/// 206 where the pixels of some are not kept.
+#[utoipa::path(
+    get,
+    path = "/dicom-web/studies/{study}/series/{series}/rendered",
+    tag = "dicomweb",
+    operation_id = "getRenderedSeries",
+    params(("study" = String, Path, description = "Study Instance UID"), ("series" = String, Path, description = "Series Instance UID"), Rendering),
+    responses((status = 200, description = "A part an instance: PNG of 8 bit, or JPEG", body = ImageFile, content_type = "multipart/related"), problem::Retrieving)
+)]
+pub async fn series(
+    state: Data<State>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    how: Query<Rendering>,
+) -> Result<HttpResponse> {
+    show_all(state, &request, &[&path.0, &path.1], how.into_inner()).await
 }
 
 /// A small picture of a study.
@@ -185,48 +266,125 @@ pub async fn instance_thumbnail(
     thumbnail(&state, &request, &[&path.0, &path.1, &path.2], &how).await
 }
 
-async fn show(
-    state: &State,
+/// A small picture of a frame.
+#[utoipa::path(
+    get,
+    path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}/thumbnail",
+    tag = "dicomweb",
+    operation_id = "getFrameThumbnail",
+    params(("study" = String, Path, description = "Study Instance UID"), ("series" = String, Path, description = "Series Instance UID"), ("instance" = String, Path, description = "SOP Instance UID"),
+        ("frames" = String, Path, description = "One number, from 1"), Rendering),
+    responses((status = 200, description = "PNG or JPEG, longest side at most 256", body = ImageFile, content_type = "image/png"), problem::Retrieving)
+)]
+pub async fn frame_thumbnail(
+    state: Data<State>,
+    request: HttpRequest,
+    path: Path<(String, String, String, String)>,
+    how: Query<Rendering>,
+) -> Result<HttpResponse> {
+    let (media, quality) = (how.single(&request)?, how.quality()?);
+    let place = Place::find(&state, &request, &[&path.0, &path.1, &path.2]).await?;
+    let wanted = numbered(&place.frames(&place.instances().swap_remove(0)), &path.3)?;
+    let [record] = wanted.as_slice() else {
+        return Err(invalid("one thumbnail is of one frame"));
+    };
+    small(&state, record, media, quality).await
+}
+
+/// The first frame of each instance that is kept.
+async fn show_all(state: Data<State>, request: &HttpRequest, uids: &[&str], how: Rendering) -> Result<HttpResponse> {
+    let view = how.view(how.parts(request)?)?;
+    let place = Place::find(&state, request, uids).await?;
+    let (first, rest, status) = kept(&place, PICTURES_MAX)?;
+    let instances = std::iter::once(first).chain(rest);
+    let records = instances
+        .map(|instance| Arc::clone(place.frames(&instance)[0]))
+        .collect();
+    pictures(state, records, view, status).await
+}
+
+async fn show_frames(
+    state: Data<State>,
     request: &HttpRequest,
     uids: &[&str],
-    frame: &str,
-    how: &Rendering,
+    frames: &str,
+    how: Rendering,
 ) -> Result<HttpResponse> {
-    let media = Accept::read(request.headers(), how.accept.as_deref())?.choose(&[PNG, JPEG])?;
-    let (window, quality) = (how.window()?, how.quality()?);
-    let place = Place::find(state, request, uids).await?;
-    let instance = place.instances().swap_remove(0);
-    let frames = numbered(&place.frames(&instance), frame)?;
-    let [record] = frames.as_slice() else {
-        return Err(invalid("one picture is one frame"));
+    // How many there will be is known from what is asked for.
+    let is_single = !frames.contains(',');
+    let media = match is_single {
+        true => how.single(request)?,
+        false => how.parts(request)?,
     };
+    let view = how.view(media)?;
+    let place = Place::find(&state, request, uids).await?;
+    let records = numbered(&place.frames(&place.instances().swap_remove(0)), frames)?;
+    match records.as_slice() {
+        [record] if is_single => {
+            let body = picture(&state, record, &view).await?;
+            Ok(whole(body, view.media))
+        }
+        _ => pictures(state, records, view, StatusCode::OK).await,
+    }
+}
+
+/// Each as a part, made when it is its turn. What keeps the first from being made is answered, what keeps another breaks the answer off.
+async fn pictures(
+    state: Data<State>,
+    records: Vec<Arc<Record>>,
+    view: View,
+    status: StatusCode,
+) -> Result<HttpResponse> {
+    let media = view.media;
+    let mut records = records.into_iter();
+    let first = match records.next() {
+        Some(record) => picture(&state, &record, &view).await?,
+        None => return Err(Error::internal("there is nothing to show")),
+    };
+    let rest = stream::iter(records).then(move |record| {
+        let (state, view) = (state.clone(), view.clone());
+        async move { picture(&state, &record, &view).await }
+    });
+    let parts = stream::once(std::future::ready(Ok(first))).chain(rest);
+    Ok(related(status, media, "", parts))
+}
+
+async fn picture(state: &State, record: &Record, view: &View) -> Result<Bytes> {
     let (width, height) = match &record.pixels {
         Some(pixels) => (pixels.width, pixels.height),
         None => (1, 1),
     };
-    let size = how.size(width, height)?;
-    let png = state.in_time(state.engine.rendered(record.id, window, size)).await?;
-    picture(png, media, quality).await
+    let size = view.viewport.map(|viewport| fitting((width, height), viewport));
+    let png = state
+        .in_time(state.engine.rendered(record.id, view.window, size))
+        .await?;
+    coded(png, view.media, view.quality).await
 }
 
 async fn thumbnail(state: &State, request: &HttpRequest, uids: &[&str], how: &Rendering) -> Result<HttpResponse> {
-    let media = Accept::read(request.headers(), how.accept.as_deref())?.choose(&[PNG, JPEG])?;
-    let quality = how.quality()?;
+    let (media, quality) = (how.single(request)?, how.quality()?);
     let place = Place::find(state, request, uids).await?;
-    let record: &Record = place.middle();
-    let png = state.in_time(state.engine.thumbnail(record.id)).await?;
-    picture(png, media, quality).await
+    small(state, place.middle(), media, quality).await
 }
 
-async fn picture(png: Bytes, media: &'static str, quality: u8) -> Result<HttpResponse> {
-    let body = match media {
-        JPEG => run_blocking(move || jpeg::encode::of_png(&png, quality)).await?.into(),
-        _ => png,
-    };
-    Ok(HttpResponse::Ok()
+async fn small(state: &State, record: &Record, media: &'static str, quality: u8) -> Result<HttpResponse> {
+    let png = state.in_time(state.engine.thumbnail(record.id)).await?;
+    Ok(whole(coded(png, media, quality).await?, media))
+}
+
+/// A picture as its media type has it.
+async fn coded(png: Bytes, media: &'static str, quality: u8) -> Result<Bytes> {
+    match media {
+        JPEG => Ok(run_blocking(move || jpeg::encode::of_png(&png, quality)).await?.into()),
+        _ => Ok(png),
+    }
+}
+
+fn whole(body: Bytes, media: &'static str) -> HttpResponse {
+    HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, media))
         .insert_header(UNCACHED)
-        .body(body))
+        .body(body)
 }
 
 #[cfg(test)]
@@ -265,13 +423,16 @@ mod tests {
 
     #[test]
     fn a_picture_fits_into_its_viewport() {
-        let size = |viewport, width, height| how(None, Some(viewport)).size(width, height).ok().flatten();
+        let size = |viewport, width, height| {
+            let viewport = how(None, Some(viewport)).viewport().ok().flatten();
+            viewport.map(|viewport| fitting((width, height), viewport))
+        };
         assert_eq!(size("100,50", 200, 200), Some(50));
         assert_eq!(size("100,50", 400, 100), Some(100));
         assert_eq!(size("1,1", 4000, 1), Some(1));
         assert_eq!(size("4096,4096", 10, 10), Some(4096));
         for viewport in ["", "1", "0,1", "1,4097", "1,1,0,0,1,1", "-1,1"] {
-            assert!(how(None, Some(viewport)).size(1, 1).is_err(), "{viewport}");
+            assert!(how(None, Some(viewport)).viewport().is_err(), "{viewport}");
         }
     }
 }

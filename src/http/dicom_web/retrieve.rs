@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 
 use super::accept::{Accept, Parts};
 use super::json::DataSet;
-use super::parts::{UNCACHED, related, single};
+use super::parts::{STORED, UNCACHED, related, single};
 use super::place::Place;
 use super::search::{JSON, json};
 use super::{attributes, part10};
@@ -184,7 +184,7 @@ pub async fn frames(
         async move { frame(&state, &record).await }
     });
     let parts = stream::once(std::future::ready(Ok(first))).chain(rest);
-    Ok(related(StatusCode::OK, OCTETS, parts))
+    Ok(related(StatusCode::OK, OCTETS, STORED, parts))
 }
 
 /// The frames of a list of numbers.
@@ -223,7 +223,7 @@ async fn frame(state: &State, record: &Record) -> Result<Bytes> {
 async fn metadata(state: &State, request: &HttpRequest, uids: &[&str], form: &Form) -> Result<HttpResponse> {
     let form = Accept::read(request.headers(), form.accept.as_deref())?.choose(&JSON)?;
     let place = Place::find(state, request, uids).await?;
-    let instances = few(place.instances())?;
+    let instances = few(place.instances(), INSTANCES_MAX)?;
     let sets = instances.iter().map(|instance| described(state, &place, instance));
     // Collected first: a lazy iterator of borrowing futures inside a stream is more than the compiler can prove `Send`.
     let sets: Vec<_> = sets.collect();
@@ -248,27 +248,17 @@ async fn described(state: &State, place: &Place, instance: &Range<usize>) -> Res
 async fn instances(state: Data<State>, request: &HttpRequest, uids: &[&str], form: &Form) -> Result<HttpResponse> {
     let form = Accept::read(request.headers(), form.accept.as_deref())?.parts(DICOM)?;
     let place = Arc::new(Place::find(&state, request, uids).await?);
-    let all = few(place.instances())?;
-    let is_kept = |instance: &Range<usize>| place.frames(instance)[0].pixels.is_some();
-    let (kept, not_kept): (Vec<_>, Vec<_>) = all.into_iter().partition(is_kept);
-    let Some((first, rest)) = kept.split_first() else {
-        let message = "this archive did not keep the pixels of this";
-        return Err(Error::new(ErrorKind::PixelsNotKept, message));
-    };
-    let first = file(&state, &place, first).await?;
+    let (first, rest, status) = kept(&place, INSTANCES_MAX)?;
+    let first = file(&state, &place, &first).await?;
     if form == Parts::Single && rest.is_empty() {
         return Ok(single(DICOM, first));
     }
-    let rest = stream::iter(rest.to_vec()).then(move |instance| {
+    let rest = stream::iter(rest).then(move |instance| {
         let (state, place) = (state.clone(), Arc::clone(&place));
         async move { file(&state, &place, &instance).await }
     });
-    let status = match not_kept.is_empty() {
-        true => StatusCode::OK,
-        false => StatusCode::PARTIAL_CONTENT,
-    };
     let parts = stream::once(std::future::ready(Ok(first))).chain(rest);
-    Ok(related(status, DICOM, parts))
+    Ok(related(status, DICOM, STORED, parts))
 }
 
 /// An instance as a file.
@@ -294,10 +284,29 @@ async fn file(state: &State, place: &Place, instance: &Range<usize>) -> Result<B
     run_blocking(move || Ok(Bytes::from(part10::file(&set, &layout, &frames)))).await
 }
 
-fn few(instances: Vec<Range<usize>>) -> Result<Vec<Range<usize>>> {
-    if instances.len() > INSTANCES_MAX {
+/// The first of a place's instances whose pixels are kept, the others, and the status of an answer that has them all: 206 where some are not kept.
+///
+/// # Errors
+/// `TooLarge` for more than `instances_max` instances; `PixelsNotKept` where none is.
+pub fn kept(place: &Place, instances_max: usize) -> Result<(Range<usize>, Vec<Range<usize>>, StatusCode)> {
+    let all = few(place.instances(), instances_max)?;
+    let is_kept = |instance: &Range<usize>| place.frames(instance)[0].pixels.is_some();
+    let (mut kept, not_kept): (Vec<_>, Vec<_>) = all.into_iter().partition(is_kept);
+    if kept.is_empty() {
+        let message = "this archive did not keep the pixels of this";
+        return Err(Error::new(ErrorKind::PixelsNotKept, message));
+    }
+    let status = match not_kept.is_empty() {
+        true => StatusCode::OK,
+        false => StatusCode::PARTIAL_CONTENT,
+    };
+    Ok((kept.remove(0), kept, status))
+}
+
+fn few(instances: Vec<Range<usize>>, instances_max: usize) -> Result<Vec<Range<usize>>> {
+    if instances.len() > instances_max {
         let message =
-            format!("there are more than {INSTANCES_MAX} instances: ask for a series of the study, or for single ones");
+            format!("there are more than {instances_max} instances: ask for a series of the study, or for single ones");
         return Err(Error::new(ErrorKind::TooLarge, message));
     }
     Ok(instances)

@@ -204,8 +204,17 @@ async fn answer(
     let (version, identity) = state.engine.identified();
     let shown = Shown::new(identity, sees_links(request));
     let deadline = state.deadline();
+    let base = state.settings.dicom_web_url.clone();
     let (body, images, more) = run_blocking(move || {
-        let found = matching::search(&version.state, version.hierarchy(), level, &query, shown, deadline)?;
+        let found = matching::search(
+            &version.state,
+            version.hierarchy(),
+            level,
+            &query,
+            shown,
+            base.as_ref(),
+            deadline,
+        )?;
         Ok((json(&found.results)?, found.images, found.more))
     })
     .await?;

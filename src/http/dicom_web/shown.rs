@@ -4,13 +4,10 @@ use std::collections::HashMap;
 
 use super::query::Query;
 use crate::archive::{Identity, Link};
-use crate::domain::{Key, PatientKeys, PseudonymousUid, Record};
+use crate::domain::{Key, PatientKeys, PatientPseudonym, PseudonymousUid, Record};
 use crate::error::Result;
+use crate::pacs::Reference;
 use crate::search::{Instance, Level};
-
-/// Hexadecimal digits of a patient's pseudonym, and the bytes that they say.
-const PSEUDONYM: &str = "p_";
-const PSEUDONYM_BYTES: usize = 6;
 
 /// How an image is called in an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +26,21 @@ pub struct Names {
     pub original: bool,
 }
 
+impl Names {
+    /// What a RetrieveURL names on a level; none where something is no UID: images need not have come by DICOM.
+    pub fn reference(&self, level: Level) -> Option<Reference> {
+        let below = |at: Level, text: &str| match level >= at {
+            true => text.parse().map(Some),
+            false => Ok(None),
+        };
+        Some(Reference {
+            study: self.study.parse().ok()?,
+            series: below(Level::Series, &self.series).ok()?,
+            instance: below(Level::Instance, &self.sop).ok()?,
+        })
+    }
+}
+
 /// The patient that a request names.
 #[derive(Clone)]
 enum Patient {
@@ -39,7 +51,7 @@ enum Patient {
         issuer: Option<String>,
     },
     /// By its pseudonym.
-    Pseudonym([u8; PSEUDONYM_BYTES]),
+    Pseudonym(PatientPseudonym),
     /// By an id that stands for nobody.
     Nobody,
 }
@@ -83,7 +95,7 @@ impl Shown {
     /// Takes the patient that a query names, if it names one.
     pub fn ask_for(&mut self, query: &Query) {
         self.patient = query.patient_id.as_ref().map(|id| {
-            if let Some(pseudonym) = pseudonym(id) {
+            if let Ok(pseudonym) = id.parse() {
                 return Patient::Pseudonym(pseudonym);
             }
             let issuer = query.issuer.clone();
@@ -111,7 +123,7 @@ impl Shown {
         match &self.patient {
             None => true,
             Some(Patient::Nobody) => false,
-            Some(Patient::Pseudonym(bytes)) => record.patient.is_some_and(|key| key.0.starts_with(bytes)),
+            Some(Patient::Pseudonym(pseudonym)) => record.patient.is_some_and(|key| pseudonym.is_of(key)),
             Some(Patient::Id { keys, .. }) => PatientKeys::of(record).is_some_and(|own| own.may_be(*keys)),
         }
     }
@@ -165,12 +177,6 @@ impl Shown {
             same(own.patient == keys.patient, issuer.clone()),
         )
     }
-}
-
-fn pseudonym(text: &str) -> Option<[u8; PSEUDONYM_BYTES]> {
-    let mut bytes = [0; PSEUDONYM_BYTES];
-    hex::decode_to_slice(text.strip_prefix(PSEUDONYM)?, &mut bytes).ok()?;
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -85,11 +85,11 @@ async fn store(state: &State, request: &HttpRequest, body: Payload, study: Optio
         Summary::Some => StatusCode::ACCEPTED,
         Summary::None => StatusCode::CONFLICT,
     };
-    let set = stored.data_set(state.settings.dicom_web_url.as_deref());
+    let set = stored.data_set(state.settings.dicom_web_url.as_ref());
     tracing::debug!(objects = stored.len(), "objects received");
     Ok(HttpResponse::build(status)
         .insert_header((header::CONTENT_TYPE, form.media_type()))
-        .body(form.write(&set)))
+        .body(form.write(&set)?))
 }
 
 /// A part that was not kept, so that nobody knows what it was.

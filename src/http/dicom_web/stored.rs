@@ -1,7 +1,11 @@
 //! What became of the objects of one request (PS3.18, 10.5.3 and Annex I): pure.
 
+use super::json::{DataSet, Tag, Value, Vr};
+use super::tags;
+use crate::domain::Uid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::{Received, Refusal, Verdict};
+use crate::pacs::{BaseUrl, Reference};
 
 /// Warning Reason `Elements discarded` (B006): the sender may forget the object, and nothing of what it sent was kept. It is known already, has no pixels, or
 /// is not what the archive is for.
@@ -18,30 +22,6 @@ const SYNTAX: u16 = 0xc122;
 const FAILED: u16 = 0x0110;
 /// Failure Reason `Duplicate SOP Instance` (PS3.7, C.5.7): the instance is known, with other pixels.
 const OTHER_PIXELS: u16 = 0x0111;
-
-/// An attribute of an answer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Attribute {
-    /// Group and element.
-    pub tag: u32,
-    /// Value representation.
-    pub vr: &'static str,
-    /// Its name in PS3.6.
-    pub keyword: &'static str,
-    /// Its values.
-    pub values: Vec<Value>,
-}
-
-/// A value of it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// Of UI and UR.
-    Text(String),
-    /// Of US.
-    Number(u16),
-    /// Of SQ.
-    Item(Vec<Attribute>),
-}
 
 /// What the status of an answer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,59 +84,63 @@ impl Stored {
 
     /// The Store Instances Response Module (table 10.5.3-1). `base` is where clients see `/dicom-web`; without it nothing says where an object can be
     /// retrieved, since what a client calls this server may be anything.
-    pub fn data_set(&self, base: Option<&str>) -> Vec<Attribute> {
+    pub fn data_set(&self, base: Option<&BaseUrl>) -> DataSet {
         let (mut referenced, mut failed, mut nameless) = (vec![], vec![], vec![]);
         for received in &self.received {
-            match (&received.verdict, names(received)) {
-                (Verdict::Refused(why, _), Some(mut item)) => {
-                    item.push(number(0x0008_1197, "FailureReason", reason(*why)));
-                    failed.push(Value::Item(item));
-                }
-                (Verdict::Refused(why, _), None) => {
-                    nameless.push(Value::Item(vec![number(0x0008_1197, "FailureReason", reason(*why))]));
-                }
-                (verdict, named) => {
-                    let mut item = named.unwrap_or_default();
-                    let kept = matches!(verdict, Verdict::Accepted | Verdict::Known);
-                    item.push(url(base.filter(|_| kept).and_then(|base| instance_url(base, received))));
-                    if *verdict != Verdict::Accepted {
-                        item.push(number(0x0008_1196, "WarningReason", NOT_KEPT));
-                    }
-                    referenced.push(Value::Item(item));
+            let named = names(received);
+            let list = match (&received.verdict, &named) {
+                (Verdict::Refused(..), Some(_)) => &mut failed,
+                (Verdict::Refused(..), None) => &mut nameless,
+                _ => &mut referenced,
+            };
+            let mut item = named.unwrap_or_default();
+            if let Verdict::Refused(why, _) = &received.verdict {
+                item.number(tags::FAILURE_REASON, Vr::Us, reason(*why).into());
+            } else {
+                let url = base.filter(|_| is_kept(received)).and_then(|base| {
+                    let reference = reference(received).filter(|reference| reference.instance.is_some());
+                    base.retrieve_url(&reference?)
+                });
+                item.maybe(tags::RETRIEVE_URL, Vr::Ur, url);
+                if received.verdict != Verdict::Accepted {
+                    item.number(tags::WARNING_REASON, Vr::Us, NOT_KEPT.into());
                 }
             }
+            list.push(Value::Item(item));
         }
-        let mut set = vec![url(base.and_then(|base| self.study_url(base)))];
-        for (tag, keyword, items) in [
-            (0x0008_1198, "FailedSOPSequence", failed),
-            (0x0008_1199, "ReferencedSOPSequence", referenced),
-            (0x0008_119a, "OtherFailuresSequence", nameless),
-        ] {
+        let mut set = DataSet::default();
+        set.maybe(tags::RETRIEVE_URL, Vr::Ur, base.and_then(|base| self.study_url(base)));
+        let lists: [(Tag, Vec<Value>); 3] = [
+            (tags::FAILED_SOP_SEQUENCE, failed),
+            (tags::REFERENCED_SOP_SEQUENCE, referenced),
+            (tags::OTHER_FAILURES_SEQUENCE, nameless),
+        ];
+        for (tag, items) in lists {
             if !items.is_empty() {
-                set.push(Attribute {
-                    tag,
-                    vr: "SQ",
-                    keyword,
-                    values: items,
-                });
+                set.put(tag, Vr::Sq, items);
             }
         }
         set
     }
 
     /// Where the study is, when all objects that are kept are of one.
-    fn study_url(&self, base: &str) -> Option<String> {
-        let kept = |received: &&Received| matches!(received.verdict, Verdict::Accepted | Verdict::Known);
-        let mut studies = self
-            .received
-            .iter()
-            .filter(kept)
-            .map(|received| received.study_uid.as_deref());
-        let first = studies.next()??;
-        studies
-            .all(|study| study == Some(first))
-            .then(|| format!("{base}/studies/{first}"))
+    fn study_url(&self, base: &BaseUrl) -> Option<String> {
+        let kept = self.received.iter().filter(|received| is_kept(received));
+        let mut studies = kept.map(|received| Some(reference(received)?.study));
+        let study = studies.next()??;
+        let of_one = studies.all(|other| other.as_ref() == Some(&study));
+        let study = Reference {
+            study,
+            series: None,
+            instance: None,
+        };
+        base.retrieve_url(&study).filter(|_| of_one)
     }
+}
+
+/// Whether it is in the archive, or will be.
+fn is_kept(received: &Received) -> bool {
+    matches!(received.verdict, Verdict::Accepted | Verdict::Known)
 }
 
 const fn reason(refusal: Refusal) -> u16 {
@@ -171,44 +155,23 @@ const fn reason(refusal: Refusal) -> u16 {
 }
 
 /// The class and the instance of an object; none when it does not say both.
-fn names(received: &Received) -> Option<Vec<Attribute>> {
-    let uid = |tag, keyword, uid: &str| Attribute {
-        tag,
-        vr: "UI",
-        keyword,
-        values: vec![Value::Text(uid.to_owned())],
-    };
-    Some(vec![
-        uid(0x0008_1150, "ReferencedSOPClassUID", received.sop_class.as_deref()?),
-        uid(0x0008_1155, "ReferencedSOPInstanceUID", received.sop_uid.as_deref()?),
-    ])
+fn names(received: &Received) -> Option<DataSet> {
+    let mut names = DataSet::default();
+    names
+        .text(tags::REFERENCED_SOP_CLASS_UID, Vr::Ui, received.sop_class.as_deref()?)
+        .text(tags::REFERENCED_SOP_INSTANCE_UID, Vr::Ui, received.sop_uid.as_deref()?);
+    Some(names)
 }
 
-fn instance_url(base: &str, received: &Received) -> Option<String> {
-    let (study, series, instance) = (
-        received.study_uid.as_deref()?,
-        received.series_uid.as_deref()?,
-        received.sop_uid.as_deref()?,
-    );
-    Some(format!("{base}/studies/{study}/series/{series}/instances/{instance}"))
-}
-
-fn url(url: Option<String>) -> Attribute {
-    Attribute {
-        tag: 0x0008_1190,
-        vr: "UR",
-        keyword: "RetrieveURL",
-        values: url.map(Value::Text).into_iter().collect(),
-    }
-}
-
-fn number(tag: u32, keyword: &'static str, number: u16) -> Attribute {
-    Attribute {
-        tag,
-        vr: "US",
-        keyword,
-        values: vec![Value::Number(number)],
-    }
+/// Where an object is, as far as it says; none without a study.
+fn reference(received: &Received) -> Option<Reference> {
+    let uid = |text: &Option<String>| text.as_deref()?.parse::<Uid>().ok();
+    let series = uid(&received.series_uid);
+    Some(Reference {
+        study: uid(&received.study_uid)?,
+        instance: uid(&received.sop_uid).filter(|_| series.is_some()),
+        series,
+    })
 }
 
 #[cfg(test)]
@@ -216,7 +179,6 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::super::form::Form;
     use super::*;
     use crate::archive::Outside;
 
@@ -242,7 +204,8 @@ mod tests {
     }
 
     fn as_json(stored: &Stored, base: Option<&str>) -> serde_json::Value {
-        serde_json::from_str(&Form::Json.write(&stored.data_set(base))).unwrap()
+        let base = base.map(|base| BaseUrl::parse(base).unwrap());
+        serde_json::to_value(stored.data_set(base.as_ref())).unwrap()
     }
 
     #[test]
@@ -260,9 +223,31 @@ mod tests {
                 }]},
             })
         );
-        let xml = Form::Xml.write(&stored.data_set(None));
-        assert!(xml.contains(r#"<DicomAttribute tag="00081190" vr="UR" keyword="RetrieveURL"></DicomAttribute>"#));
-        assert!(xml.contains(r#"<Item number="1"><DicomAttribute tag="00081150" vr="UI""#));
+        assert_eq!(as_json(&stored, None)["00081190"], json!({"vr": "UR"}));
+    }
+
+    #[test]
+    fn the_study_of_all_is_named_and_of_one_that_is_none_nothing() {
+        let of = |studies: [&str; 2]| {
+            let mut stored = Stored::default();
+            for study in studies {
+                let received = received(1, Verdict::Accepted);
+                stored.add(Received {
+                    study_uid: Some(study.into()),
+                    ..received
+                });
+            }
+            as_json(&stored, Some("https://x.example/dicom-web"))
+        };
+        assert_eq!(
+            of(["1.3", "1.3"])["00081190"]["Value"][0],
+            "https://x.example/dicom-web/studies/1.3"
+        );
+        assert_eq!(of(["1.3", "1.4"])["00081190"], json!({"vr": "UR"}));
+        // What is no UID leads nowhere.
+        let odd = of(["../x", "../x"]);
+        assert_eq!(odd["00081190"], json!({"vr": "UR"}));
+        assert_eq!(odd["00081199"]["Value"][0]["00081190"], json!({"vr": "UR"}));
     }
 
     #[test]

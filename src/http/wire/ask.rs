@@ -6,20 +6,17 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::{ImageFile, NearIdentical, Vote};
 use crate::domain::{Ask, ClassLabel, EXAMPLES_MAX, Exclude, FrameNumber, ImageId, K_MAX, Region, SpaceId, Wanted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::problem::without_value;
 use crate::http::upload::{FromParts, Parts, echo};
-use crate::pacs::{Reference, Uid};
 use crate::search::{QUERY_IDS_MAX, Upload};
 
 /// Most images of one request for embeddings.
 const EMBEDDINGS_MAX: usize = 16;
-/// Longest side that a picture may be asked for in.
-const SIZE_MAX: u32 = 4096;
 
 /// Options of every search. In a form a list is a repeated field, or one field with commas.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
@@ -84,7 +81,7 @@ impl Options {
     }
 
     /// Takes the options out of a JSON object; what is left over was not known.
-    fn from_json(mut object: Map<String, Value>) -> Result<Self> {
+    pub(super) fn from_json(mut object: Map<String, Value>) -> Result<Self> {
         let options = Self {
             k: take(&mut object, "k")?,
             vote: take::<String>(&mut object, "vote")?
@@ -280,122 +277,6 @@ impl TryFrom<Map<String, Value>> for ById {
     }
 }
 
-/// A search by an image of a PACS.
-#[derive(Deserialize, ToSchema)]
-#[serde(try_from = "Map<String, Value>")]
-pub struct ByReference {
-    /// Name of the PACS, as this server's operator configured it.
-    #[schema(example = "main")]
-    pacs: Option<String>,
-    /// Study Instance UID. Sent to the PACS, never logged.
-    #[schema(example = "1.2.3")]
-    study_uid: Option<String>,
-    /// Series Instance UID; without an instance, its middle image is searched for.
-    series_uid: Option<String>,
-    /// SOP Instance UID; without it, the middle image of the series, or of the study's first series with images.
-    instance_uid: Option<String>,
-    /// In place of the four: the RetrieveURL of a study, a series or an instance at a configured PACS (`URL/studies/UID[/series/UID[/instances/UID]]`). It is
-    /// taken apart and never fetched as it stands; where both are given they must say the same.
-    retrieve_url: Option<String>,
-    /// Which frame of the file, counted from 1. Default: the first.
-    #[schema(value_type = Option<u32>, minimum = 1, maximum = 10_000, default = 1)]
-    frame: Option<FrameNumber>,
-    /// A part of the image as `x,y,width,height`, fractions of its width and height.
-    #[schema(example = "0.25,0.25,0.5,0.5")]
-    region: Option<String>,
-    /// Give the picture back in `query.preview`.
-    #[schema(default = false)]
-    preview: Option<bool>,
-    /// How to search.
-    #[serde(flatten)]
-    pub options: Options,
-}
-
-/// Where the image of a search by reference is.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Referenced {
-    /// At the PACS of this name.
-    Named(String, Reference),
-    /// Where this RetrieveURL says, if that is a configured PACS.
-    Url {
-        /// The URL.
-        url: String,
-        /// The name that was given too.
-        pacs: Option<String>,
-        /// The UIDs that were given too: study, series, instance.
-        uids: [Option<Uid>; 3],
-    },
-}
-
-impl ByReference {
-    /// Where the image is, checked.
-    ///
-    /// # Errors
-    /// `InvalidRequest` for what is no UID, and where something is missing.
-    pub fn referenced(&self) -> Result<Referenced> {
-        let uid = |name: &str, text: &Option<String>| {
-            let parsed = text.as_deref().map(str::parse::<Uid>).transpose();
-            parsed.map_err(|error| error.context(format!("`{name}`")))
-        };
-        let study = uid("study_uid", &self.study_uid)?;
-        let series = uid("series_uid", &self.series_uid)?;
-        let instance = uid("instance_uid", &self.instance_uid)?;
-        if let Some(url) = &self.retrieve_url {
-            return Ok(Referenced::Url {
-                url: url.clone(),
-                pacs: self.pacs.clone(),
-                uids: [study, series, instance],
-            });
-        }
-        let missing = |name: &str| invalid(format!("missing field `{name}`"));
-        let reference = Reference {
-            study: study.ok_or_else(|| missing("study_uid"))?,
-            series,
-            instance,
-        };
-        Ok(Referenced::Named(
-            self.pacs.clone().ok_or_else(|| missing("pacs"))?,
-            reference,
-        ))
-    }
-
-    /// The part of the image that is asked about.
-    ///
-    /// # Errors
-    /// `InvalidRequest` for what is no region.
-    pub fn region(&self) -> Result<Option<Region>> {
-        self.region.as_deref().map(parse_region).transpose()
-    }
-
-    /// Which frame of the file is asked about.
-    pub fn frame(&self) -> FrameNumber {
-        self.frame.unwrap_or_default()
-    }
-
-    /// Whether the answer shall hold the picture.
-    pub fn preview(&self) -> bool {
-        self.preview.unwrap_or(false)
-    }
-}
-
-impl TryFrom<Map<String, Value>> for ByReference {
-    type Error = Error;
-
-    fn try_from(mut object: Map<String, Value>) -> Result<Self> {
-        Ok(Self {
-            pacs: take(&mut object, "pacs")?,
-            study_uid: take(&mut object, "study_uid")?,
-            series_uid: take(&mut object, "series_uid")?,
-            instance_uid: take(&mut object, "instance_uid")?,
-            retrieve_url: take(&mut object, "retrieve_url")?,
-            frame: take(&mut object, "frame")?,
-            region: take(&mut object, "region")?,
-            preview: take(&mut object, "preview")?,
-            options: Options::from_json(object)?,
-        })
-    }
-}
-
 /// A search by a vector.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(try_from = "Map<String, Value>")]
@@ -464,51 +345,6 @@ pub struct EmbedFormFields {
     /// Which frame of each of them, counted from 1; a file without that many, as any PNG and JPEG for more than 1, refuses the request.
     #[schema(default = 1, minimum = 1, maximum = 10000)]
     frame: Option<u32>,
-}
-
-/// How to show a picture.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct RenderQuery {
-    /// Grey levels to spread over black to white, as `center,width` of stored values; if left out, as the image was embedded.
-    #[param(example = "2048,4096")]
-    window: Option<String>,
-    /// Longest side in pixels, at most 4096.
-    #[param(example = 1024, value_type = Option<u32>)]
-    size: Option<String>,
-}
-
-impl RenderQuery {
-    /// Center and width, checked.
-    ///
-    /// # Errors
-    /// `InvalidRequest` for anything but two numbers of which the second is positive.
-    pub fn window(&self) -> Result<Option<(f64, f64)>> {
-        let Some(text) = &self.window else { return Ok(None) };
-        match numbers(text).as_deref() {
-            Some([center, width]) if *width > 0.0 => Ok(Some((*center, *width))),
-            _ => Err(invalid(format!(
-                "`window` is center,width with a positive width, got `{}`",
-                echo(text)
-            ))),
-        }
-    }
-
-    /// The longest side, checked.
-    ///
-    /// # Errors
-    /// `InvalidRequest` outside 1..=4096.
-    pub fn size(&self) -> Result<Option<u32>> {
-        let Some(text) = &self.size else { return Ok(None) };
-        match text.parse() {
-            Ok(size) if (1..=SIZE_MAX).contains(&size) => Ok(Some(size)),
-            _ => Err(invalid(format!(
-                "`size` is a whole number from 1 to {SIZE_MAX}, got `{}`",
-                echo(text)
-            ))),
-        }
-    }
 }
 
 pub(super) fn invalid(message: impl Into<String>) -> Error {
@@ -605,7 +441,7 @@ pub(super) fn parse_region(text: &str) -> Result<Region> {
 }
 
 /// Finite numbers with commas between.
-fn numbers(text: &str) -> Option<Vec<f64>> {
+pub(super) fn numbers(text: &str) -> Option<Vec<f64>> {
     text.split(',')
         .map(|part| part.trim().parse().ok().filter(|number: &f64| number.is_finite()))
         .collect()
@@ -630,7 +466,7 @@ fn list(parts: &mut Parts, name: &'static str) -> Option<Vec<String>> {
 }
 
 /// Takes a member out of an object; `null` counts as absent.
-fn take<T: DeserializeOwned>(object: &mut Map<String, Value>, name: &str) -> Result<Option<T>> {
+pub(super) fn take<T: DeserializeOwned>(object: &mut Map<String, Value>, name: &str) -> Result<Option<T>> {
     let value = object.remove(name).unwrap_or(Value::Null);
     serde_json::from_value(value).map_err(|error| invalid(format!("`{name}`: {}", without_value(&error.to_string()))))
 }
@@ -759,63 +595,6 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_needs_a_pacs_and_a_study_or_a_url() {
-        let referenced = |body: Value| {
-            let Value::Object(object) = body else {
-                panic!("an object")
-            };
-            ByReference::try_from(object).and_then(|asked| asked.region().and_then(|_| asked.referenced()))
-        };
-        let uid = |text: &str| Some(text.parse::<Uid>().unwrap());
-        let whole = json!({"pacs": "main", "study_uid": "1.2", "series_uid": "3", "instance_uid": "4", "k": 3});
-        let reference = Reference {
-            study: uid("1.2").unwrap(),
-            series: uid("3"),
-            instance: uid("4"),
-        };
-        assert_eq!(referenced(whole).unwrap(), Referenced::Named("main".into(), reference));
-        let url = referenced(json!({"retrieve_url": "https://x/studies/1", "series_uid": "3"})).unwrap();
-        assert!(matches!(
-            url,
-            Referenced::Url {
-                pacs: None,
-                uids: [None, Some(_), None],
-                ..
-            }
-        ));
-        for (body, says) in [
-            (json!({}), "missing field `study_uid`"),
-            (json!({"pacs": "main"}), "missing field `study_uid`"),
-            (json!({"study_uid": "1.2"}), "missing field `pacs`"),
-            (
-                json!({"pacs": "main", "study_uid": "../4711"}),
-                "`study_uid`: a UID is digits",
-            ),
-            (
-                json!({"pacs": "main", "study_uid": "1", "series_uid": "4711/"}),
-                "`series_uid`: a UID",
-            ),
-            (
-                json!({"pacs": "main", "study_uid": 4711}),
-                "`study_uid`: expected a string",
-            ),
-            (
-                json!({"pacs": "main", "study_uid": "1", "url": "http://x/"}),
-                "unknown field `url`",
-            ),
-            (
-                json!({"pacs": "main", "study_uid": "1", "region": "4711"}),
-                "`region` is",
-            ),
-        ] {
-            let error = referenced(body).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
-            assert!(error.message().contains(says), "{error}");
-            assert!(says == "`region` is" || !error.message().contains("4711"), "{error}");
-        }
-    }
-
-    #[test]
     fn lists_of_a_form_split_at_commas_but_not_inside_known_names() {
         let mut options = Options {
             classes: Some(vec!["COVID, Viral".into(), "Effusion, left".into()]),
@@ -825,21 +604,6 @@ mod tests {
         options.split_lists(&[(ClassLabel::parse("Effusion, left").unwrap(), 1)], &[]);
         assert_eq!(options.classes.unwrap(), ["COVID", "Viral", "Effusion, left"]);
         assert_eq!(options.exclude.unwrap(), ["patient", "study"]);
-    }
-
-    #[test]
-    fn windows_and_sizes_are_checked() {
-        let query = |window: &str, size: &str| RenderQuery {
-            window: Some(window.into()),
-            size: Some(size.into()),
-        };
-        assert_eq!(query("40, 400", "1").window().unwrap(), Some((40.0, 400.0)));
-        for window in ["", "1", "1,0", "1,-2", "nan,1", "1,inf", "1,2,3"] {
-            assert!(query(window, "1").window().is_err(), "{window}");
-        }
-        for size in ["", "0", "4097", "-1", "1e3"] {
-            assert!(query("1,1", size).size().is_err(), "{size}");
-        }
     }
 
     #[test]

@@ -3,19 +3,21 @@
 mod answer;
 mod archive;
 mod ask;
+mod by_reference;
 mod explain;
 mod feedback;
+mod render;
 
 pub use answer::{Embeddings, Names, QueryReference, SearchResponse};
 pub use archive::{
     ArchiveInfo, Classes, Deleted, DeletedPatient, EvaluationInfo, ImageDetails, ModelInfo, NewImage, NewImageFields,
     NewLabel, PatientToDelete, Written,
 };
-pub use ask::{
-    ById, ByReference, ByVector, EmbedForm, EmbedFormFields, Referenced, RenderQuery, SearchForm, SearchFormFields,
-};
+pub use ask::{ById, ByVector, EmbedForm, EmbedFormFields, SearchForm, SearchFormFields};
+pub use by_reference::{ByReference, Referenced};
 pub use explain::{ExplanationForm, ExplanationFormFields, ExplanationResponse};
 pub use feedback::{FeedbackList, FeedbackPage, FeedbackReceipt, NewFeedback};
+pub use render::RenderQuery;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use reqwest::{Certificate, Client, RequestBuilder, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::jwk::IssuerKeys;
 use super::settings::trusted_url;
+use crate::bounded::{self, Unread};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
 
@@ -172,7 +174,7 @@ impl Provider {
     ///
     /// # Errors
     /// `Unavailable` when nothing fitting comes.
-    pub async fn exchange(&self, endpoint: &str, form: String, basic: Option<(String, String)>) -> Result<Vec<u8>> {
+    pub async fn exchange(&self, endpoint: &str, form: String, basic: Option<(String, String)>) -> Result<Bytes> {
         let mut request = self.client.post(endpoint);
         if let Some((user, password)) = basic {
             request = request.basic_auth(user, Some(password));
@@ -221,7 +223,7 @@ pub fn with_query(address: &str, parameters: &[(&str, &str)]) -> Result<String> 
 }
 
 /// The answer to a request, all of it.
-async fn read(request: RequestBuilder) -> Result<Vec<u8>> {
+async fn read(request: RequestBuilder) -> Result<Bytes> {
     // Without the address: that of an exchange is nobody's business.
     let failed = |error: reqwest::Error| {
         Error::with_source(
@@ -230,19 +232,17 @@ async fn read(request: RequestBuilder) -> Result<Vec<u8>> {
             error.without_url(),
         )
     };
-    let mut answer = request.send().await.map_err(failed)?;
+    let answer = request.send().await.map_err(failed)?;
     if !answer.status().is_success() {
         let message = format!("the issuer answered {}", answer.status().as_u16());
         return Err(Error::new(ErrorKind::Unavailable, message));
     }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > ANSWER_BYTES_MAX {
-            return Err(Error::new(ErrorKind::Unavailable, "the issuer's answer is too long"));
-        }
-    }
-    Ok(bytes)
+    bounded::body(answer, ANSWER_BYTES_MAX)
+        .await
+        .map_err(|unread| match unread {
+            Unread::TooLarge => Error::new(ErrorKind::Unavailable, "the issuer's answer is too long"),
+            Unread::Broken(error) => failed(error),
+        })
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ def main() -> int:
         "data_set": data_sets(),
         "inner_wire": inner_wire(),
         "form": forms(),
+        "related": related(),
         "headers": headers(),
         "asks": asks(),
         "keys_file": keys_files(),
@@ -152,6 +153,21 @@ def forms() -> dict[str, bytes]:
     named = field.replace(b'"\r\n\r\n', b'"; filename="x"\r\nContent-Type: image/png\r\n\r\n') % (b"image", b"x")
     bodies = {"search": image + k + classes, "added": field % (b"class", b"A") + named, "two": image * 2, "open": image}
     return {name: head + body + (b"" if name == "open" else b"--X--\r\n") for name, body in bodies.items()}
+
+
+def related() -> dict[str, bytes]:
+    """As a form; bodies as PACS send them: with lengths, 73 characters between parts, quotes, text around, cut off."""
+    part = b"--%s\r\nContent-Type: application/dicom\r\n%s\r\nDICM\r\n"
+    head = b'\x10multipart/related; type="application/dicom"; boundary=%s\n'
+    orthanc = b"-".join([b"0f3cf5c0-70e0-41ef-baef-c6f9f65ec3e1"] * 2)
+    bodies = {
+        "orthanc": head % orthanc + part % (orthanc, b"Content-Length: 4\r\n") * 2 + b"--" + orthanc + b"--",
+        "python": head % b'"X"' + b"\r\n" + part % (b"X", b"") + b"--X--\r\n",
+        "quoted": head % b'"a;b"' + b"preamble\r\n" + part % (b"a;b", b"") + b"--a;b--\r\nepilogue",
+        "open": head % b"X" + part % (b"X", b""),
+        "large": head % b"X" + (part % (b"X", b"")).replace(b"DICM", b"DICM" * 2000) + b"--X--",
+    }
+    return bodies | {"untyped": b"\x01multipart/related; boundary=X\n--X\r\n\r\nx\r\n--X--"}
 
 
 def headers() -> dict[str, bytes]:

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use super::access::Credentials;
+use super::dicom_web::{Part, Related};
 use super::guard::{Asked, Policy};
 use super::upload::{self, FromParts};
 use super::wire::{
@@ -17,6 +18,8 @@ use crate::error::Result;
 
 /// Most bytes of a file in a form.
 const FILE_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of a part of STOW-RS: small, so that larger ones are met.
+const PART_BYTES_MAX: usize = 4 << 10;
 /// The key that lets in.
 pub const KEY: &str = "a-key-that-nobody-guesses";
 
@@ -35,6 +38,35 @@ pub fn form(content_type: &[u8], body: &[u8], step: usize) {
         read::<SearchForm>(&headers, body, step).await;
         read::<NewImage>(&headers, body, step).await;
         read::<EmbedForm>(&headers, body, step).await;
+    });
+}
+
+/// Reads a body as STOW-RS does, cut into pieces of `step` bytes, at least one.
+///
+/// # Panics
+/// Where a part that is taken is larger than the limit, or is nowhere in the body.
+pub fn related(content_type: &[u8], body: &[u8], step: usize) {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_bytes(content_type) {
+        headers.insert(header::CONTENT_TYPE, value);
+    }
+    let pieces = body.chunks(step.max(1));
+    let pieces: Vec<_> = pieces.map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+    let Ok(mut parts) = Related::new(&headers, stream::iter(pieces), PART_BYTES_MAX) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime without I/O needs nothing of the machine");
+    runtime.block_on(async {
+        let mut bytes = 0;
+        while let Ok(Some(part)) = parts.next().await {
+            if let Part::Whole(part) = part {
+                assert!(part.len() <= PART_BYTES_MAX);
+                assert!(part.is_empty() || memchr::memmem::find(body, &part).is_some());
+                bytes += part.len();
+            }
+        }
+        assert!(bytes <= body.len(), "no byte is in two parts");
     });
 }
 
@@ -120,6 +152,11 @@ mod tests {
         );
         headers(format!("x-api-key: {KEY}\nauthorization: Bearer x").as_bytes());
         headers(b"authorization: Bearer x\nhost: 127.0.0.1:8000\n:\n\n\xff: \xff");
+        related(
+            b"multipart/related; boundary=\"a;b\"",
+            b"--a;b\r\ncontent-type: application/dicom\r\n\r\nx\r\n--a;b--",
+            3,
+        );
         asks(br#"{"ids": ["0"]}"#);
     }
 }

@@ -207,6 +207,8 @@ def test_jobs_are_no_servers() -> None:
         ("server.uploadBytesMax=64Mi", "MEDSEARCH_UPLOAD_BYTES_MAX", str(64 << 20)),
         ("server.uploadBytesMax=100M", "MEDSEARCH_UPLOAD_BYTES_MAX", "100000000"),
         ("server.uploadBytesMax=123456789012", "MEDSEARCH_UPLOAD_BYTES_MAX", "123456789012"),
+        ("server.publicUrl=https://x-rays.example.org", "MEDSEARCH_PUBLIC_URL", "https://x-rays.example.org"),
+        ("server.publicUrl=", "MEDSEARCH_PUBLIC_URL", None),
         ("server.pixelsMax=1000000", "MEDSEARCH_PIXELS_MAX", "1000000"),
         ("server.inFlightMax=100000", "MEDSEARCH_IN_FLIGHT_MAX", "100000"),
         ("cache.sizeLimit=10Gi", "MEDSEARCH_CACHE_BYTES_MAX", str((10 << 30) * 9 // 10)),

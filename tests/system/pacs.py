@@ -74,12 +74,16 @@ class Orthanc:
 
     def ask(self, path, body=None, method=None, timeout=10):
         """JSON of a request."""
+        return json.loads(self.read(path, body, method, timeout))
+
+    def read(self, path, body=None, method=None, timeout=10):
+        """Bytes of an answer."""
         credential = b64encode(f"medsearch:{ENTRY}".encode()).decode()
         request = urllib.request.Request(
             self.url + path, data=body, headers={"Authorization": f"Basic {credential}"}, method=method
         )
         with urllib.request.urlopen(request, timeout=timeout) as answer:
-            return json.load(answer)
+            return answer.read()
 
     def store(self, file: bytes) -> str:
         """Stores a file and gives Orthanc's id of it."""

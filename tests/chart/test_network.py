@@ -143,6 +143,17 @@ def test_servers_alone_send_spans_and_only_where_the_collector_is() -> None:
     assert not allowed(without, "Egress", SERVER, 4318, namespace="observability")
 
 
+def test_servers_alone_ask_the_issuer_and_pacs() -> None:
+    documents = rendered("everything")
+    without = rendered("everything", "oidc.issuer=,oidc.client.id=,oidc.client.existingSecret=", "pacs.existingSecret=")
+    for port, where in ((8443, {"namespace": "keycloak"}), (8042, {"address": "10.1.2.3"})):
+        assert allowed(documents, "Egress", SERVER, port, **where)
+        assert not any(allowed(documents, "Egress", pod, port, **where) for pod in (COMPACT, INDEX, TEST))
+        assert not allowed(without, "Egress", SERVER, port, **where)
+    assert not allowed(documents, "Egress", SERVER, 8042, address="10.1.3.3")
+    assert not allowed(documents, "Egress", SERVER, 8443, namespace="elsewhere")
+
+
 def test_only_servers_of_a_cluster_ask_each_other() -> None:
     for documents, expected in ((rendered("cluster"), True), (minimal(), False)):
         assert allowed(documents, "Egress", SERVER, 8001, namespace="medsearch", labels=SERVER) == expected

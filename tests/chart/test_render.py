@@ -207,8 +207,8 @@ def test_jobs_are_no_servers() -> None:
         ("server.uploadBytesMax=64Mi", "MEDSEARCH_UPLOAD_BYTES_MAX", str(64 << 20)),
         ("server.uploadBytesMax=100M", "MEDSEARCH_UPLOAD_BYTES_MAX", "100000000"),
         ("server.uploadBytesMax=123456789012", "MEDSEARCH_UPLOAD_BYTES_MAX", "123456789012"),
-        ("server.publicUrl=https://x-rays.example.org", "MEDSEARCH_PUBLIC_URL", "https://x-rays.example.org"),
-        ("server.publicUrl=", "MEDSEARCH_PUBLIC_URL", None),
+        ("publicUrl=https://x-rays.example.org", "MEDSEARCH_PUBLIC_URL", "https://x-rays.example.org"),
+        ("publicUrl=", "MEDSEARCH_PUBLIC_URL", None),
         ("server.pixelsMax=1000000", "MEDSEARCH_PIXELS_MAX", "1000000"),
         ("server.inFlightMax=100000", "MEDSEARCH_IN_FLIGHT_MAX", "100000"),
         ("cache.sizeLimit=10Gi", "MEDSEARCH_CACHE_BYTES_MAX", str((10 << 30) * 9 // 10)),
@@ -386,6 +386,57 @@ def test_prometheus_brings_the_api_key_where_it_has_none_of_its_own() -> None:
     monitor = of_kind(minimal("metrics.serviceMonitor.enabled=true", "networkPolicy.enabled=false"), "ServiceMonitor")
     (endpoint,) = monitor["spec"]["endpoints"]
     assert endpoint["authorization"]["credentials"] == {"name": "medsearch", "key": "api-key"}
+
+
+def server_of(documents: tuple[dict, ...]) -> tuple[dict[str, str | None], dict, dict]:
+    """The server's settings, mounts and volumes by name; nobody else has them."""
+    deployment = of_kind(documents, "Deployment")
+    spec = deployment["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    own = {"pacs", "audit", "oidc-ca", "oidc-client"}
+    for name, other in pod_specs(documents):
+        assert name == deployment["metadata"]["name"] or not own & {volume["name"] for volume in other["volumes"]}
+    return environment(container), mounts, volumes
+
+
+def test_each_pod_has_a_folder_for_its_audit_that_outlives_it() -> None:
+    settings, mounts, volumes = server_of(rendered("everything"))
+    assert settings["MEDSEARCH_AUDIT_DIR"] == mounts["audit"]["mountPath"]
+    assert settings["MEDSEARCH_AUDIT_BYTES_MAX"] == str(2 << 30)
+    assert volumes["audit"]["persistentVolumeClaim"] == {"claimName": "medsearch-audit"}
+    # Kubernetes replaces $(NAME) by a variable of the container, which has to be there.
+    assert mounts["audit"]["subPathExpr"] == "$(POD_NAME)" and "POD_NAME" in settings
+    settings, mounts, _ = server_of(minimal())
+    assert "audit" not in mounts and "MEDSEARCH_AUDIT_DIR" not in settings
+
+
+def test_people_sign_in_where_the_values_say_so() -> None:
+    settings, mounts, volumes = server_of(rendered("everything"))
+    given = {name.removeprefix("MEDSEARCH_"): value for name, value in settings.items()}
+    assert given["OIDC_ISSUER"] == "https://keycloak.example.org/realms/hospital"
+    assert given["OIDC_ROLE"] == "radiologist=search,pacs-admin=search+ingest+link"
+    assert (given["OIDC_AUDIENCE"], given["OIDC_SCOPE_CLAIM"]) == ("medsearch", "realm_access.roles")
+    assert (given["OIDC_CLIENT_ID"], given["SESSION_MINUTES"]) == ("medsearch", "480")
+    assert given["PUBLIC_URL"] == "https://search.example.org"
+    assert given["DICOM_WEB_URL"] == "https://search.example.org/dicom-web"
+    for variable, name, path in (
+        ("OIDC_CLIENT_SECRET_FILE", "oidc-client", "secret"),
+        ("OIDC_CA_FILE", "oidc-ca", "ca.crt"),
+    ):
+        assert given[variable] == f"{mounts[name]['mountPath']}/{path}"
+    assert volumes["oidc-client"]["secret"]["items"] == [{"key": "client-secret", "path": "secret"}]
+    bare, _, _ = server_of(minimal("dicomWebUrl=https://dicom.example.org/dicom-web"))
+    assert bare["MEDSEARCH_DICOM_WEB_URL"] == "https://dicom.example.org/dicom-web"
+    assert not [name for name in bare if "OIDC" in name or name == "MEDSEARCH_PUBLIC_URL"]
+
+
+def test_the_pacs_file_lies_beside_the_files_that_it_names() -> None:
+    settings, mounts, volumes = server_of(rendered("everything"))
+    assert settings["MEDSEARCH_PACS_FILE"] == f"{mounts['pacs']['mountPath']}/pacs.toml"
+    # No items: every key is a file.
+    assert volumes["pacs"]["secret"] == {"secretName": "medsearch-pacs", "defaultMode": 0o400}
 
 
 def test_servers_alone_get_the_keys_file_and_follow_its_changes() -> None:

@@ -147,7 +147,30 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
 {{- fail "httpRoute.enabled needs httpRoute.parentRefs" -}}
 {{- end -}}
+{{- with .Values.oidc -}}
+{{- if and .issuer (not (and .audience .roles)) -}}
+{{- fail "oidc.issuer needs oidc.audience and oidc.roles: which tokens are for this server, and what they permit" -}}
+{{- end -}}
+{{- if and .client.id (not .issuer) -}}
+{{- fail "oidc.client.id needs oidc.issuer" -}}
+{{- end -}}
+{{- if and .client.existingSecret (not .client.id) -}}
+{{- fail "oidc.client.existingSecret needs oidc.client.id" -}}
+{{- end -}}
+{{- if and .client.id (not $.Values.publicUrl) -}}
+{{- fail "oidc.client.id needs publicUrl: the issuer sends people back there" -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.audit.existingClaim (eq .Values.audit.existingClaim .Values.archive.existingClaim) -}}
+{{- fail "audit.existingClaim must be another claim than archive.existingClaim: who can write to the archive shall not reach the lines" -}}
+{{- end -}}
 {{- if .Values.networkPolicy.enabled -}}
+{{- if and .Values.oidc.issuer (not .Values.networkPolicy.issuer) -}}
+{{- fail "networkPolicy.issuer is empty, so no key of oidc.issuer gets here: name its address and port there" -}}
+{{- end -}}
+{{- if and .Values.pacs.existingSecret (not .Values.networkPolicy.pacs) -}}
+{{- fail "networkPolicy.pacs is empty, so no PACS can be asked: name their addresses and ports there" -}}
+{{- end -}}
 {{- if and (or .Values.ingress.enabled .Values.httpRoute.enabled) (not .Values.networkPolicy.clients) -}}
 {{- fail "networkPolicy.clients is empty, so no ingress or gateway gets through: name its namespace there" -}}
 {{- end -}}

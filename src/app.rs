@@ -16,13 +16,14 @@ use crate::archive::{
     Archive, CacheSettings, CompactSettings, GraphBuilder, Manifest, Secret, Writer, WriterSettings, maintain,
 };
 use crate::cluster::{Cluster, ClusterSettings};
+use crate::domain::Frames;
 use crate::embed::{Backend, ModelCard, Network, load_backend, load_network};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, Credentials, HttpSettings, Oidc, OidcSettings, RateSettings};
 use crate::imaging::{DecoderSettings, Limits};
 use crate::index::IndexSettings;
 use crate::ingest::build::graph_builder;
-use crate::ingest::{BurnedInRule, Ingest, open_inbox};
+use crate::ingest::{BurnedInRule, InboxSettings, Ingest, Labelling, open_inbox};
 use crate::metrics::Metrics;
 use crate::pacs::{self, BaseUrl, Follower, Following, Lookup, PacsFile, PacsList, SystemLookup};
 use crate::search::{Engine, Holding, Parts, Sampler, Served, first_assigned, keep_placed};
@@ -85,6 +86,10 @@ pub struct Settings {
     pub worker_memory_bytes_max: u64,
     /// What becomes of images that names may be written into.
     pub burned_in: BurnedInRule,
+    /// Which frames of a file that comes through the inbox become images.
+    pub frames: Frames,
+    /// File that says which classes instances, series and studies show that come through the inbox.
+    pub labels_file: Option<PathBuf>,
     /// Searches only.
     pub read_only: bool,
     /// Where clients see `/dicom-web`, for RetrieveURLs; none: answers have none.
@@ -146,6 +151,8 @@ impl Settings {
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             worker_memory_bytes_max: 2 << 30,
             burned_in: BurnedInRule::default(),
+            frames: Frames::default(),
+            labels_file: None,
             read_only: false,
             dicom_web_url: None,
             cluster: None,
@@ -207,6 +214,7 @@ impl App {
             tokio::spawn(keep_placed(engine.clone(), joined.cluster.clone()));
         }
         let inbox = archive.inbox();
+        let labelling = Labelling::open(settings.labels_file.clone(), archive.identity().clone())?;
         let followed_for = archive.clone();
         let kept = archive.clone();
         let (written, commits) = watch::channel(0);
@@ -225,8 +233,13 @@ impl App {
             Some(Ingest::new(engine.clone(), writer).with_burned_in(settings.burned_in))
         };
         let reception = ingest.clone().map(|ingest| {
-            let limits = decoder_settings(&settings).limits;
-            open_inbox(&engine, ingest, inbox, limits, Arc::clone(&metrics))
+            let inbox_settings = InboxSettings {
+                limits: decoder_settings(&settings).limits,
+                frames: settings.frames,
+                labelling: Arc::clone(&labelling),
+            };
+            tokio::spawn(labelling.follow(Arc::clone(&metrics)));
+            open_inbox(&engine, ingest, inbox, inbox_settings, Arc::clone(&metrics))
         });
         let mut followers = Vec::new();
         if let Some(reception) = &reception {

@@ -376,6 +376,7 @@ pub struct Metrics {
     http_in_flight: IntGauge,
     refused: IntCounterVec,
     keys_file_broken: IntGauge,
+    labels_file_broken: IntGauge,
     oidc_issuer_broken: IntGauge,
     audit_lines: IntCounter,
     audit_lost: IntCounter,
@@ -467,6 +468,10 @@ impl Metrics {
             keys_file_broken: gauge(
                 "medsearch_keys_file_broken",
                 "1 while the keys file can't be read, so that the keys that it held before stay",
+            )?,
+            labels_file_broken: gauge(
+                "medsearch_labels_file_broken",
+                "1 while the labels file can't be read as it is, so that what it said before stays",
             )?,
             audit_lines: counter("medsearch_audit_lines_total", "Events that have a line in the audit")?,
             audit_lost: counter(
@@ -787,6 +792,7 @@ impl Metrics {
             Box::new(self.http_in_flight.clone()),
             Box::new(self.refused.clone()),
             Box::new(self.keys_file_broken.clone()),
+            Box::new(self.labels_file_broken.clone()),
             Box::new(self.oidc_issuer_broken.clone()),
             Box::new(self.audit_lines.clone()),
             Box::new(self.audit_lost.clone()),
@@ -873,6 +879,11 @@ impl Metrics {
     /// Whether the keys file can't be read at the moment.
     pub fn keys_file_broken(&self, broken: bool) {
         self.keys_file_broken.set(i64::from(broken));
+    }
+
+    /// Whether the labels file can't be read as it is.
+    pub fn labels_file_broken(&self, broken: bool) {
+        self.labels_file_broken.set(i64::from(broken));
     }
 
     /// One DICOM object that was sent.
@@ -1253,6 +1264,7 @@ mod tests {
         metrics.request("/v1/search", "POST", 200, Duration::from_millis(30));
         metrics.refused(RefusalReason::ExpiredKey);
         metrics.keys_file_broken(true);
+        metrics.labels_file_broken(true);
         metrics.audit_lines(2);
         metrics.audit_lost(3);
         metrics.audit_broken(true);
@@ -1305,6 +1317,7 @@ mod tests {
             r#"medsearch_http_request_duration_seconds_bucket{method="POST",route="/v1/search",le="0.05"} 1"#,
             r#"medsearch_requests_refused_total{reason="expired_key"} 1"#,
             "medsearch_keys_file_broken 1",
+            "medsearch_labels_file_broken 1",
             "medsearch_audit_lines_total 2",
             "medsearch_audit_lost_total 3",
             "medsearch_audit_broken 1",
@@ -1365,6 +1378,7 @@ mod tests {
         for line in [
             r#"medsearch_requests_refused_total{reason="insufficient_scope"} 0"#,
             "medsearch_keys_file_broken 0",
+            "medsearch_labels_file_broken 0",
             "medsearch_audit_lost_total 0",
             r#"medsearch_audit_heads_total{outcome="committed"} 0"#,
             r#"medsearch_suggestions_total{status="out_of_distribution"} 0"#,

@@ -56,6 +56,7 @@ const SYNCHRONOUS: &[&str] = &[
     "domain/",
     "imaging/",
     "index/",
+    "ingest/labels_file.rs",
     "pacs/base.rs",
     "pacs/choose.rs",
     "pacs/multipart.rs",

@@ -260,6 +260,7 @@ fn first_file(record: &Record) -> Alias {
     if let Some(before) = record.history.first() {
         file.class.clone_from(&before.class);
         file.label_source.clone_from(&before.label_source);
+        file.labelled_by.clone_from(&before.labelled_by);
     }
     file
 }

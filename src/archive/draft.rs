@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::{try_join, try_join_all};
 
+use super::labels::{FileLabels, Labelled};
 use super::merge::rows_max;
 use super::pack::{Kind, PackBuilder};
 use super::rows::Rows;
@@ -14,7 +15,8 @@ use super::{
     Archive, Identity, IdentityMode, Manifest, PackEntry, Retention, RowsEntry, RowsObject, RowsProvenance, State,
 };
 use crate::domain::{
-    Alias, ClassLabel, Embedding, ImageId, Key, LabelSource, PatientKeys, PixelsRef, Record, SpaceId, Unknown,
+    Alias, ClassLabel, Embedding, ImageId, Key, Label, LabelSource, LabelledBy, PatientKeys, PixelsRef, Record,
+    SpaceId, Unknown,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -121,6 +123,7 @@ pub(super) fn alias_of(record: &Record) -> Alias {
     Alias {
         class: record.class.clone(),
         label_source: record.label_source.clone(),
+        labelled_by: record.labelled_by.clone(),
         settled: false,
         study: record.study,
         series: record.series,
@@ -159,6 +162,10 @@ impl Meeting {
         if file.class.is_none() || file.class == known.class {
             return meeting(Outcome::Duplicate, !noted, false);
         }
+        // Who looked at it knows better than a rule.
+        if known.labelled_by == Some(LabelledBy::Api) && file.labelled_by.as_ref().is_some_and(LabelledBy::is_by_rule) {
+            return meeting(Outcome::Duplicate, !noted, true);
+        }
         let disputing = || of_bytes().filter(|alias| alias.class == file.class && !alias.settled);
         if disputing().next().is_some() {
             return meeting(
@@ -187,7 +194,12 @@ impl Meeting {
 
     pub fn apply(self, known: &mut Record, mut file: Alias, now: &str) {
         if self.outcome == Outcome::Relabelled {
-            known.relabel(file.class.clone(), file.label_source.clone(), now);
+            let label = Label {
+                class: file.class.clone(),
+                label_source: file.label_source.clone(),
+                labelled_by: file.labelled_by.clone(),
+            };
+            known.relabel(label, now);
         }
         if self.adds {
             file.settled = self.settled;
@@ -281,7 +293,12 @@ impl<'a> Draft<'a> {
                 if self.find(*id).is_some() {
                     admit(class.as_ref(), self.base, &mut self.classes)?;
                 }
-                self.relabel(*id, class.as_ref(), label_source.as_ref())?;
+                let label = Label {
+                    class: class.clone(),
+                    label_source: label_source.clone(),
+                    labelled_by: Some(LabelledBy::Api),
+                };
+                self.relabel(*id, label)?;
                 Ok((Outcome::Relabelled, Some(*id)))
             }
             Change::Delete { id } => {
@@ -296,7 +313,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Refuses other pixels of an instance that is known.
+    /// Refuses other pixels of an instance that is known: of the same frame of it.
     fn check_instance(&self, record: &Record) -> Result<()> {
         let Some(sop) = record.sop else { return Ok(()) };
         let new = self.keys.get(&sop).into_iter().flatten().copied();
@@ -304,7 +321,9 @@ impl<'a> Draft<'a> {
         let old = self.base.by_sop_key(sop).filter(|at| !self.dead.contains(at));
         let mut known = new
             .chain(old.map(|(object, row)| Spot::Base(object, row)))
-            .map(|spot| self.record(spot).pixel_key)
+            .map(|spot| self.record(spot))
+            .filter(|known| known.frames_of(sop).any(|frame| frame == record.frame))
+            .map(|known| known.pixel_key)
             .peekable();
         // What was indexed without its pixels can't be compared.
         let differs = |key: Option<Key>| key.is_some() && key != record.pixel_key;
@@ -349,7 +368,9 @@ impl<'a> Draft<'a> {
         if meeting.changes() {
             keep_vector(&mut file, vector, &self.vector(spot)?, identity)?;
             let index = self.make_new(spot);
-            self.keys.entry(file.file_key).or_default().push(index);
+            for key in [file.file_key].into_iter().chain(file.sop) {
+                self.keys.entry(key).or_default().push(index);
+            }
             let row = self.rows[index].as_mut().expect("`make_new` gives a row");
             meeting.apply(&mut row.record, file, &self.now);
         }
@@ -440,18 +461,50 @@ impl<'a> Draft<'a> {
         old.map(|(object, row)| Spot::Base(object, row)).find(of_patient)
     }
 
-    fn relabel(&mut self, id: ImageId, class: Option<&ClassLabel>, label_source: Option<&LabelSource>) -> Result<()> {
+    fn relabel(&mut self, id: ImageId, label: Label) -> Result<()> {
         let spot = self.find(id).ok_or_else(|| not_found(id))?;
         let known = self.record(spot);
-        if known.class.as_ref() == class && known.label_source.as_ref() == label_source && !known.label_conflict() {
+        if known.label() == label && !known.label_conflict() {
             return Ok(());
         }
         // A spoilt vector is met here, where it costs this change alone, and not when all of them are written.
         self.vector(spot)?;
+        let now = self.now.clone();
+        self.change(spot, |record| record.relabel(label, &now));
+        Ok(())
+    }
+
+    /// Gives an image and its further files the labels that a labels file has for them, unless somebody has looked at it since. An image of which two files are
+    /// said to show different things is in conflict, as it would be had they come so. Files that it says nothing of keep what they say.
+    ///
+    /// # Errors
+    /// `Conflict` for one class too many; `Damaged`, `Unavailable` when the vector of its row can't be read.
+    pub fn label_by_file(&mut self, id: ImageId, wanted: &FileLabels) -> Result<Labelled> {
+        let Some(spot) = self.find(id) else {
+            return Ok(Labelled::Gone);
+        };
+        let known = self.record(spot);
+        if known.labelled_by == Some(LabelledBy::Api) {
+            return Ok(Labelled::Kept);
+        }
+        let now = self.now.clone();
+        let mut record = known.clone();
+        wanted.apply(&mut record, &now);
+        if record == *known {
+            return Ok(Labelled::Same);
+        }
+        for class in record.class.iter().chain(record.alias_classes()) {
+            admit(Some(class), self.base, &mut self.classes)?;
+        }
+        self.vector(spot)?;
+        self.change(spot, |row| *row = record);
+        Ok(Labelled::Changed)
+    }
+
+    fn change(&mut self, spot: Spot, change: impl FnOnce(&mut Record)) {
         let index = self.make_new(spot);
         let row = self.rows[index].as_mut().expect("`make_new` gives a row");
-        row.record.relabel(class.cloned(), label_source.cloned(), &self.now);
-        Ok(())
+        change(&mut row.record);
     }
 
     /// Takes an image out. Its copies stay one picture, and nothing names it any more.
@@ -545,7 +598,8 @@ impl<'a> Draft<'a> {
         let index = self.rows.len();
         self.ids.insert(row.record.id, index);
         let record = &row.record;
-        let aliases = record.aliases.iter().map(|alias| alias.file_key);
+        let aliases = record.aliases.iter();
+        let aliases = aliases.flat_map(|alias| [alias.file_key].into_iter().chain(alias.sop));
         let keys = std::iter::once(record.file_key).chain(record.pixel_key).chain(aliases);
         for key in keys.chain(record.sop) {
             self.keys.entry(key).or_default().push(index);

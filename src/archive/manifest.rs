@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::store::is_object_name;
-use super::{CalibrationEntry, EvaluationEntry, IdentityMode, MetricEntry};
+use super::{CalibrationEntry, EvaluationEntry, IdentityMode, LabelRules, MetricEntry};
 use crate::domain::{ClassLabel, Slot, Space, Unknown};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -107,6 +107,9 @@ pub struct ArchiveInfo {
     /// What belongs into it.
     #[serde(default)]
     pub scope: Scope,
+    /// Which class the tags of a file say that comes without one.
+    #[serde(default, skip_serializing_if = "LabelRules::is_empty")]
+    pub label_rules: LabelRules,
     /// What may stand in open records though nobody checked that it names no patient.
     #[serde(default)]
     pub shown: Shown,
@@ -784,6 +787,7 @@ pub(super) mod tests {
                 secret_id: "s".into(),
                 retention: Retention::View,
                 scope: Scope::default(),
+                label_rules: LabelRules::default(),
                 shown: Shown::default(),
                 other: Unknown::new(),
             },

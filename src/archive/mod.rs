@@ -6,7 +6,7 @@
 //! - `vectors` those of a rows object, in memory or in a file; `state` one version; `draft` what a change does to it (pure); `commit` how it becomes the next version; `newest` which one that is.
 //! - `writer` group commit of single changes; `bulk` many images at once; `merge` fewer, larger objects, or other shards; `switch` another
 //!   metric; `reembed` another model; `links` which images are copies; `gc` deletes what nothing names.
-//! - `scope` what belongs into an archive.
+//! - `scope` what belongs into an archive; `label_rules` which class a file's tags say, `labels` what a labels file says of images that are there.
 //! - `feedback` what people say of labels, `inbox` files that wait to be embedded, `audit` where the chains of servers' audits stand: all beside the versions.
 //! - `bookmark` how far another system's events were followed, and by which server.
 //! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything; `remains` looks for what was deleted; `copy` backup and restore; `heal` single objects back from a backup.
@@ -28,6 +28,8 @@ mod heal;
 mod identity;
 mod inbox;
 mod interchange;
+mod label_rules;
+mod labels;
 mod link;
 mod links;
 mod manifest;
@@ -78,6 +80,8 @@ pub use heal::{Healed, heal};
 pub use identity::{Identity, IdentityMode};
 pub use inbox::{FailedFile, Inbox, InboxId, InboxLimits, PutFile, Reason, Waiting};
 pub use interchange::{CLASS_FORMAT, ClassData, ClassFile, Described, VectorProvenance, load_folder, open_age};
+pub use label_rules::{LabelFacts, LabelRule, LabelRules};
+pub use labels::{FileLabels, LabelledImages};
 pub use link::Link;
 pub use manifest::{
     ArchiveInfo, GraphEntry, GraphParameters, Manifest, ModelRef, PackEntry, Retention, RowsEntry, Scope, Shard, Shown,
@@ -260,6 +264,7 @@ impl Archive {
                 secret_id: identity.secret_id(),
                 retention: new.retention,
                 scope: new.scope,
+                label_rules: LabelRules::default(),
                 shown: new.shown,
                 other: Unknown::new(),
             },

@@ -103,17 +103,18 @@ impl Scope {
     }
 }
 
-fn admits(list: &[String], value: Option<&str>) -> bool {
+/// Whether a list, if it has values, has this one; one that is not said is [`UNSTATED`].
+pub(super) fn admits(list: &[String], value: Option<&str>) -> bool {
     let value = value.map_or("", str::trim);
     let value = if value.is_empty() { UNSTATED } else { value };
     list.is_empty() || list.iter().any(|listed| listed.trim().eq_ignore_ascii_case(value))
 }
 
 /// Code strings and UIDs in upper case, each once.
-fn checked(values: Vec<String>) -> Result<Vec<String>> {
+pub(super) fn checked(values: Vec<String>) -> Result<Vec<String>> {
     let odd = |message: String| Error::new(ErrorKind::InvalidRequest, message);
     if values.len() > VALUES_MAX {
-        return Err(odd(format!("a scope has at most `{VALUES_MAX}` values of a kind")));
+        return Err(odd(format!("a list has at most `{VALUES_MAX}` values")));
     }
     let mut kept: Vec<String> = Vec::new();
     for value in values {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::EXIT_PARTIAL;
 use super::index::decoder;
@@ -32,9 +32,9 @@ pub struct Embed {
     /// Folder with `model.pt` and `model.json`, or `thumbnail` for the 32x32 grey embedder.
     #[arg(long, value_name = "DIR", env = "MEDSEARCH_MODEL")]
     model: PathBuf,
-    /// Which frames of a DICOM file of several become images.
-    #[arg(long, value_enum, default_value_t, env = "MEDSEARCH_FRAMES")]
-    frames: WhichFrames,
+    /// Which frames of a DICOM file of several become images: `first`, `middle`, `all` (each for itself), or a number: that one, of a file with fewer the last.
+    #[arg(long, value_name = "WHICH", default_value_t, env = "MEDSEARCH_FRAMES")]
+    frames: Frames,
     /// Where the model runs: `auto`, `cpu` or `cuda:N`.
     #[arg(long, default_value = "auto", env = "MEDSEARCH_DEVICE")]
     device: String,
@@ -50,27 +50,6 @@ pub struct Embed {
     /// Seconds between progress lines when standard error is no terminal.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     progress_seconds: u64,
-}
-
-#[derive(Clone, Copy, Default, ValueEnum)]
-enum WhichFrames {
-    /// The first of each file.
-    #[default]
-    First,
-    /// The one in the middle, of an even number the earlier of the two.
-    Middle,
-    /// Each for itself.
-    All,
-}
-
-impl From<WhichFrames> for Frames {
-    fn from(frames: WhichFrames) -> Self {
-        match frames {
-            WhichFrames::First => Self::First,
-            WhichFrames::Middle => Self::Middle,
-            WhichFrames::All => Self::All,
-        }
-    }
 }
 
 /// The pixel pipeline up to a model's input.
@@ -103,7 +82,7 @@ impl Embed {
         let settings = BulkSettings {
             batch: self.batch.into(),
             decode_threads: threads,
-            frames: self.frames.into(),
+            frames: self.frames,
             resume: !self.fresh,
             progress_seconds: self.progress_seconds,
             ..BulkSettings::new(self.out.clone())

@@ -12,6 +12,7 @@ mod fit;
 mod inbox;
 mod index;
 mod key;
+mod labels;
 mod maintain;
 mod oidc;
 mod openapi;
@@ -87,6 +88,8 @@ enum Command {
     Feedback(feedback::Feedback),
     /// Say what belongs into an archive: which DICOM objects are taken
     Scope(scope::Scope),
+    /// Say which class pushed images have, by the tags of their files or by a file of UIDs
+    Labels(labels::Labels),
     /// List the files that wait to be embedded or can't be, and try these again
     Inbox(inbox::Inbox),
     /// Learn from an archive's labels what counts as similar and what a vote is worth
@@ -158,6 +161,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Card(command) => command.run(),
         Command::Feedback(command) => command.run(),
         Command::Scope(command) => command.run(),
+        Command::Labels(command) => command.run(),
         Command::Inbox(command) => command.run(),
         Command::Fit(command) => command.run(),
         Command::Duplicates(command) => command.run(),

@@ -10,6 +10,7 @@ use super::oidc::OidcArgs;
 use super::settings::{ArchiveArgs, warn_if_others_read};
 use crate::app::{App, AuditPlace, Replica, Settings, on_this_machine, own_program};
 use crate::cluster::{ClusterSettings, Discovery};
+use crate::domain::Frames;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{PublicUrl, Rate, RateSettings};
 use crate::ingest::BurnedInRule;
@@ -138,6 +139,14 @@ pub struct Serve {
     /// written on and that say nothing, or `keep` them. Those that are kept have the tag `burned_in`.
     #[arg(long, value_name = "RULE", default_value_t, env = "MEDSEARCH_BURNED_IN")]
     burned_in: BurnedInRule,
+    /// Which frames of a DICOM file of several that is pushed become images: `first`, `middle`, `all` (each for itself), or a number: that one, of a file with fewer
+    /// the last.
+    #[arg(long, value_name = "WHICH", default_value_t, env = "MEDSEARCH_FRAMES")]
+    frames: Frames,
+    /// File (CSV with `study_uid`, `series_uid` or `sop_uid`, and `class`) that says what pushed images show. It is read again within seconds of a change, and wins
+    /// over the rules of `medsearch labels`.
+    #[arg(long, value_name = "FILE", env = "MEDSEARCH_LABELS_FILE")]
+    labels_file: Option<PathBuf>,
     /// Serve searches only.
     #[arg(long, env = "MEDSEARCH_READ_ONLY")]
     read_only: bool,
@@ -264,7 +273,7 @@ impl Serve {
     /// Serves until SIGTERM or SIGINT, then finishes what is in flight.
     pub fn run(self, spans: Option<Spans>) -> Result<ExitCode> {
         let api_key = self.api_key()?;
-        if let Some(path) = &self.keys_file {
+        for path in self.keys_file.iter().chain(&self.labels_file) {
             warn_if_others_read(path);
         }
         let cluster = self.cluster()?;
@@ -305,6 +314,8 @@ impl Serve {
             threads: self.decode_threads.unwrap_or_else(super::processors),
             worker_memory_bytes_max: self.worker_memory_bytes_max,
             burned_in: self.burned_in,
+            frames: self.frames,
+            labels_file: self.labels_file,
             read_only: self.read_only,
             dicom_web_url: dicom_web_url(self.dicom_web_url.as_deref(), self.oidc.public_url())?,
             cluster,

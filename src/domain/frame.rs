@@ -127,7 +127,7 @@ impl FrameOf {
     }
 }
 
-/// Which frames of each file of a data set become images.
+/// Which frames of each file become images. On the command line `first`, `middle`, `all` or a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Frames {
     /// The first.
@@ -137,6 +137,8 @@ pub enum Frames {
     Middle,
     /// Every one.
     All,
+    /// The one of this number, of a file with fewer its last.
+    Number(FrameNumber),
 }
 
 impl Frames {
@@ -148,8 +150,44 @@ impl Frames {
             Self::First => 1..=1,
             Self::Middle => middle..=middle,
             Self::All => 1..=frames,
+            Self::Number(number) => {
+                let number = number.get().min(frames);
+                number..=number
+            }
         };
         wanted.map(FrameNumber)
+    }
+
+    /// Whether it is the first of every file: who wants that need not know how many there are.
+    pub fn is_first(self) -> bool {
+        matches!(self, Self::First | Self::Number(FrameNumber::FIRST))
+    }
+}
+
+impl FromStr for Frames {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "first" => Self::First,
+            "middle" => Self::Middle,
+            "all" => Self::All,
+            number => Self::Number(number.parse().map_err(|_| {
+                let message = format!("frames are `first`, `middle`, `all` or a number from 1 to {FRAMES_MAX}");
+                Error::new(ErrorKind::InvalidRequest, message)
+            })?),
+        })
+    }
+}
+
+impl fmt::Display for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::First => f.write_str("first"),
+            Self::Middle => f.write_str("middle"),
+            Self::All => f.write_str("all"),
+            Self::Number(number) => fmt::Display::fmt(number, f),
+        }
     }
 }
 
@@ -205,6 +243,26 @@ mod tests {
         );
         assert_eq!(numbers(Frames::All, 3), [1, 2, 3]);
         assert_eq!(numbers(Frames::All, 1), [1]);
+        let second = Frames::Number(FrameNumber(2));
+        assert_eq!([1, 2, 30].map(|count| numbers(second, count)), [[1], [2], [2]]);
+    }
+
+    #[test]
+    fn which_frames_is_a_word_or_a_number() {
+        for (text, frames) in [
+            ("first", Frames::First),
+            ("middle", Frames::Middle),
+            ("all", Frames::All),
+            ("12", Frames::Number(FrameNumber(12))),
+        ] {
+            assert_eq!(text.parse::<Frames>().unwrap(), frames);
+            assert_eq!(frames.to_string(), text);
+        }
+        for odd in ["", "0", "10001", "last", "All", "1,2"] {
+            assert!(odd.parse::<Frames>().is_err(), "{odd}");
+        }
+        assert!(Frames::First.is_first() && Frames::Number(FrameNumber(1)).is_first());
+        assert!(!Frames::Middle.is_first() && !Frames::All.is_first() && !Frames::Number(FrameNumber(2)).is_first());
     }
 
     const SECOND: &str = "07aac82864ec5bd4935dcb6d62b0afabfba102ea1240e8cb8063abf5eb6ba922";

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ClassLabel, FrameNumber, ImageId, Key, LabelSource};
+use super::{ClassLabel, FrameNumber, ImageId, Key, Label, LabelSource, LabelledBy};
 
 /// Earlier labels that a record keeps: the first one and the latest.
 const HISTORY_MAX: usize = 100;
@@ -24,6 +24,9 @@ pub struct Record {
     /// How the class was proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_source: Option<LabelSource>,
+    /// What gave it its class, or took it; absent: it came with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labelled_by: Option<LabelledBy>,
     /// Pseudonym of (issuer, patient id); absent: unknown patient.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient: Option<Key>,
@@ -103,6 +106,7 @@ impl Record {
             id,
             class: None,
             label_source: None,
+            labelled_by: None,
             patient: None,
             patient_id_key: None,
             study: None,
@@ -130,18 +134,36 @@ impl Record {
         }
     }
 
-    /// Gives it another class, or none. Whatever other files said before is settled by that.
-    pub fn relabel(&mut self, class: Option<ClassLabel>, label_source: Option<LabelSource>, at: &str) {
+    /// Gives it another label, or none. Whatever other files said before is settled by that.
+    pub fn relabel(&mut self, label: Label, at: &str) {
         if self.history.len() >= HISTORY_MAX {
             self.history.remove(1);
         }
         self.history.push(LabelChange {
             at: at.to_owned(),
-            class: std::mem::replace(&mut self.class, class),
-            label_source: std::mem::replace(&mut self.label_source, label_source),
+            class: std::mem::replace(&mut self.class, label.class),
+            label_source: std::mem::replace(&mut self.label_source, label.label_source),
+            labelled_by: std::mem::replace(&mut self.labelled_by, label.labelled_by),
             other: Unknown::new(),
         });
         self.aliases.iter_mut().for_each(|alias| alias.settled = true);
+    }
+
+    /// Its label.
+    pub fn label(&self) -> Label {
+        Label {
+            class: self.class.clone(),
+            label_source: self.label_source.clone(),
+            labelled_by: self.labelled_by.clone(),
+        }
+    }
+
+    /// The frames of a SOP instance that it holds, by itself and by its further files.
+    pub fn frames_of(&self, sop: Key) -> impl Iterator<Item = FrameNumber> {
+        let own = std::iter::once((self.sop, self.frame));
+        let further = self.aliases.iter().map(|alias| (alias.sop, alias.frame));
+        let of = own.chain(further).filter(move |(of, _)| *of == Some(sop));
+        of.map(|(_, frame)| frame)
     }
 
     /// The classes that its further files give it, without those that a relabel has settled.
@@ -184,6 +206,9 @@ pub struct Alias {
     /// How that had been proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_source: Option<LabelSource>,
+    /// What gave it that class; absent: it came with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labelled_by: Option<LabelledBy>,
     /// A later relabelling of the image went over this class: it disputes nothing any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub settled: bool,
@@ -224,6 +249,7 @@ impl Alias {
         Self {
             class: None,
             label_source: None,
+            labelled_by: None,
             settled: false,
             study: None,
             series: None,
@@ -248,6 +274,9 @@ pub struct LabelChange {
     pub class: Option<ClassLabel>,
     /// How it had been proven.
     pub label_source: Option<LabelSource>,
+    /// What had given it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labelled_by: Option<LabelledBy>,
     /// What a later program added.
     #[serde(flatten)]
     pub other: Unknown,
@@ -391,7 +420,11 @@ mod tests {
         let mut record = bare();
         for number in 0..250 {
             let class = ClassLabel::parse(&format!("c{number}")).unwrap();
-            record.relabel(Some(class), None, "t");
+            let label = Label {
+                class: Some(class),
+                ..Label::default()
+            };
+            record.relabel(label, "t");
         }
         let classes: Vec<_> = record
             .history

@@ -493,9 +493,9 @@ impl Files<'_> {
 
     /// The wanted frames of a file, at least one. Who wants the first need not know how many there are.
     fn frames(&self, bytes: &[u8]) -> Result<Vec<FrameNumber>> {
-        let frames = match self.wanted {
-            Frames::First => 1,
-            Frames::Middle | Frames::All => self.decode.frames(bytes)?,
+        let frames = match self.wanted.is_first() {
+            true => 1,
+            false => self.decode.frames(bytes)?,
         };
         Ok(self.wanted.of(frames).collect())
     }

@@ -11,7 +11,7 @@ use super::burned_in::BurnedInRule;
 use super::copies::copy_of;
 use super::receive::scope_facts;
 use crate::archive::{Change, Committed, Identity, NewImage, NewPixels, Outcome, Retention, Scope, Writer, open_age};
-use crate::domain::{ClassLabel, ImageId, LabelSource, Record};
+use crate::domain::{ClassLabel, ImageId, Label, LabelSource, LabelledBy, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::sniff::sniff;
 use crate::imaging::{DicomFacts, Format, thumbnail_png, view_png};
@@ -30,6 +30,8 @@ pub struct Labels {
     pub class: Option<ClassLabel>,
     /// How the class was proven.
     pub label_source: Option<LabelSource>,
+    /// What gave it its class; none: it came with it.
+    pub labelled_by: Option<LabelledBy>,
     /// Where it comes from.
     pub source: Option<String>,
     /// Projection; wins over the one in a DICOM file.
@@ -38,6 +40,17 @@ pub struct Labels {
     pub age: Option<String>,
     /// Sex; likewise.
     pub sex: Option<String>,
+}
+
+impl From<Label> for Labels {
+    fn from(label: Label) -> Self {
+        Self {
+            class: label.class,
+            label_source: label.label_source,
+            labelled_by: label.labelled_by,
+            ..Self::default()
+        }
+    }
 }
 
 /// The outcome of a write that is durable.
@@ -132,13 +145,23 @@ impl Ingest {
         self.add_in(upload, labels, Change::Insert, deadline).await
     }
 
-    /// Adds a DICOM image by its header alone, without a label.
+    /// Adds a DICOM image by its header alone, with the label that somebody or something else gives it.
     ///
     /// # Errors
     /// `Conflict` when its SOP instance is there with other pixels; otherwise as [`Ingest::add`].
-    pub async fn add_instance(&self, upload: Upload, deadline: Instant) -> Result<Receipt> {
-        self.add_in(upload, Labels::default(), Change::InsertInstance, deadline)
+    pub async fn add_instance(&self, upload: Upload, label: Label, deadline: Instant) -> Result<Receipt> {
+        self.add_in(upload, label.into(), Change::InsertInstance, deadline)
             .await
+    }
+
+    /// The version that is served.
+    pub(super) fn version(&self) -> Arc<Version> {
+        self.engine.parts().served.current()
+    }
+
+    /// Makes the archive's pseudonyms.
+    pub(super) fn identity(&self) -> &Identity {
+        self.engine.parts().archive.identity()
     }
 
     async fn add_in(&self, upload: Upload, labels: Labels, as_change: AsChange, deadline: Instant) -> Result<Receipt> {
@@ -401,6 +424,7 @@ fn record(
     Ok(Record {
         class: labels.class,
         label_source: labels.label_source,
+        labelled_by: labels.labelled_by,
         patient,
         patient_id_key: whose.patient.filter(|keys| keys.has_issuer()).map(|keys| keys.id),
         study: whose.study,

@@ -9,19 +9,22 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::Ingest;
 use super::receive::Reception;
+use super::{Ingest, Labelling};
 use crate::archive::{Inbox, InboxId, Outcome, Reason};
-use crate::domain::{FrameNumber, ImageId};
+use crate::domain::{FrameNumber, Frames, ImageId, Label};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::Limits;
+use crate::imaging::{DicomFacts, Limits};
 use crate::metrics::{InboxOutcome, Metrics};
 use crate::search::{Engine, Upload};
+use crate::telemetry::run_blocking;
 
 /// Files embedded at a time: some are decoded while others are in the model.
 const EMBEDDED_MAX: usize = 8;
@@ -33,8 +36,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_IDLE_EVERY: Duration = Duration::from_secs(30);
 /// What another replica received is left to it for so long.
 const OTHERS_AFTER: Duration = Duration::from_secs(10);
-/// Time for one file, waiting included.
-const FILE_TIME_MAX: Duration = Duration::from_secs(120);
+/// Time for one frame, waiting included.
+const FRAME_TIME_MAX: Duration = Duration::from_secs(120);
+/// After so long no further frame of a file is begun: others have their turn, and then it goes on.
+const TURN_TIME: Duration = Duration::from_secs(30);
 /// Times that a file may break its decoder before it is set aside: what failed for want of memory may not fail again.
 const BREAKS_MAX: u32 = 3;
 /// Looks for a deletion that came in between, and the wait between two: ten minutes of an outage.
@@ -45,14 +50,33 @@ const WAIT_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait between two tries.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
+/// What is made of a file.
+#[derive(Clone)]
+pub struct InboxSettings {
+    /// Bounds on one.
+    pub limits: Limits,
+    /// Which of its frames become images.
+    pub frames: Frames,
+    /// Says what they show.
+    pub labelling: Arc<Labelling>,
+}
+
 /// Opens an archive's inbox on this replica: gives what takes files, and embeds them until the last clone of that is dropped.
-pub fn open_inbox(engine: &Engine, ingest: Ingest, inbox: Inbox, limits: Limits, metrics: Arc<Metrics>) -> Reception {
+pub fn open_inbox(
+    engine: &Engine,
+    ingest: Ingest,
+    inbox: Inbox,
+    settings: InboxSettings,
+    metrics: Arc<Metrics>,
+) -> Reception {
+    let (limits, frames) = (settings.limits, settings.frames);
     let (arrived, arrivals) = mpsc::channel(ARRIVED_MAX);
     let burned_in = ingest.burned_in();
     let keeper = Keeper {
         work: Work {
             ingest,
             inbox: inbox.clone(),
+            settings,
             metrics: Arc::clone(&metrics),
         },
         metrics: Arc::clone(&metrics),
@@ -63,6 +87,7 @@ pub fn open_inbox(engine: &Engine, ingest: Ingest, inbox: Inbox, limits: Limits,
         engine: engine.clone(),
         inbox,
         limits,
+        frames,
         burned_in,
         metrics,
         arrived,
@@ -83,9 +108,11 @@ impl Keeper {
         // What was left when this replica, or the only one, was last stopped has waited long enough.
         let mut others_after = Duration::ZERO;
         loop {
-            while let Some(id) = self.turns.next(Instant::now()) {
+            while let Some((id, progress)) = self.turns.next(Instant::now()) {
                 let work = self.work.clone();
-                running.push(tokio::spawn(async move { (id, work.embed(id).await) }).map(move |done| (id, done)));
+                running.push(
+                    tokio::spawn(async move { (id, work.embed(id, progress).await) }).map(move |done| (id, done)),
+                );
             }
             tokio::select! {
                 arrived = arrivals.recv(), if open => match arrived {
@@ -138,6 +165,7 @@ impl Keeper {
 
     async fn settle(&mut self, (id, embedded): (InboxId, Result<Embedded>)) {
         let error = match embedded {
+            Ok(Embedded::Part(progress)) => return self.turns.go_on(id, progress),
             Ok(embedded) => {
                 self.turns.done(id);
                 self.metrics.inbox(match embedded {
@@ -145,7 +173,7 @@ impl Keeper {
                     Embedded::Known => InboxOutcome::Known,
                     Embedded::Erased => InboxOutcome::Erased,
                     Embedded::Outside => InboxOutcome::Outside,
-                    Embedded::Gone => return,
+                    Embedded::Gone | Embedded::Part(_) => return,
                 });
                 return;
             }
@@ -216,6 +244,18 @@ struct Turn {
     tries: u32,
     faults: u32,
     not_before: Option<Instant>,
+    progress: Progress,
+}
+
+/// How far a file of many frames has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Progress {
+    /// Frames that are done with, of those that are wanted.
+    done: usize,
+    /// One of them is an image.
+    embedded: bool,
+    /// One of them is new.
+    inserted: bool,
 }
 
 impl Turns {
@@ -233,8 +273,8 @@ impl Turns {
         self.queue.retain(|id| known.contains_key(id));
     }
 
-    /// The next to embed, if there is a place for it.
-    fn next(&mut self, now: Instant) -> Option<InboxId> {
+    /// The next to embed, and from where, if there is a place for it.
+    fn next(&mut self, now: Instant) -> Option<(InboxId, Progress)> {
         if self.running == EMBEDDED_MAX {
             return None;
         }
@@ -248,9 +288,19 @@ impl Turns {
         };
         let at = self.queue.iter().position(is_due)?;
         let id = self.queue.remove(at)?;
-        self.known.entry(id).or_default().running = true;
+        let turn = self.known.entry(id).or_default();
+        turn.running = true;
         self.running += 1;
-        Some(id)
+        Some((id, turn.progress))
+    }
+
+    /// Puts a file behind the others, to go on from there.
+    fn go_on(&mut self, id: InboxId, progress: Progress) {
+        self.stop(id);
+        let turn = self.known.entry(id).or_default();
+        turn.running = false;
+        turn.progress = progress;
+        self.queue.push_back(id);
     }
 
     fn stop(&mut self, id: InboxId) {
@@ -288,6 +338,7 @@ impl Turns {
             tries: turn.tries.saturating_sub(1),
             faults: turn.faults + 1,
             not_before: Some(now + wait),
+            progress: turn.progress,
         };
         self.queue.push_back(id);
         wait
@@ -307,50 +358,131 @@ enum Embedded {
     Outside,
     /// It waits no more: another replica was faster, or it was deleted.
     Gone,
+    /// It has further frames.
+    Part(Progress),
 }
 
 #[derive(Clone)]
 struct Work {
     ingest: Ingest,
     inbox: Inbox,
+    settings: InboxSettings,
     metrics: Arc<Metrics>,
 }
 
+/// What is known of a file before it is decoded.
+struct Seen {
+    /// How many frames it has.
+    frames: u32,
+    label: Label,
+    sha256: [u8; 32],
+}
+
 impl Work {
-    async fn embed(&self, id: InboxId) -> Result<Embedded> {
-        let work = AssertUnwindSafe(self.embed_one(id)).catch_unwind();
+    async fn embed(&self, id: InboxId, progress: Progress) -> Result<Embedded> {
+        let work = AssertUnwindSafe(self.embed_file(id, progress)).catch_unwind();
         work.await
             .unwrap_or_else(|_| Err(Error::internal("embedding a file panicked")))
     }
 
-    async fn embed_one(&self, id: InboxId) -> Result<Embedded> {
+    /// Each wanted frame in turn, and then the file leaves the inbox. Whoever comes back to it after a fault or a crash passes over what is there.
+    async fn embed_file(&self, id: InboxId, mut progress: Progress) -> Result<Embedded> {
         let file = match self.inbox.read(id).await {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Embedded::Gone),
             file => file?,
         };
+        let Seen { frames, label, sha256 } = self.look_at(&file).await?;
+        let wanted: Vec<FrameNumber> = self.settings.frames.of(frames).collect();
+        let turn_ends = Instant::now() + TURN_TIME;
+        let mut constant = None;
+        for &frame in wanted.iter().skip(progress.done) {
+            if self.is_there(frame, &sha256) {
+                progress.embedded = true;
+                progress.done += 1;
+                continue;
+            }
+            // At least one in a turn.
+            if Instant::now() >= turn_ends {
+                return Ok(Embedded::Part(progress));
+            }
+            match self.embed_frame(id, file.clone(), frame, label.clone()).await {
+                Ok(Embedded::Inserted) => (progress.embedded, progress.inserted) = (true, true),
+                Ok(Embedded::Known) => progress.embedded = true,
+                Ok(done) => {
+                    self.inbox.remove(id).await?;
+                    return Ok(done);
+                }
+                // Between others one that shows nothing is no fault of the file.
+                Err(error) if error.kind() == ErrorKind::ConstantImage => constant = Some(error),
+                Err(error) if frame.is_first() => return Err(error),
+                Err(error) => return Err(error.context(format!("frame {frame}"))),
+            }
+            progress.done += 1;
+        }
+        match constant {
+            Some(error) if !progress.embedded => return Err(error),
+            _ => self.inbox.remove(id).await?,
+        }
+        Ok(match progress.inserted {
+            true => Embedded::Inserted,
+            false => Embedded::Known,
+        })
+    }
+
+    async fn look_at(&self, file: &Bytes) -> Result<Seen> {
+        let (work, bytes) = (self.clone(), file.clone());
+        run_blocking(move || {
+            let sha256 = Sha256::digest(&bytes).into();
+            let InboxSettings {
+                limits,
+                frames,
+                labelling,
+            } = &work.settings;
+            let version = work.ingest.version();
+            let rules = &version.state.manifest.archive.label_rules;
+            let mut seen = Seen {
+                frames: 1,
+                label: Label::default(),
+                sha256,
+            };
+            if !(frames.is_first() && labelling.is_silent(rules)) {
+                let (facts, texts) = DicomFacts::read_texts(&bytes, limits, rules.look_at_texts())?;
+                seen.label = labelling.label(&facts, &texts, rules);
+                seen.frames = facts.frames;
+            }
+            Ok(seen)
+        })
+        .await
+    }
+
+    /// Whether the version that is served has this frame of this file.
+    fn is_there(&self, frame: FrameNumber, sha256: &[u8; 32]) -> bool {
+        let key = self.ingest.identity().file_key(&frame.digest(sha256));
+        self.ingest.version().state.by_file_key(key).next().is_some()
+    }
+
+    async fn embed_frame(&self, id: InboxId, file: Bytes, frame: FrameNumber, label: Label) -> Result<Embedded> {
         let upload = Upload {
             bytes: file,
-            frame: FrameNumber::FIRST,
+            frame,
             patient_id: None,
             issuer: None,
             study_uid: None,
             preview: false,
         };
-        let deadline = || Instant::now() + FILE_TIME_MAX;
-        let embedded = match self.ingest.add_instance(upload, deadline()).await {
-            Err(error) if error.kind() == ErrorKind::OutOfScope => Embedded::Outside,
-            Err(error) => return Err(error),
+        let deadline = Instant::now() + FRAME_TIME_MAX;
+        match self.ingest.add_instance(upload, label, deadline).await {
+            Err(error) if error.kind() == ErrorKind::OutOfScope => Ok(Embedded::Outside),
+            Err(error) => Err(error),
             Ok(receipt) if receipt.outcome == Outcome::Inserted => {
                 self.metrics.near_identical(receipt.near_identical_to.is_some());
                 match self.take_back_erased(id, receipt.id).await? {
-                    true => Embedded::Erased,
-                    false => Embedded::Inserted,
+                    true => Ok(Embedded::Erased),
+                    false => Ok(Embedded::Inserted),
                 }
             }
-            Ok(_) => Embedded::Known,
-        };
-        self.inbox.remove(id).await?;
-        Ok(embedded)
+            Ok(_) => Ok(Embedded::Known),
+        }
     }
 
     /// Takes an image back whose patient was deleted while it was embedded. The file may be gone from the inbox by now, so that nobody would come back to it:
@@ -373,7 +505,7 @@ impl Work {
         if !self.inbox.was_erased(id).await? {
             return Ok(false);
         }
-        match self.ingest.delete(image, Instant::now() + FILE_TIME_MAX).await {
+        match self.ingest.delete(image, Instant::now() + FRAME_TIME_MAX).await {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(true),
         }
@@ -399,6 +531,10 @@ mod tests {
             .unwrap()
     }
 
+    fn next(turns: &mut Turns, now: Instant) -> Option<InboxId> {
+        turns.next(now).map(|(id, _)| id)
+    }
+
     #[test]
     fn one_instance_has_one_turn_at_a_time() {
         let now = Instant::now();
@@ -406,11 +542,11 @@ mod tests {
         for (file, sop) in [(1, 1), (2, 1), (3, 2), (3, 2)] {
             turns.add(id(file, sop));
         }
-        assert_eq!(turns.next(now), Some(id(1, 1)));
-        assert_eq!(turns.next(now), Some(id(3, 2)));
-        assert_eq!(turns.next(now), None);
+        assert_eq!(next(&mut turns, now), Some(id(1, 1)));
+        assert_eq!(next(&mut turns, now), Some(id(3, 2)));
+        assert_eq!(next(&mut turns, now), None);
         turns.done(id(1, 1));
-        assert_eq!(turns.next(now), Some(id(2, 1)));
+        assert_eq!(next(&mut turns, now), Some(id(2, 1)));
     }
 
     #[test]
@@ -418,10 +554,38 @@ mod tests {
         let now = Instant::now();
         let mut turns = Turns::default();
         (1..=20).for_each(|file| turns.add(id(file, file)));
-        let begun = std::iter::from_fn(|| turns.next(now)).count();
+        let begun = std::iter::from_fn(|| next(&mut turns, now)).count();
         assert_eq!(begun, EMBEDDED_MAX);
         turns.done(id(1, 1));
-        assert!(turns.next(now).is_some() && turns.next(now).is_none());
+        assert!(next(&mut turns, now).is_some() && next(&mut turns, now).is_none());
+    }
+
+    #[test]
+    fn a_file_of_many_frames_goes_on_behind_the_others() {
+        let now = Instant::now();
+        let mut turns = Turns::default();
+        (1..=10).for_each(|file| turns.add(id(file, file)));
+        for file in 1..=8 {
+            assert_eq!(turns.next(now), Some((id(file, file), Progress::default())));
+        }
+        let progress = Progress {
+            done: 7,
+            embedded: true,
+            inserted: false,
+        };
+        turns.go_on(id(1, 1), progress);
+        assert_eq!((next(&mut turns, now), next(&mut turns, now)), (Some(id(9, 9)), None));
+        turns.done(id(2, 2));
+        turns.done(id(3, 3));
+        assert_eq!(next(&mut turns, now), Some(id(10, 10)));
+        assert_eq!(turns.next(now), Some((id(1, 1), progress)));
+        // A fault does not take back what is done.
+        turns.broke(id(1, 1));
+        let wait = turns.again(id(1, 1), now);
+        assert_eq!(turns.next(now + wait), Some((id(1, 1), progress)));
+        turns.done(id(1, 1));
+        turns.add(id(1, 1));
+        assert_eq!(turns.next(now), Some((id(1, 1), Progress::default())));
     }
 
     #[test]
@@ -432,10 +596,10 @@ mod tests {
         let mut waited = Duration::ZERO;
         let mut waits = Vec::new();
         for _ in 0..12 {
-            assert_eq!(turns.next(now + waited), Some(id(1, 1)));
+            assert_eq!(next(&mut turns, now + waited), Some(id(1, 1)));
             assert_eq!(fate(ErrorKind::Unavailable, turns.broke(id(1, 1))), Fate::Again);
             let wait = turns.again(id(1, 1), now + waited);
-            assert_eq!(turns.next(now + waited), None);
+            assert_eq!(next(&mut turns, now + waited), None);
             waited += wait;
             waits.push(wait.as_secs());
         }
@@ -463,10 +627,10 @@ mod tests {
         let now = Instant::now();
         let mut turns = Turns::default();
         turns.add(id(1, 1));
-        assert_eq!(turns.next(now), Some(id(1, 1)));
+        assert_eq!(next(&mut turns, now), Some(id(1, 1)));
         turns.add(id(2, 2));
         turns.keep(&HashSet::new());
-        assert_eq!(turns.next(now), None);
+        assert_eq!(next(&mut turns, now), None);
         assert!(turns.known.contains_key(&id(1, 1)));
     }
 }

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::BurnedInRule;
 use crate::archive::{Inbox, InboxId, Outside, PutFile, ScopeFacts};
-use crate::domain::{FrameNumber, Key};
+use crate::domain::{FrameNumber, Frames, Key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{DicomFacts, Limits};
 use crate::metrics::{Metrics, ReceivedOutcome};
-use crate::search::Engine;
+use crate::search::{Engine, Version};
 use crate::telemetry::run_blocking;
 
 /// Takes DICOM objects into the inbox. Cheap to clone.
@@ -22,6 +23,7 @@ pub struct Reception {
     pub(super) engine: Engine,
     pub(super) inbox: Inbox,
     pub(super) limits: Limits,
+    pub(super) frames: Frames,
     pub(super) burned_in: BurnedInRule,
     pub(super) metrics: Arc<Metrics>,
     /// To whoever embeds on this replica. A full queue does no harm: what waits is listed every few seconds.
@@ -123,6 +125,8 @@ struct Checked {
     id: InboxId,
     /// Of its SOP instance.
     sop: Key,
+    /// Of the last frame that becomes an image: as they are embedded in order, the others are there when it is.
+    last: Key,
 }
 
 impl Reception {
@@ -203,27 +207,16 @@ impl Reception {
             return refuse(Refusal::Broken, "it names no SOP class or no study");
         }
         let checked = self.check(facts.clone(), file.clone()).await?;
-        if version.state.by_file_key(checked.id.file).next().is_some() {
+        if version.state.by_file_key(checked.last).next().is_some() {
             return Ok(Verdict::Known);
         }
-        if version.state.by_sop_key(checked.sop).next().is_some() {
-            // The archive has this instance, of other bytes: only the pixels tell whether it is the same.
-            let prepared = version
-                .model()?
-                .preparer
-                .prepare(file.clone(), FrameNumber::FIRST.into(), deadline)
-                .await?;
-            let bytes = file.clone();
-            let pixels = run_blocking(move || Ok(prepared.picture.digest(&bytes).pixels)).await?;
-            let pixels = self.engine.parts().archive.identity().pixel_key(&pixels);
-            let mut known = version.state.by_sop_key(checked.sop);
-            let differs = |at| {
-                let record = version.state.at(at);
-                record.pixel_key.is_some_and(|key| key != pixels)
-            };
-            if known.all(differs) {
-                return refuse(Refusal::Conflict, "its SOP instance is known with other pixels");
-            }
+        // The archive may have this instance, of other bytes or of other frames.
+        let known = version.state.by_sop_key(checked.sop);
+        let frame = known.flat_map(|at| version.state.at(at).frames_of(checked.sop)).min();
+        if let Some(frame) = frame
+            && (frame.get() > facts.frames || self.differs(&version, checked.sop, &file, frame, deadline).await?)
+        {
+            return refuse(Refusal::Conflict, "its SOP instance is known with other pixels");
         }
         let id = checked.id;
         match self.inbox.put(id, file).await? {
@@ -235,9 +228,29 @@ impl Reception {
         }
     }
 
+    /// Whether a frame of an instance has other pixels than the archive knows, which only the pixels tell.
+    async fn differs(
+        &self,
+        version: &Version,
+        sop: Key,
+        file: &Bytes,
+        frame: FrameNumber,
+        deadline: Instant,
+    ) -> Result<bool> {
+        let preparer = &version.model()?.preparer;
+        let prepared = preparer.prepare(file.clone(), frame.into(), deadline).await?;
+        let bytes = file.clone();
+        let pixels = run_blocking(move || Ok(prepared.picture.digest(&bytes).pixels)).await?;
+        let pixels = self.engine.parts().archive.identity().pixel_key(&pixels);
+        let known = version.state.by_sop_key(sop).map(|at| version.state.at(at));
+        let mut known = known.filter(|record| record.frames_of(sop).any(|of| of == frame));
+        // What was indexed without its pixels can't be compared.
+        Ok(known.all(|record| record.pixel_key.is_some_and(|key| key != pixels)))
+    }
+
     /// Looks at structure and sizes, and names the file by whose it is.
     async fn check(&self, facts: DicomFacts, file: Bytes) -> Result<Checked> {
-        let (limits, inbox) = (self.limits, self.inbox.clone());
+        let (limits, frames, inbox) = (self.limits, self.frames, self.inbox.clone());
         let identity = self.engine.parts().archive.identity().clone();
         run_blocking(move || {
             DicomFacts::check(&file, &limits)?;
@@ -247,7 +260,11 @@ impl Reception {
             let patient = said.patient_id.as_deref();
             let patient = patient.and_then(|id| identity.patient_keys(said.issuer.as_deref(), id));
             let id = inbox.id(&file, patient, Some(sop));
-            Ok(Checked { id, sop })
+            let last = match frames.of(facts.frames).last() {
+                Some(frame) if !frame.is_first() => identity.file_key(&frame.digest(&Sha256::digest(&file).into())),
+                _ => id.file,
+            };
+            Ok(Checked { id, sop, last })
         })
         .await
     }

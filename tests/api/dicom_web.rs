@@ -17,7 +17,7 @@ use crate::harness::{Part, TestApp, problem, spawn_app, spawn_with};
 /// As Orthanc 1.10.1 with its plugin 1.7 writes it: 73 characters, not in quotes.
 const ORTHANC: &str = "0f3cf5c0-70e0-41ef-baef-c6f9f65ec3e1-0f3cf5c0-70e0-41ef-baef-c6f9f65ec3e1";
 /// Images of the archive before anything is stored.
-const BEFORE: u64 = 24;
+pub const BEFORE: u64 = 24;
 
 /// Orthanc's body: a length for every part, and nothing after the last boundary.
 fn orthanc_body(files: &[Vec<u8>]) -> Vec<u8> {
@@ -44,7 +44,7 @@ async fn store_at(app: &TestApp, path: &str, files: &[Vec<u8>]) -> Response {
     request.send().await.unwrap()
 }
 
-async fn store(app: &TestApp, files: &[Vec<u8>]) -> (u16, Value) {
+pub async fn store(app: &TestApp, files: &[Vec<u8>]) -> (u16, Value) {
     answer(store_at(app, "/dicom-web/studies", files).await).await
 }
 
@@ -67,28 +67,28 @@ fn listed(set: &Value, sequence: &str, code: &str) -> Vec<(String, Option<u64>)>
     items.iter().map(item).collect()
 }
 
-fn stored(set: &Value) -> Vec<(String, Option<u64>)> {
+pub fn stored(set: &Value) -> Vec<(String, Option<u64>)> {
     listed(set, "00081199", "00081196")
 }
 
-fn failed(set: &Value) -> Vec<(String, Option<u64>)> {
+pub fn failed(set: &Value) -> Vec<(String, Option<u64>)> {
     listed(set, "00081198", "00081197")
 }
 
-fn row(uid: &str, code: Option<u64>) -> (String, Option<u64>) {
+pub fn row(uid: &str, code: Option<u64>) -> (String, Option<u64>) {
     (uid.to_owned(), code)
 }
 
-async fn images(app: &TestApp) -> u64 {
+pub async fn images(app: &TestApp) -> u64 {
     let archive: Value = app.get("/v1/archive").await.json().await.unwrap();
     archive["images"].as_u64().unwrap()
 }
 
-async fn until_images(app: &TestApp, count: u64) {
+pub async fn until_images(app: &TestApp, count: u64) {
     eventually("what was stored is in the archive", async || images(app).await == count).await;
 }
 
-fn instance(sop_uid: &str) -> Instance<'_> {
+pub fn instance(sop_uid: &str) -> Instance<'_> {
     Instance {
         sop_uid,
         ..Instance::default()
@@ -96,7 +96,7 @@ fn instance(sop_uid: &str) -> Instance<'_> {
 }
 
 /// What is counted under these labels.
-async fn counted(app: &TestApp, series: &str) -> u64 {
+pub async fn counted(app: &TestApp, series: &str) -> u64 {
     let text = app.get("/metrics").await.text().await.unwrap();
     let line = text
         .lines()

@@ -126,6 +126,21 @@ pub struct Instance<'a> {
     pub modality: &'a str,
     pub body_part: &'a str,
     pub view: &'a str,
+    /// Study Description; empty: without one.
+    pub description: &'a str,
+}
+
+/// Instead of a seed: a frame that shows nothing.
+pub const BLANK: u32 = u32::MAX;
+
+/// Stored values of a frame of an [`Instance`].
+pub fn instance_pixels(seed: u32) -> Vec<u8> {
+    let pixel = |i: u32| {
+        let mixed = (i / 8 + seed * 7919).wrapping_mul(2_654_435_761);
+        (mixed >> 24) as u8
+    };
+    let place = 0..96 * 96u32;
+    place.map(|i| if seed == BLANK { 17 } else { pixel(i) }).collect()
 }
 
 impl Default for Instance<'_> {
@@ -138,6 +153,7 @@ impl Default for Instance<'_> {
             modality: "CR",
             body_part: "CHEST",
             view: "PA",
+            description: "",
         }
     }
 }
@@ -150,12 +166,16 @@ impl Instance<'_> {
             (0x0008, 0x0016, b"UI", self.sop_class),
             (0x0008, 0x0018, b"UI", self.sop_uid),
             (0x0008, 0x0060, b"CS", self.modality),
+            (0x0008, 0x1030, b"LO", self.description),
             (0x0010, 0x0020, b"LO", self.patient_id),
             (0x0018, 0x0015, b"CS", self.body_part),
             (0x0018, 0x5101, b"CS", self.view),
             (0x0020, 0x000d, b"UI", self.study_uid),
             (0x0020, 0x000e, b"UI", "1.2.3.5"),
         ] {
+            if number == 0x1030 && value.is_empty() {
+                continue;
+            }
             let mut value = value.as_bytes().to_vec();
             if value.len() % 2 == 1 {
                 value.push(if vr == b"UI" { 0 } else { b' ' });
@@ -167,13 +187,13 @@ impl Instance<'_> {
 
     /// A picture of 96 by 96 that is another one for every seed.
     pub fn file(&self, seed: u32) -> Vec<u8> {
-        let sized: Vec<u8> = image_attributes(96, 96, "1").split_off(8 + 26);
-        let pixels: Vec<u8> = (0..96 * 96u32)
-            .map(|i| {
-                let mixed = (i / 8 + seed * 7919).wrapping_mul(2_654_435_761);
-                (mixed >> 24) as u8
-            })
-            .collect();
+        self.frames(&[seed])
+    }
+
+    /// The same with a frame for each seed.
+    pub fn frames(&self, seeds: &[u32]) -> Vec<u8> {
+        let sized: Vec<u8> = image_attributes(96, 96, &seeds.len().to_string()).split_off(8 + 26);
+        let pixels: Vec<u8> = seeds.iter().flat_map(|&seed| instance_pixels(seed)).collect();
         let mut data = self.header();
         data.extend(sized);
         data.extend(element(0x7fe0, 0x0010, b"OB", &pixels));

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use medsearch::app;
 use medsearch::archive::{Archive, Writer, WriterSettings};
+use medsearch::domain::Frames;
 use medsearch::http::{
     self, ApiKey, Credentials, HttpSettings, Key, KeysFile, Problem, RateSettings, Scope, Scopes, State,
 };
-use medsearch::ingest::{Ingest, open_inbox};
+use medsearch::ingest::{InboxSettings, Ingest, Labelling, open_inbox};
 use medsearch::metrics::Metrics;
 use medsearch::pacs::PacsList;
 use medsearch::tls::{Identity, Port, TlsFiles, use_ring};
@@ -79,20 +80,31 @@ pub async fn spawn_with_keys(file: &Path) -> TestApp {
 
 /// A server with other settings, over an archive of its own.
 pub async fn spawn_with(change: impl FnOnce(&mut HttpSettings)) -> TestApp {
-    launch(archive::copy(), None, change).await
+    launch(archive::copy(), None, Frames::First, None, change).await
 }
 
 /// A server with other settings, over the archive in a folder.
 pub async fn spawn_over(folder: TempDir, change: impl FnOnce(&mut HttpSettings)) -> TestApp {
-    launch(folder, None, change).await
+    launch(folder, None, Frames::First, None, change).await
+}
+
+/// A server that makes images of these frames of what is pushed, and labels them by this file, over an archive of its own.
+pub async fn spawn_for(frames: Frames, labels_file: Option<PathBuf>) -> TestApp {
+    launch(archive::copy(), None, frames, labels_file, |_| {}).await
 }
 
 /// A server over an archive of its own, with a certificate of these files.
 pub async fn spawn_by(files: Option<TlsFiles>, change: impl FnOnce(&mut HttpSettings)) -> TestApp {
-    launch(archive::copy(), files, change).await
+    launch(archive::copy(), files, Frames::First, None, change).await
 }
 
-async fn launch(folder: TempDir, files: Option<TlsFiles>, change: impl FnOnce(&mut HttpSettings)) -> TestApp {
+async fn launch(
+    folder: TempDir,
+    files: Option<TlsFiles>,
+    frames: Frames,
+    labels_file: Option<PathBuf>,
+    change: impl FnOnce(&mut HttpSettings),
+) -> TestApp {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut settings = HttpSettings {
@@ -125,6 +137,7 @@ async fn launch(folder: TempDir, files: Option<TlsFiles>, change: impl FnOnce(&m
     let (engine, served) = app::open_engine(&archive, &parts, &metrics).await.unwrap();
     let space = engine.overview().space.id().to_string();
     let inbox = archive.inbox();
+    let labelling = Labelling::open(labels_file, archive.identity().clone()).unwrap();
     let (written, commits) = watch::channel(0);
     let writer = Writer::spawn(
         archive,
@@ -139,8 +152,13 @@ async fn launch(folder: TempDir, files: Option<TlsFiles>, change: impl FnOnce(&m
     if let Some(credentials) = &settings.credentials {
         actix_web::rt::spawn(Arc::clone(credentials).follow(Arc::clone(&metrics)));
     }
-    let limits = app::decoder_settings(&parts).limits;
-    let reception = open_inbox(&engine, ingest.clone(), inbox, limits, Arc::clone(&metrics));
+    actix_web::rt::spawn(Arc::clone(&labelling).follow(Arc::clone(&metrics)));
+    let inbox_settings = InboxSettings {
+        limits: app::decoder_settings(&parts).limits,
+        frames,
+        labelling,
+    };
+    let reception = open_inbox(&engine, ingest.clone(), inbox, inbox_settings, Arc::clone(&metrics));
     let state = State::new(engine, Some(ingest), settings, metrics).with_reception(reception);
     actix_web::rt::spawn(http::server(listener, state).unwrap());
     // The client is built with TLS for the sake of archives in buckets, and wants to know whose.

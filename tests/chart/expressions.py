@@ -44,6 +44,7 @@ PRODUCT = {
         "expired_session login insufficient_scope forbidden_origin rate_limited wrong_keys",
     ),
     "medsearch_keys_file_broken": metric("gauge"),
+    "medsearch_labels_file_broken": metric("gauge"),
     "medsearch_oidc_issuer_broken": metric("gauge"),
     "medsearch_audit_lines_total": metric("counter"),
     "medsearch_audit_lost_total": metric("counter"),

@@ -215,6 +215,8 @@ def test_jobs_are_no_servers() -> None:
         ("readOnly=true", "MEDSEARCH_READ_ONLY", "true"),
         ("readOnly=false", "MEDSEARCH_READ_ONLY", None),
         ("server.decodeThreads=0", "MEDSEARCH_DECODE_THREADS", None),
+        ("server.frames=all", "MEDSEARCH_FRAMES", "all"),
+        ("labelsFile.existingSecret=", "MEDSEARCH_LABELS_FILE", None),
     ],
 )
 def test_settings_reach_the_program_as_it_reads_them(setting: str, variable: str, expected: str | None) -> None:
@@ -420,7 +422,6 @@ def test_people_sign_in_where_the_values_say_so() -> None:
     assert (given["OIDC_AUDIENCE"], given["OIDC_SCOPE_CLAIM"]) == ("medsearch", "realm_access.roles")
     assert (given["OIDC_CLIENT_ID"], given["SESSION_MINUTES"]) == ("medsearch", "480")
     assert given["PUBLIC_URL"] == "https://search.example.org"
-    assert given["DICOM_WEB_URL"] == "https://search.example.org/dicom-web"
     for variable, name, path in (
         ("OIDC_CLIENT_SECRET_FILE", "oidc-client", "secret"),
         ("OIDC_CA_FILE", "oidc-ca", "ca.crt"),
@@ -439,20 +440,21 @@ def test_the_pacs_file_lies_beside_the_files_that_it_names() -> None:
     assert volumes["pacs"]["secret"] == {"secretName": "medsearch-pacs", "defaultMode": 0o400}
 
 
-def test_servers_alone_get_the_keys_file_and_follow_its_changes() -> None:
+@pytest.mark.parametrize("name, file", [("keys", "keys.json"), ("labels", "labels.csv")])
+def test_servers_alone_get_files_and_follow_their_changes(name: str, file: str) -> None:
     documents = rendered("everything")
-    for name, spec in pod_specs(documents):
+    for pod, spec in pod_specs(documents):
         (container,) = spec["containers"]
         mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
-        is_server = name == of_kind(documents, "Deployment")["metadata"]["name"]
-        assert ("keys" in mounts) == is_server, name
+        is_server = pod == of_kind(documents, "Deployment")["metadata"]["name"]
+        assert (name in mounts) == is_server, pod
         if is_server:
             # The kubelet never changes what is mounted by `subPath`.
-            assert mounts["keys"] == {"name": "keys", "mountPath": "/etc/medsearch/keys", "readOnly": True}
-            assert environment(container)["MEDSEARCH_KEYS_FILE"] == "/etc/medsearch/keys/keys.json"
-            (volume,) = [volume for volume in spec["volumes"] if volume["name"] == "keys"]
-            items = [{"key": "keys.json", "path": "keys.json"}]
-            assert volume["secret"] == {"secretName": "medsearch-keys", "defaultMode": 0o400, "items": items}
+            assert mounts[name] == {"name": name, "mountPath": f"/etc/medsearch/{name}", "readOnly": True}
+            assert environment(container)[f"MEDSEARCH_{name.upper()}_FILE"] == f"/etc/medsearch/{name}/{file}"
+            (volume,) = [volume for volume in spec["volumes"] if volume["name"] == name]
+            items = [{"key": file, "path": file}]
+            assert volume["secret"] == {"secretName": f"medsearch-{name}", "defaultMode": 0o400, "items": items}
 
 
 @pytest.mark.parametrize("case, scheme", [("cluster", None), ("everything", "HTTPS")])

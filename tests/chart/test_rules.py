@@ -278,6 +278,11 @@ CASES = {
         {'medsearch_keys_file_broken{pod="a"}': "0 1 1 0x20", 'medsearch_keys_file_broken{pod="b"}': "0x20"},
         "10m",
     ),
+    "MedsearchLabelsFileBroken": Case(
+        {'medsearch_labels_file_broken{pod="a"}': "0 1x20", 'medsearch_labels_file_broken{pod="b"}': "0x20"},
+        {'medsearch_labels_file_broken{pod="a"}': "0 1 1 0x20", 'medsearch_labels_file_broken{pod="b"}': "0x20"},
+        "10m",
+    ),
     "MedsearchIssuerUnreachable": Case(
         {'medsearch_oidc_issuer_broken{pod="a"}': "0 1x30", 'medsearch_oidc_issuer_broken{pod="b"}': "0x30"},
         # It was restarted.
@@ -503,6 +508,7 @@ HEALTHY = {
     SHARD % "answered": "0+100x200",
     HEDGE: "0+1x200",
     'medsearch_keys_file_broken{pod="a"}': "0x200",
+    'medsearch_labels_file_broken{pod="a"}': "0x200",
     'medsearch_oidc_issuer_broken{pod="a"}': "0x200",
     'medsearch_inbox_oldest_age_seconds{pod="a"}': "3x200",
     'medsearch_inbox_total{pod="a",outcome="failed"}': "0x200",

@@ -20,6 +20,7 @@ REFUSED = [
     ("server.device=gpu", "device"),
     ("server.listenHost=127.0.0.1", "listenHost"),
     ("server.uploadBytesMax=64 MiB", "uploadBytesMax"),
+    ("server.frames=last", "frames"),
     ("server.requestSecondsMax=0", "requestSecondsMax"),
     ("server.drainSeconds=-1", "drainSeconds"),
     ("cache.sizeLimit=0", "sizeLimit"),

@@ -15,6 +15,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from conftest import Server, medsearch
 from test_dicomweb_client import empty_archive
+from test_inbox import stow, until_empty
 
 # What becomes of the others is looked at one by one: they decide how the file is read, or what it is.
 READ = {0x00080005, 0x00080016, 0x00080008, 0x00080060, 0x00080064, 0x00280301}
@@ -65,6 +66,12 @@ def test_nothing_that_is_not_on_the_list_is_kept(identity, tmp_path):
     body, texts = full_file()
     assert len(texts) > 1500
     archive = empty_archive(tmp_path, identity)
+    # Rules that look at free text, and find it.
+    rules = tmp_path / "rules.toml"
+    looked_at = {0x00081030: "study_description", 0x0008103E: "series_description", 0x00181030: "protocol_name"}
+    conditions = [f'{name} = ["*{tag:08x}"]' for tag, name in looked_at.items()]
+    rules.write_text("\n".join(["[[rule]]", 'class = "Seen"', *conditions, 'image_comments = ["*"]']))
+    medsearch("labels", "--archive", archive, "--rules", rules)
     server = Server(archive, "--log", "debug", log=tmp_path / "log")
     try:
         status, added = server.post_image("/v1/images", body)
@@ -75,6 +82,21 @@ def test_nothing_that_is_not_on_the_list_is_kept(identity, tmp_path):
             assert time.monotonic() < until
             time.sleep(0.05)
         shown = server.get(f"/v1/images/{added['id']}")
+        assert shown["class"] is None, "rules are for what is pushed"
+        # The same, deleted and pushed.
+        urllib.request.urlopen(urllib.request.Request(f"{server.url}/v1/images/{added['id']}", method="DELETE"))
+        until = time.monotonic() + 5
+        while server.get("/v1/archive")["images"]:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert stow(server, [body])[0] == 200
+        until_empty(archive)
+        until = time.monotonic() + 5
+        while not server.get("/v1/archive")["images"]:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        pushed = server.get(f"/v1/images/{added['id']}")
+        assert (pushed["class"], pushed["labelled_by"]) == ("Seen", "tags")
         with urllib.request.urlopen(f"{server.url}/metrics") as answer:
             metrics = answer.read().decode()
     finally:

@@ -479,6 +479,7 @@ impl FromParts for NewImage {
         let labels = Labels {
             class: class.map_err(|error| error.context("`class`"))?,
             label_source,
+            labelled_by: None,
             source: parts.text("source")?,
             view: parts.text("view")?,
             age: parts.text("age")?,
@@ -634,6 +635,9 @@ pub struct ImageDetails {
     /// How it was proven.
     #[schema(required, value_type = Option<LabelSource>)]
     pub label_source: Option<String>,
+    /// What gave it: `api` (somebody, here), `tags` (a rule of the archive about its file), `file` (the labels file); null: it came with it.
+    #[schema(required)]
+    pub labelled_by: Option<String>,
     /// Its pixels, or copies of its picture, have several classes, so that it does not vote.
     pub label_conflict: bool,
     /// Other copies of its picture, by id: of equal pixels, or near-identical.
@@ -718,6 +722,7 @@ impl ImageDetails {
             id: record.id.to_string(),
             class: record.class.as_ref().map(ClassLabel::to_string),
             label_source: record.label_source.as_ref().map(ToString::to_string),
+            labelled_by: record.labelled_by.as_ref().map(ToString::to_string),
             label_conflict: (names.label_conflict)(record.id),
             patient: record.patient.map(names.pseudonym),
             source: record.source.clone(),

@@ -1,5 +1,7 @@
 //! What the header says, read by dicom-rs from a flat copy of the few elements that matter.
 
+use std::fmt;
+
 use dicom_core::Tag;
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::InMemDicomObject;
@@ -19,7 +21,7 @@ const VALUE_BYTES_MAX: usize = 1024;
 /// Retired, and still in archives.
 const BIG_ENDIAN_UID: &str = "1.2.840.10008.1.2.2";
 
-/// Everything that is read; the rest of the file never reaches a parser, and so no archive. This is the allow-list of de-identification: of what PS3.15,
+/// Everything that is read of an image, and kept in one form or another; the rest of the file never reaches a parser, and so no archive. This is the allow-list of de-identification: of what PS3.15,
 /// annex E, lists, only the patient's id, its issuer and the UIDs are among them, which become keyed digests, and sex and age, which stand as codes
 /// and whole years. `docs/deidentification.md` says of each what becomes of it.
 const WANTED: [Tag; 23] = [
@@ -47,6 +49,34 @@ const WANTED: [Tag; 23] = [
     tags::RESCALE_INTERCEPT,
     tags::RESCALE_SLOPE,
 ];
+
+/// What is read beside it where an archive has rules that look at it: held against these, and let go.
+const TEXTS: [Tag; 5] = [
+    tags::SPECIFIC_CHARACTER_SET,
+    tags::STUDY_DESCRIPTION,
+    tags::SERIES_DESCRIPTION,
+    tags::PROTOCOL_NAME,
+    tags::IMAGE_COMMENTS,
+];
+
+/// Free text of a header, which may name somebody: to be looked at, and not to be kept. `Debug` shows none.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct DicomTexts {
+    /// StudyDescription.
+    pub study_description: Option<String>,
+    /// SeriesDescription.
+    pub series_description: Option<String>,
+    /// ProtocolName.
+    pub protocol_name: Option<String>,
+    /// ImageComments.
+    pub image_comments: Option<String>,
+}
+
+impl fmt::Debug for DicomTexts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DicomTexts").finish_non_exhaustive()
+    }
+}
 
 /// PhotometricInterpretation (PS3.3, C.7.6.3.1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +119,7 @@ pub struct Attributes {
 /// # Errors
 /// `InvalidImage`, `UnsupportedMedia` for a photometric interpretation.
 pub fn read(layout: &Layout<'_>) -> Result<(Attributes, Provenance)> {
-    let object = parse(layout.bytes, layout.syntax, &layout.elements)?;
+    let object = parse(layout.bytes, layout.syntax, &layout.elements, &WANTED)?;
     let text = |tag| text(&object, tag);
     let number = |tag, default: u16| {
         let number = object.get(tag).and_then(|element| element.to_int::<u16>().ok());
@@ -153,7 +183,21 @@ pub fn read(layout: &Layout<'_>) -> Result<(Attributes, Provenance)> {
 /// # Errors
 /// `InvalidImage`.
 pub fn provenance(bytes: &[u8], syntax: Syntax, elements: &[Header]) -> Result<Provenance> {
-    Ok(said(&parse(bytes, syntax, elements)?))
+    Ok(said(&parse(bytes, syntax, elements, &WANTED)?))
+}
+
+/// The free text among elements; what is longer than a value may be, or can't be read, is not there.
+pub fn texts(bytes: &[u8], syntax: Syntax, elements: &[Header]) -> DicomTexts {
+    let Ok(object) = parse(bytes, syntax, elements, &TEXTS) else {
+        return DicomTexts::default();
+    };
+    let text = |tag| text(&object, tag);
+    DicomTexts {
+        study_description: text(tags::STUDY_DESCRIPTION),
+        series_description: text(tags::SERIES_DESCRIPTION),
+        protocol_name: text(tags::PROTOCOL_NAME),
+        image_comments: text(tags::IMAGE_COMMENTS),
+    }
 }
 
 fn said(object: &InMemDicomObject) -> Provenance {
@@ -213,12 +257,12 @@ fn years(age: &str) -> Option<String> {
 /// The wanted elements as a data set of their own.
 ///
 /// Little endian ones are rewritten without a VR, so that the dictionary decides and not what a file calls `UN`.
-fn parse(bytes: &[u8], syntax: Syntax, elements: &[Header]) -> Result<InMemDicomObject> {
+fn parse(bytes: &[u8], syntax: Syntax, elements: &[Header], wanted: &[Tag]) -> Result<InMemDicomObject> {
     let big_endian = syntax.big_endian;
     let mut flat = Vec::new();
     for header in elements {
         let range = header.range();
-        if range.len() > VALUE_BYTES_MAX || !WANTED.contains(&Tag(header.tag.0, header.tag.1)) {
+        if range.len() > VALUE_BYTES_MAX || !wanted.contains(&Tag(header.tag.0, header.tag.1)) {
             continue;
         }
         if big_endian {

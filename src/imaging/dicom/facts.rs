@@ -4,12 +4,12 @@ use std::fmt;
 use std::io::Read;
 use std::panic::catch_unwind;
 
-use super::attributes;
+use super::attributes::{self, DicomTexts};
 use super::elements::Tag;
 use super::invalid;
 use super::precheck::{File, Meta, check, survey};
 use super::syntax::Syntax;
-use crate::domain::{FrameNumber, Uid};
+use crate::domain::{FRAMES_MAX, FrameNumber, Uid};
 use crate::error::Result;
 use crate::imaging::decoder::Provenance;
 use crate::imaging::limits::Limits;
@@ -21,6 +21,7 @@ const VALUE_BYTES_MAX: usize = 1024;
 
 const SOP_CLASS: Tag = (0x0008, 0x0016);
 const SOP_UID: Tag = (0x0008, 0x0018);
+const NUMBER_OF_FRAMES: Tag = (0x0028, 0x0008);
 /// An image says how large it is: Rows, Columns, BitsAllocated.
 const SIZE: [Tag; 3] = [(0x0028, 0x0010), (0x0028, 0x0011), (0x0028, 0x0100)];
 
@@ -48,6 +49,8 @@ pub struct DicomFacts {
     pub provenance: Provenance,
     /// It has pixel data, or says how large that should be.
     pub image: bool,
+    /// How many frames it says it has, 1 where it says nothing that makes sense: 1..=[`FRAMES_MAX`].
+    pub frames: u32,
 }
 
 impl fmt::Debug for DicomFacts {
@@ -64,9 +67,17 @@ impl DicomFacts {
     /// # Errors
     /// `TooLarge`; `InvalidImage` for what is no DICOM, or broken before its pixel data.
     pub fn read(bytes: &[u8], limits: &Limits) -> Result<Self> {
+        Ok(Self::read_texts(bytes, limits, false)?.0)
+    }
+
+    /// Reads them, and the free text beside them if it is `wanted`.
+    ///
+    /// # Errors
+    /// As [`DicomFacts::read`].
+    pub fn read_texts(bytes: &[u8], limits: &Limits, wanted: bool) -> Result<(Self, DicomTexts)> {
         limits.check_file(bytes.len())?;
         // The elements are few and short by now, but what reads their text is not ours.
-        catch_unwind(|| read(bytes)).unwrap_or_else(|_| Err(invalid("its header breaks its reader")))
+        catch_unwind(|| read(bytes, wanted)).unwrap_or_else(|_| Err(invalid("its header breaks its reader")))
     }
 
     /// Which object it says it is, even where nothing else can be read.
@@ -94,7 +105,7 @@ impl DicomFacts {
     }
 }
 
-fn read(bytes: &[u8]) -> Result<DicomFacts> {
+fn read(bytes: &[u8], with_texts: bool) -> Result<(DicomFacts, DicomTexts)> {
     let meta = Meta::read(bytes)?;
     let uid = meta.syntax.ok_or_else(|| invalid("it names no transfer syntax"))?;
     // Compressed pixels of whatever kind lie in explicit little endian (PS3.5, A.4).
@@ -110,22 +121,29 @@ fn read(bytes: &[u8]) -> Result<DicomFacts> {
         file.data_set
     };
     let survey = survey(data_set, file.syntax)?;
-    let value = |tag: Tag| {
+    let plain = |tag: Tag| {
         let header = survey.elements.iter().rfind(|header| header.tag == tag)?;
         let text = std::str::from_utf8(&data_set[header.range()]).ok()?;
-        let text = text.trim_matches(['\0', ' ']);
-        Uid::is(text).then(|| text.to_owned())
+        Some(text.trim_matches(['\0', ' ']))
     };
+    let value = |tag: Tag| plain(tag).filter(|text| Uid::is(text)).map(str::to_owned);
     let named = DicomFacts::named(bytes);
     let mut provenance = attributes::provenance(data_set, file.syntax, &survey.elements)?;
     provenance.drop_longer_than(VALUE_BYTES_MAX);
     provenance.sop_uid = value(SOP_UID).or(named.sop_uid);
+    let texts = match with_texts {
+        true => attributes::texts(data_set, file.syntax, &survey.elements),
+        false => DicomTexts::default(),
+    };
+    let frames = plain(NUMBER_OF_FRAMES).and_then(|digits| digits.parse::<u32>().ok());
     let sized = || survey.elements.iter().any(|header| SIZE.contains(&header.tag));
-    Ok(DicomFacts {
+    let facts = DicomFacts {
         sop_class: value(SOP_CLASS).or(named.sop_class),
         provenance,
         image: survey.pixels_at.is_some() || sized(),
-    })
+        frames: frames.unwrap_or(1).clamp(1, FRAMES_MAX),
+    };
+    Ok((facts, texts))
 }
 
 #[cfg(test)]
@@ -169,6 +187,49 @@ mod tests {
         assert_eq!(report.provenance.sop_uid.as_deref(), Some("1.2.3.4"));
         assert_eq!(report.provenance.modality.as_deref(), Some("SR"));
         assert!(!format!("{report:?}").contains("1.2.3.4"));
+    }
+
+    #[test]
+    fn frames_are_counted_and_texts_read_when_they_are_wanted() {
+        for syntax in [EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED] {
+            let image = Dicom::gray16(1, 1, &[1, 2, 3])
+                .syntax(syntax)
+                .text((0x28, 0x08), b"IS", "3")
+                .text((0x08, 0x1030), b"LO", "Thorax, no finding")
+                .text((0x18, 0x1030), b"LO", "p");
+            let file = image.file();
+            let read = |wanted| DicomFacts::read_texts(&file, &Limits::default(), wanted).unwrap();
+            let (facts, texts) = read(true);
+            assert_eq!(facts.frames, 3, "{syntax}");
+            assert_eq!(
+                texts.study_description.as_deref(),
+                Some("Thorax, no finding"),
+                "{syntax}"
+            );
+            assert_eq!(
+                (texts.protocol_name.as_deref(), &texts.series_description),
+                (Some("p"), &None)
+            );
+            assert!(!format!("{texts:?}").contains("Thorax"));
+            assert_eq!(read(false), (facts, DicomTexts::default()));
+        }
+        let latin = Dicom::gray8(1, 1, &[1]).text((0x08, 0x05), b"CS", "ISO_IR 100").raw(
+            (0x20, 0x4000),
+            b"LT",
+            b"gr\xf6\xdfer ".to_vec(),
+        );
+        let (facts, texts) = DicomFacts::read_texts(&latin.file(), &Limits::default(), true).unwrap();
+        assert_eq!((facts.frames, texts.image_comments.as_deref()), (1, Some("größer")));
+        for odd in ["0", "-3", "many", "4294967296"] {
+            let file = Dicom::gray8(1, 1, &[1]).text((0x28, 0x08), b"IS", odd).file();
+            assert_eq!(facts_of(&file).frames, 1, "{odd}");
+        }
+        let file = Dicom::gray8(1, 1, &[1]).text((0x28, 0x08), b"IS", "99999").file();
+        assert_eq!(facts_of(&file).frames, FRAMES_MAX);
+    }
+
+    fn facts_of(file: &[u8]) -> DicomFacts {
+        facts(file).unwrap()
     }
 
     #[test]

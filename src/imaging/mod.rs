@@ -26,7 +26,7 @@ pub use appearance::appearance;
 pub use decoder::{Decoded, Decoder, DecoderSettings, Provenance};
 pub use dicom::BurnedIn;
 pub use dicom::attributes::DicomTexts;
-pub use dicom::facts::{DicomFacts, is_uid};
+pub use dicom::facts::DicomFacts;
 pub use dicom::worker::decode_worker_main;
 pub use eight_bit::{Raster8, luma, to_eight_bit};
 pub use fingerprint::{COSINE_CANDIDATE, Fingerprint, NEAR_DUPLICATE, OUTLINE_CANDIDATE, Outline};

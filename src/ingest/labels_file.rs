@@ -8,9 +8,8 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::archive::{FileLabels, Identity, State};
-use crate::domain::{ClassLabel, ImageId, Key, Label, LabelSource, LabelledBy};
+use crate::domain::{ClassLabel, ImageId, Key, Label, LabelSource, LabelledBy, Uid};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::is_uid;
 
 /// Largest file, in bytes.
 pub(super) const BYTES_MAX: usize = 32 << 20;
@@ -125,7 +124,7 @@ impl LabelsFile {
             }
             let (level, uid) = columns.uid(&row).ok_or_else(|| odd(line, "it has no UID"))?;
             let key = match level {
-                _ if !is_uid(uid) => None,
+                _ if !Uid::is(uid) => None,
                 Level::Study => identity.study_key(uid),
                 Level::Series => identity.series_key(uid),
                 Level::Instance => identity.sop_key(uid),

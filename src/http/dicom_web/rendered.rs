@@ -43,7 +43,7 @@ pub struct Rendering {
     #[param(example = "512,512")]
     viewport: Option<String>,
     /// Of a JPEG, 1 to 100.
-    #[param(value_type = Option<u8>)]
+    #[param(value_type = Option<u8>, minimum = 1, maximum = 100)]
     quality: Option<String>,
 }
 

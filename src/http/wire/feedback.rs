@@ -68,6 +68,7 @@ pub struct FeedbackPage {
     /// Those behind this report: `next` of the answer before.
     pub after: Option<String>,
     /// How many, 1 to 1000, default 100.
+    #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<usize>,
 }
 

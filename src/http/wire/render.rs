@@ -19,7 +19,7 @@ pub struct RenderQuery {
     #[param(example = "2048,4096")]
     window: Option<String>,
     /// Longest side in pixels, at most 4096.
-    #[param(example = 1024, value_type = Option<u32>)]
+    #[param(example = 1024, value_type = Option<u32>, minimum = 1, maximum = 4096)]
     size: Option<String>,
 }
 

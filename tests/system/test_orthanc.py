@@ -191,7 +191,9 @@ def operator(front: Orthanc, mark: str):
     [block] = [block for block in blocks if mark in block]
     block = block.replace("http://127.0.0.1:8042", front.url)
     environment = os.environ | {"ORTHANC_PASSWORD": ENTRY, "SINCE": "20000101T000000"}
-    subprocess.run(["bash", "-euo", "pipefail", "-c", block], check=True, env=environment, timeout=60)
+    subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block], check=True, env=environment, stdout=subprocess.DEVNULL, timeout=60
+    )
 
 
 def inbox(archive: Path) -> str:

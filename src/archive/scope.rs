@@ -78,7 +78,7 @@ impl Scope {
         view: Vec<String>,
     ) -> Result<Self> {
         Ok(Self {
-            sop_classes: checked(sop_classes)?,
+            sop_classes: uids(checked(sop_classes)?)?,
             modality: checked(modality)?,
             body_part: checked(body_part)?,
             view: checked(view)?,
@@ -108,6 +108,19 @@ pub(super) fn admits(list: &[String], value: Option<&str>) -> bool {
     let value = value.map_or("", str::trim);
     let value = if value.is_empty() { UNSTATED } else { value };
     list.is_empty() || list.iter().any(|listed| listed.trim().eq_ignore_ascii_case(value))
+}
+
+/// SOP classes are told apart by UID (PS3.5, 9.1); a name or a modality would admit nothing.
+fn uids(values: Vec<String>) -> Result<Vec<String>> {
+    let is_uid =
+        |value: &String| value.contains('.') && value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match values.iter().find(|value| *value != UNSTATED && !is_uid(value)) {
+        None => Ok(values),
+        Some(odd) => {
+            let message = format!("`{odd}` is no SOP class: that is a UID, such as 1.2.840.10008.5.1.4.1.1.1.1");
+            Err(Error::new(ErrorKind::InvalidRequest, message))
+        }
+    }
 }
 
 /// Code strings and UIDs in upper case, each once.
@@ -201,6 +214,10 @@ mod tests {
     fn odd_values_are_refused() {
         for odd in ["", " ", "CR\\DX", "Ä", &"1".repeat(65)] {
             assert!(Scope::new(vec![], list(&[odd]), vec![], vec![]).is_err(), "{odd}");
+        }
+        for (sop_class, taken) in [("CT", false), ("1.2.840.10008.5.1.4.1.1.2", true), ("unstated", true)] {
+            let scope = Scope::new(list(&[sop_class]), vec![], vec![], vec![]);
+            assert_eq!(scope.is_ok(), taken, "{sop_class}");
         }
         assert_eq!(
             Scope::new(vec![], list(&["cr", "CR"]), vec![], vec![])

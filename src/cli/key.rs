@@ -122,7 +122,10 @@ impl List {
 
 impl Revoke {
     fn run(self) -> Result<()> {
-        KeysFile::at(&self.file.file).change(|keys| keys.revoke(&self.name))?;
+        let file = KeysFile::at(&self.file.file);
+        // A mistyped file is not one without the key.
+        file.read()?;
+        file.change(|keys| keys.revoke(&self.name))?;
         println!("revoked {}", self.name);
         Ok(())
     }

@@ -140,7 +140,14 @@ pub fn read(path: &Path) -> Result<PacsFile> {
 /// As [`read`].
 pub fn parse(text: &str, folder: &Path) -> Result<PacsFile> {
     // Without the line that it shows: somebody may have put a password there.
-    let file: File = toml::from_str(text).map_err(|error| invalid(error.message()))?;
+    let file: File = toml::from_str(text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        invalid(format!(
+            "line {}: {}",
+            before.matches('\n').count() + 1,
+            error.message()
+        ))
+    })?;
     if file.pacs.iter().any(|entry| entry.follow.is_some()) {
         return refuse("`follow` belongs to an `[[orthanc]]`, whose URL is that of its REST");
     }
@@ -374,7 +381,7 @@ mod tests {
             ),
             (entry("follow = true"), "`follow` belongs to"),
             (entry("seconds_max = 0"), "`seconds_max` is 1 to 600"),
-            (entry("seconds_max = -1"), "invalid value"),
+            (entry("seconds_max = -1"), "line 4: invalid value"),
             (entry("at_once = 65"), "`at_once` is 1 to 64"),
             (entry("addresses = [\"pacs.example\"]"), "`addresses`"),
             (

@@ -193,6 +193,9 @@ fn a_key_is_shown_once_and_kept_as_its_digest() {
         kept,
         "nothing of it changed the file"
     );
+    let absent = file.with_file_name("absent.json");
+    let told = String::from_utf8(run(&absent, &["revoke", "pacs"]).stderr).unwrap();
+    assert!(told.contains("is not there") && !absent.exists(), "{told}");
     revoke(&file, "pacs");
     assert_eq!(run(&file, &["list"]).stdout, b"");
 }

@@ -10,6 +10,12 @@ export function showArchiveLine(archive) {
     el("span", {}, archive.name), " · ", plural(archive.images, "image"), " · ", plural(archive.classes.length, "class", "classes"));
 }
 
+/** A rule of the archive's table of windows. */
+function windowRule({ modality, body_part, use, center, width }) {
+  const window = { fixed: `center ${number(center ?? 0)}, width ${number(width ?? 0)}`, file: "the file's own" }[use] ?? "by percentile";
+  return `${[modality ?? "any", body_part].filter(Boolean).join(" ")}: ${window}`;
+}
+
 /** Opens the facts about the archive. */
 export function openAbout(archive) {
   const model = el("dd", {}, "…");
@@ -27,6 +33,7 @@ export function openAbout(archive) {
       row("Sources", archive.sources.length > 0 && archive.sources.join(", ")),
       row("Licence", archive.licence ?? "not stated"),
       row("Scope", scope),
+      row("Windows", archive.windows?.map(windowRule).join("; ")),
       row("Keeps", retention(archive.retention)),
       row("Patients", archive.identity === "linked" ? "pseudonyms, linked for those allowed to see" : "pseudonyms only"),
       archive.metric && row("Similar by", learned(archive.metric)),

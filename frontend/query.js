@@ -60,6 +60,7 @@ export function queryLine(query, facts) {
 const size = (facts) => `${number(facts.width)} × ${number(facts.height)} px`;
 
 function windowLine(facts) {
-  if (facts?.window?.kind !== "percentile") return null;
-  return `searched in the window ${number(facts.window.low)} to ${number(facts.window.high)}`;
+  const whose = { percentile: "the", fixed: "the archive's", file: "the file's" }[facts?.window?.kind];
+  if (!whose) return null;
+  return `searched in ${whose} window ${number(facts.window.low)} to ${number(facts.window.high)}`;
 }

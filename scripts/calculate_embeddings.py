@@ -16,7 +16,9 @@ from medsearch_py.card import CardError
 from medsearch_py.dataset import Dataset, DatasetError
 from medsearch_py.embed import run
 from medsearch_py.model import load_model
-from medsearch_py.pixels import FRAMES
+from medsearch_py.pixels import BY_PERCENTILE, FRAMES
+from medsearch_py.windows import WindowsError
+from medsearch_py.windows import read as read_windows
 
 SOME_BROKEN = 3
 FAILED = 1
@@ -27,12 +29,13 @@ def main() -> int:
     # Records may name patients: what is written is for whoever runs this.
     os.umask(0o077)
     try:
+        windows = read_windows(args.windows) if args.windows else BY_PERCENTILE
         dataset = Dataset(args.data)
         if dataset.unread:
             print(f"{len(dataset.unread)} files lie too deep and are not read", file=sys.stderr)
         model = load_model(args.model, args.device, args.threads)
-        broken = run(dataset, model, args.out, args.batch, args.workers, args.limit, args.frames)
-    except (DatasetError, CardError) as error:
+        broken = run(dataset, model, args.out, args.batch, args.workers, args.limit, args.frames, windows)
+    except (DatasetError, CardError, WindowsError) as error:
         print(f"calculate_embeddings: {error}", file=sys.stderr)
         return FAILED
     if broken:
@@ -48,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--frames", default="first", choices=FRAMES, help="of a DICOM file of several frames, default %(default)s"
     )
+    parser.add_argument("--windows", type=Path, help="table of windows by modality and body part, default: percentiles")
     parser.add_argument("--batch", type=positive, default=32, help="images a batch, default %(default)s")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N, default %(default)s")
     parser.add_argument("--workers", type=positive, default=len(os.sched_getaffinity(0)), help="decoding threads")

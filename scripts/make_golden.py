@@ -6,6 +6,7 @@
 Of a file of several frames it is the first.
 For a file that decodes the same everywhere (`lossless`), `raster8_sha256` and `samples_digest` are exact;
 for the others `grid8` (8x8 RGB after the resize) says what to expect within a few levels.
+`ruled` is the window by the table in OUT/windows.json, `ruled8_sha256` what it gives, where it is another one.
 """
 
 import argparse
@@ -16,8 +17,10 @@ from pathlib import Path
 from medsearch_py import pixels
 from medsearch_py.files import write_json
 from medsearch_py.golden import dicom_files, jpeg_files, png_files
+from medsearch_py.golden.windows import TABLE
 from medsearch_py.problems import ImageProblem
 from medsearch_py.raster import Raster, file_digest
+from medsearch_py.windows import parse
 
 SIDE = 224
 # Colour conversion rounds differently from decoder to decoder.
@@ -34,6 +37,7 @@ def main() -> int:
     files["empty.png"] = b""
     for name, data in files.items():
         (out / name).write_bytes(data)
+    write_json(out / "windows.json", TABLE)
     write_json(out / "expected.json", {name: expected(name, files[name]) for name in sorted(files)})
     print(f"{len(files)} files in {out}")
     return 0
@@ -52,6 +56,9 @@ def expected(name: str, data: bytes) -> dict:
         if raster.facts:
             found["facts"] = raster.facts
         pixels.refuse_constant(grey_or_rgb)
+        ruled8, ruled = pixels.to_8_bit(raster, parse(TABLE))
+        if ruled != window:
+            found |= {"ruled": ruled, "ruled8_sha256": hashlib.sha256(ruled8.tobytes()).hexdigest()}
     except ImageProblem as problem:
         return {**found, "error": problem.kind}
     model_input = pixels.as_rgb(pixels.fit_and_resize(grey_or_rgb, SIDE, SIDE))

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use medsearch::domain::{FRAMES_MAX, FrameNumber};
+use medsearch::domain::{FRAMES_MAX, FrameNumber, WindowTable};
 use medsearch::imaging::dicom::decode::decode;
-use medsearch::imaging::{Limits, to_eight_bit};
+use medsearch::imaging::{Decoded, Fit, Format, InputSpec, Limits, Pipeline};
 
 mod driver;
 
@@ -21,6 +21,23 @@ fuzz_target!(|bytes: &[u8]| {
     let frame = FrameNumber::try_from(wanted).expect("it is one of them");
     if let Ok(decoded) = decode(bytes, frame, &limits) {
         assert!(decoded.frame.number() == frame && decoded.frame.frames() >= wanted);
-        let _ = to_eight_bit(&decoded.raster);
+        let decoded = Decoded {
+            raster: decoded.raster,
+            format: Format::Dicom,
+            grey_scale: decoded.grey_scale,
+            provenance: decoded.provenance,
+            frame: decoded.frame,
+        };
+        for table in [&b"[]"[..], br#"[{"center": -600, "width": 1500}]"#, br#"[{"use": "file"}]"#] {
+            let pipeline = Pipeline {
+                input: InputSpec {
+                    width: 1,
+                    height: 1,
+                    fit: Fit::Squeeze,
+                },
+                windows: WindowTable::from_json(table).expect("it is one"),
+            };
+            let _ = pipeline.eight_bit(&decoded);
+        }
     }
 });

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from .pixels import PIPELINE
+from .windows import WindowTable
 
 FORMAT = 1
 SPACE_FIELDS = ("weights_sha256", "layers", "pooling", "views", "dimension", "pixel_pipeline")
@@ -32,6 +33,14 @@ def space_of(card: dict) -> dict:
         "dimension": card["dimension"],
         "pixel_pipeline": card["pixel_pipeline"],
     }
+    return {**space, "id": space_id(space)}
+
+
+def with_windows(space: dict, windows: WindowTable) -> dict:
+    """The space of the same model with the windows of a table, which its pixel pipeline spells out."""
+    if not windows.rules:
+        return space
+    space = {**space, "pixel_pipeline": f"{space['pixel_pipeline']} windows={windows}"}
     return {**space, "id": space_id(space)}
 
 

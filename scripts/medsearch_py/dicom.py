@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import re
 import warnings
 
@@ -15,6 +16,7 @@ from pydicom.pixels.utils import get_j2k_parameters
 
 from .problems import BROKEN, INVALID_REQUEST, TOO_MANY_PIXELS, UNSUPPORTED, ImageProblem
 from .raster import FRAMES_MAX, Raster, check_dimensions
+from .windows import LINEAR, LINEAR_EXACT, SIGMOID, Voi
 
 # pydicom's warnings quote values of the file; those may name a patient.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -53,6 +55,10 @@ TAGS = {"modality": "Modality", "body_part": "BodyPartExamined"}
 CODE = re.compile(r"[A-Z0-9 _]{1,16}")
 # An age string (VR AS) -> how many of its unit make a year.
 AGE = re.compile(r"([0-9]{1,3})([YMWD])")
+# What a decimal string has (PS3.5 6.2, VR DS).
+DECIMAL = re.compile(r"[0-9+\-.eE]+")
+# Longer values are not looked at.
+VALUE_BYTES_MAX = 1024
 IN_A_YEAR = {"Y": 1, "M": 12, "W": 52, "D": 365}
 
 
@@ -181,6 +187,8 @@ def _grey(dataset: pydicom.Dataset, frame: int, values: np.ndarray) -> Raster:
         windowed=not 2 <= dataset.BitsStored <= 8 or (slope, intercept) != (1, 0) or signed,
         inverted=(dataset.PhotometricInterpretation == "MONOCHROME1") != (slope < 0),
         padding=_padding(dataset, signed),
+        rescale=None if _has_values_by_frame(dataset) else (slope, intercept),
+        voi=_voi(dataset),
         facts=facts(dataset),
     )
 
@@ -206,14 +214,17 @@ def _by_table(dataset: pydicom.Dataset, stored: np.ndarray, signed: bool) -> Ras
     if len(table) < count:
         raise ImageProblem(BROKEN, "its modality LUT is too short")
     padding = _padding(dataset, signed)
-    # What lies beyond the table looks like its ends, which are seen.
-    is_held = padding is not None and 0 <= padding - first < count
+    # What lies beyond the table looks like its ends, which are seen. It rises or falls, so that a range stays one.
+    held = [] if padding is None else [max(padding[0], first), min(padding[1], first + count - 1)]
+    is_held = padding is not None and held[0] <= held[1]
+    entries = sorted(int(table[value - first]) for value in held) if is_held else None
     return Raster(
         table[np.clip(stored.astype(np.int32) - first, 0, count - 1)],
         "dicom",
         windowed=True,
         inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
-        padding=int(table[padding - first]) if is_held else None,
+        padding=None if entries is None else (entries[0], entries[1]),
+        voi=_voi(dataset),
         facts=facts(dataset),
     )
 
@@ -233,9 +244,50 @@ def _stored_bits(values: np.ndarray, stored: int, high: int, signed: bool) -> np
     return unsigned.astype(kind)
 
 
-def _padding(dataset: pydicom.Dataset, signed: bool) -> int | None:
-    value = dataset.get("PixelPaddingValue")
+def _padding(dataset: pydicom.Dataset, signed: bool) -> tuple[int, int] | None:
+    """The first and the last of the values that stand for nothing (PS3.3, C.7.5.1.1.2)."""
+    value = _stored_value(dataset, "PixelPaddingValue", signed)
+    if value is None:
+        return None
+    limit = _stored_value(dataset, "PixelPaddingRangeLimit", signed)
+    limit = value if limit is None else limit
+    return min(value, limit), max(value, limit)
+
+
+def _stored_value(dataset: pydicom.Dataset, keyword: str, signed: bool) -> int | None:
+    value = dataset.get(keyword)
     if not isinstance(value, int):
         return None
     # Written as US in a file of signed pixels, a negative value arrives as 2**16 more.
     return value - (1 << 16) if signed and value > 32767 else value
+
+
+def _has_values_by_frame(dataset: pydicom.Dataset) -> bool:
+    """Whether a functional group says what stored values stand for (PS3.3, C.7.6.16.2.9), which is not read."""
+    groups = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+    items = (item for group in groups for item in dataset.get(group) or [])
+    return any("PixelValueTransformationSequence" in item for item in items)
+
+
+def _voi(dataset: pydicom.Dataset) -> Voi | None:
+    """The first window of the file; none that makes no sense: a window is a proposal."""
+    function = _text(dataset, "VOILUTFunction") or LINEAR
+    center, width = (_first_decimal(dataset, keyword) for keyword in ("WindowCenter", "WindowWidth"))
+    if function not in (LINEAR, LINEAR_EXACT, SIGMOID) or center is None or width is None:
+        return None
+    voi = Voi(center, width, function)
+    return voi if voi.is_window() else None
+
+
+def _first_decimal(dataset: pydicom.Dataset, keyword: str) -> float | None:
+    """The first of several decimal strings."""
+    element = dataset.get_item(keyword)
+    value = element.value if element is not None else None
+    # As it stands in the file: one that is no number makes pydicom refuse all of them.
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
+    text = text.split("\\")[0].strip(" \0\t\r\n") if len(text) <= VALUE_BYTES_MAX else ""
+    try:
+        number = float(text) if DECIMAL.fullmatch(text) else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from . import card as cards
 from . import pixels
 from .dataset import Dataset, DatasetError, Entry
 from .files import replacing, write_json
@@ -19,6 +20,7 @@ from .model import Model
 from .parts import Parts
 from .problems import BROKEN, ImageProblem
 from .raster import file_digest
+from .windows import WindowTable
 
 # Of `<CLASS>.json`.
 FORMAT = 1
@@ -38,21 +40,30 @@ class Ready:
 
 
 def run(
-    dataset: Dataset, model: Model, out: Path, batch: int, workers: int, limit: int | None, frames: str = "first"
+    dataset: Dataset,
+    model: Model,
+    out: Path,
+    batch: int,
+    workers: int,
+    limit: int | None,
+    frames: str = "first",
+    windows: WindowTable = pixels.BY_PERCENTILE,
 ) -> list[dict]:
     """Embed everything that isn't embedded yet, write the interchange form; returns the broken images."""
     # Documents first: what is wrong with them shall not be found after an hour.
     metadata = Metadata(dataset)
     entries = images(dataset, dataset.entries[:limit], frames, workers)[:limit]
     out.mkdir(parents=True, exist_ok=True)
-    parts = Parts(out, f"{model.space['id']}-{model.provenance['precision']}")
+    space = cards.with_windows(model.space, windows)
+    parts = Parts(out, f"{space['id']}-{model.provenance['precision']}")
     todo = [entry for entry in entries if not parts.holds(entry)]
     if len(todo) < len(entries):
         print(f"{len(entries) - len(todo)} of {len(entries)} images are embedded already", file=sys.stderr)
-    broken = embed_all(dataset, model, todo, parts, batch, workers)
+    broken = embed_all(dataset, model, windows, todo, parts, batch, workers)
     for document, count in metadata.unmatched.items():
         print(f"{document}: {count} rows name no image", file=sys.stderr)
-    write_classes(metadata, model, [entry for entry in entries if parts.holds(entry)], parts, out)
+    held = [entry for entry in entries if parts.holds(entry)]
+    write_classes(metadata, space, model.provenance, held, parts, out)
     if broken:
         write_json(out / BROKEN_FILE, broken)
     else:
@@ -77,7 +88,9 @@ def images(dataset: Dataset, files: list[Entry], frames: str, workers: int) -> l
         return [image for found in pool.map(of_file, files) for image in found]
 
 
-def embed_all(dataset: Dataset, model: Model, todo: list[Entry], parts: Parts, batch: int, workers: int) -> list[dict]:
+def embed_all(
+    dataset: Dataset, model: Model, windows: WindowTable, todo: list[Entry], parts: Parts, batch: int, workers: int
+) -> list[dict]:
     """Embed `todo` into durable parts; broken images are said at once and returned."""
     broken: list[dict] = []
     good: list[Ready] = []
@@ -102,7 +115,7 @@ def embed_all(dataset: Dataset, model: Model, todo: list[Entry], parts: Parts, b
         embedded = 0
 
     with tqdm(total=len(todo), unit="image", desc="embedding", smoothing=0.05) as bar:
-        for ready in decoded(dataset, model, todo, workers, ahead=2 * batch + workers):
+        for ready in decoded(dataset, model, windows, todo, workers, ahead=2 * batch + workers):
             if ready.problem is not None:
                 broken.append({**ready.entry.named(), "type": ready.problem.kind, "detail": str(ready.problem)})
                 which = "" if ready.entry.frame == 1 else f", frame {ready.entry.frame}"
@@ -118,13 +131,15 @@ def embed_all(dataset: Dataset, model: Model, todo: list[Entry], parts: Parts, b
     return broken
 
 
-def decoded(dataset: Dataset, model: Model, entries: list[Entry], workers: int, ahead: int) -> Iterator[Ready]:
+def decoded(
+    dataset: Dataset, model: Model, windows: WindowTable, entries: list[Entry], workers: int, ahead: int
+) -> Iterator[Ready]:
     """Entries in order, decoded by `workers` threads, at most `ahead` of them in memory."""
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         waiting: collections.deque = collections.deque()
         try:
             for entry in entries:
-                waiting.append(pool.submit(prepare, dataset, entry, model.input))
+                waiting.append(pool.submit(prepare, dataset, entry, model.input, windows))
                 if len(waiting) >= ahead:
                     yield waiting.popleft().result()
             while waiting:
@@ -134,11 +149,12 @@ def decoded(dataset: Dataset, model: Model, entries: list[Entry], workers: int, 
                 future.cancel()
 
 
-def prepare(dataset: Dataset, entry: Entry, card_input: dict) -> Ready:
+def prepare(dataset: Dataset, entry: Entry, card_input: dict, windows: WindowTable) -> Ready:
     """Read a file and decode one frame of it; never raises for what is wrong with the file."""
     try:
         data = dataset.read(entry.file)
-        prepared = pixels.prepare(data, card_input["width"], card_input["height"], card_input["fit"], entry.frame)
+        size = card_input["width"], card_input["height"], card_input["fit"]
+        prepared = pixels.prepare(data, *size, entry.frame, windows)
     except ImageProblem as problem:
         return Ready(entry, {}, None, problem)
     except Exception as error:  # a damaged zip entry, an unreadable file: one image, not the run
@@ -146,7 +162,9 @@ def prepare(dataset: Dataset, entry: Entry, card_input: dict) -> Ready:
     return Ready(entry, {"sha256": file_digest(data), "facts": prepared.raster.facts}, prepared.input)
 
 
-def write_classes(metadata: Metadata, model: Model, entries: list[Entry], parts: Parts, out: Path) -> None:
+def write_classes(
+    metadata: Metadata, space: dict, provenance: dict, entries: list[Entry], parts: Parts, out: Path
+) -> None:
     """`<CLASS>.npy` and `<CLASS>.json` for each class, each replaced whole."""
     by_class: dict[str | None, list[Entry]] = {}
     for entry in entries:
@@ -154,7 +172,7 @@ def write_classes(metadata: Metadata, model: Model, entries: list[Entry], parts:
     for name, members in by_class.items():
         stem = file_stem(name)
         records = [metadata.record(entry, item["sha256"], item["facts"]) for entry, item in parts.items(members)]
-        dimension = model.space["dimension"]
+        dimension = space["dimension"]
         digest = hashlib.sha256()
         with replacing(out / f"{stem}.npy") as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": (len(members), dimension)}
@@ -164,8 +182,8 @@ def write_classes(metadata: Metadata, model: Model, entries: list[Entry], parts:
                 digest.update(vector.tobytes())
         described = {
             "format": FORMAT,
-            "space": model.space,
-            "provenance": model.provenance,
+            "space": space,
+            "provenance": provenance,
             "class": name,
             "vectors_sha256": digest.hexdigest(),
             "records": records,

@@ -9,14 +9,17 @@ import numpy as np
 from PIL import Image
 
 from . import dicom, jpeg, png
+from . import windows as voi
 from .problems import CONSTANT, INVALID_REQUEST, UNSUPPORTED, ImageProblem
 from .raster import Raster, check_file_size
+from .windows import WindowTable
 
 PIPELINE = "medsearch-pixels/1"
 FITS = ("squeeze", "pad", "crop")
 # Which frames of a file become images; the middle of an even number is the earlier of the two.
 FRAMES = ("first", "middle", "all")
 IDENTITY = {"kind": "identity"}
+BY_PERCENTILE = WindowTable()
 
 # Limits are checked from each header before decoding; Pillow's own guess would only warn.
 Image.MAX_IMAGE_PIXELS = None
@@ -31,10 +34,12 @@ class Prepared:
     input: np.ndarray
 
 
-def prepare(data: bytes, width: int, height: int, fit: str = "squeeze", frame: int = 1) -> Prepared:
+def prepare(
+    data: bytes, width: int, height: int, fit: str = "squeeze", frame: int = 1, windows: WindowTable = BY_PERCENTILE
+) -> Prepared:
     """All steps: sniff, decode, 8 bit, refuse a constant image, fit, resize to width x height."""
     raster = decode(data, frame)
-    grey_or_rgb, window = to_8_bit(raster)
+    grey_or_rgb, window = to_8_bit(raster, windows)
     refuse_constant(grey_or_rgb)
     return Prepared(raster, window, as_rgb(fit_and_resize(grey_or_rgb, width, height, fit)))
 
@@ -69,11 +74,15 @@ def wanted_frames(which: str, count: int) -> range:
     return {"first": range(1, 2), "middle": range(middle, middle + 1), "all": range(1, count + 1)}[which]
 
 
-def to_8_bit(raster: Raster) -> tuple[np.ndarray, dict]:
-    """Step 3: uint8 samples of the same shape, and the window that was used."""
+def to_8_bit(raster: Raster, windows: WindowTable = BY_PERCENTILE) -> tuple[np.ndarray, dict]:
+    """Step 3: uint8 samples of the same shape, and the window that was used: of grey DICOM that which the table has."""
     window = IDENTITY
     values = raster.samples
-    if raster.windowed:
+    is_ruled = raster.format == "dicom" and raster.channels == 1
+    ruled = windows.window(raster.facts, raster.rescale, raster.voi) if is_ruled else None
+    if ruled is not None:
+        values, window = voi.levels(values, ruled), ruled
+    elif raster.windowed:
         values, window = percentile_window(values, raster.padding)
     elif values.dtype != np.uint8:
         # Grey of 8 stored bits in 16 allocated ones may exceed them where its coding is lossy.
@@ -82,16 +91,19 @@ def to_8_bit(raster: Raster) -> tuple[np.ndarray, dict]:
     return (255 - values if raster.inverted else values), window
 
 
-def percentile_window(values: np.ndarray, padding: int | None) -> tuple[np.ndarray, dict]:
+def percentile_window(values: np.ndarray, padding: tuple[int, int] | None) -> tuple[np.ndarray, dict]:
     """0.5 % of the counted values lie at or below black, 0.5 % at or above white.
 
-    values: integers [H, W]; padding: a value that isn't counted (but is mapped like any other).
+    values: integers [H, W]; padding: from which to which value none is counted (but mapped like any other).
     """
     lowest = int(values.min())
     shifted = values.astype(np.int32) - lowest
     counts = np.bincount(shifted.ravel())
-    if padding is not None and 0 <= padding - lowest < len(counts) and counts[padding - lowest] < values.size:
-        counts[padding - lowest] = 0
+    if padding is not None:
+        first, last = (min(max(value - lowest, 0), len(counts)) for value in (padding[0], padding[1] + 1))
+        # A picture of nothing but padding is counted whole.
+        if counts[first:last].sum() < values.size:
+            counts[first:last] = 0
     total = int(counts.sum())
     cumulative = np.cumsum(counts) * 1000
     low = int(np.searchsorted(cumulative, 5 * total, side="right"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .problems import BROKEN, TOO_LARGE, TOO_MANY_PIXELS, ImageProblem
+from .windows import Voi
 
 FILE_BYTES_MAX = 64 << 20
 PIXELS_MAX = 64 << 20
@@ -19,7 +20,9 @@ class Raster:
 
     windowed: grey values need the percentile window (more than 8 bits, or a rescale).
     inverted: the 8-bit values are turned over once (MONOCHROME1, negative slope).
-    padding: stored value that is left out of the window's count, or None.
+    padding: stored values that are left out of the window's count, the first and the last, or None.
+    rescale: slope and intercept that make values of the modality (DICOM), None if each frame has its own.
+    voi: the window that the file proposes (DICOM), or None.
     facts: what the file says about itself (DICOM only), under the record's field names.
     """
 
@@ -27,7 +30,9 @@ class Raster:
     format: str
     windowed: bool = False
     inverted: bool = False
-    padding: int | None = None
+    padding: tuple[int, int] | None = None
+    rescale: tuple[float, float] | None = (1.0, 0.0)
+    voi: Voi | None = None
     facts: dict = field(default_factory=dict)
 
     @property

@@ -7,7 +7,7 @@ use super::{Settings, decoder_settings, stored_model};
 use crate::archive::{Archive, Manifest};
 use crate::embed::{BatchSettings, Embedder, ModelCard, load_backend};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::Decoder;
+use crate::imaging::{Decoder, Pipeline};
 use crate::metrics::Metrics;
 use crate::search::{LoadModel, Model, Preparer};
 use crate::telemetry::run_blocking;
@@ -53,7 +53,7 @@ impl Models {
     pub fn check(&self, manifest: &Manifest) -> Result<()> {
         let Some(dir) = &self.chosen else { return Ok(()) };
         let card = card(dir)?;
-        let (wanted, made) = (manifest.space.id(), card.space().id());
+        let (wanted, made) = (manifest.space.of_model().id(), card.space().id());
         if wanted == made {
             return Ok(());
         }
@@ -77,7 +77,7 @@ impl Models {
 
     /// The chosen model where it is of the version's space, as it is until the archive moves to another; otherwise the one that the archive holds.
     async fn load(&self, manifest: &Manifest) -> Result<Model> {
-        let is_of_it = |dir: &&Path| card(dir).is_ok_and(|card| card.space() == manifest.space);
+        let is_of_it = |dir: &&Path| card(dir).is_ok_and(|card| card.space() == manifest.space.of_model());
         let backend = match self.chosen.as_deref().filter(is_of_it) {
             Some(dir) => {
                 let dir = (dir.as_os_str() != "thumbnail").then(|| dir.to_owned());
@@ -88,10 +88,20 @@ impl Models {
         };
         let (batch, metrics) = (self.batch, Arc::clone(&self.metrics));
         let embedder = run_blocking(move || Embedder::spawn(backend, batch, metrics)).await?;
-        let input = embedder.card().input();
-        let new = || Preparer::new(Arc::clone(&self.decoder), input, self.threads, self.pixels_max);
+        let pipeline = Pipeline {
+            input: embedder.card().input(),
+            windows: manifest.space.windows()?,
+        };
+        let new = || {
+            Preparer::new(
+                Arc::clone(&self.decoder),
+                pipeline.clone(),
+                self.threads,
+                self.pixels_max,
+            )
+        };
         Ok(Model {
-            preparer: self.preparer.get_or_init(new).for_input(input),
+            preparer: self.preparer.get_or_init(new).with(pipeline.clone()),
             embedder,
         })
     }

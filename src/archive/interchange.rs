@@ -122,8 +122,8 @@ impl ClassFile {
     /// Reads a class file.
     ///
     /// # Errors
-    /// `NotFound`, `Unavailable` when it can't be read; `InvalidRequest`, in a sentence that names the file, when it is no class file or its
-    /// space's id is not that of its fields.
+    /// `NotFound`, `Unavailable` when it can't be read; `InvalidRequest`, in a sentence that names the file, when it is no class file, its
+    /// space's id is not that of its fields, or that space has windows that this program does not understand.
     pub fn read(path: &Path) -> Result<Self> {
         let refuse = |what: String| Error::new(ErrorKind::InvalidRequest, format!("`{}` {what}", path.display()));
         let bytes = std::fs::read(path).map_err(|error| {
@@ -148,6 +148,7 @@ impl ClassFile {
                 space.id()
             )));
         }
+        space.windows().map_err(|error| refuse(error.message().to_owned()))?;
         let pseudonyms_of = match raw.identity.as_deref() {
             None => None,
             Some("pseudonym") => Some(
@@ -687,6 +688,14 @@ mod tests {
                 std::fs::write(path, text).unwrap();
             },
             "its fields make",
+        );
+        check(
+            |dir| {
+                let mut later = class_file(vec![record()]);
+                later.space.pixel_pipeline.push_str(" windows=CT:gamma");
+                write(dir, &later, &[[1.0, 2.0]]);
+            },
+            "newer medsearch",
         );
         check(
             |dir| {

@@ -558,6 +558,7 @@ impl Manifest {
             (1..=65_536).contains(&self.space.dimension),
             "the dimension is not within 1 to 65536",
         )?;
+        self.space.windows().map_err(|error| error.message().to_owned())?;
         ensure(!self.precisions.is_empty(), "no precision is accepted")?;
         ensure(self.classes.is_sorted_by(|a, b| a < b), "the classes are not sorted")?;
         self.check_shards()?;

@@ -1,5 +1,7 @@
 //! `medsearch embed`.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -7,13 +9,16 @@ use clap::Args;
 
 use super::EXIT_PARTIAL;
 use super::index::decoder;
-use crate::domain::{FrameNumber, Frames};
+use crate::domain::{FrameNumber, Frames, WindowTable};
 use crate::embed::load_backend;
-use crate::error::Result;
-use crate::imaging::{Decoder, InputSpec, ModelInput, Provenance};
+use crate::error::{Error, ErrorKind, Result};
+use crate::imaging::{Decoder, ModelInput, Pipeline, Provenance};
 use crate::ingest::Dataset;
 use crate::ingest::bulk::{self, BulkSettings, Decode};
 use crate::search::prepare;
+
+/// Longest table of windows, in bytes.
+const WINDOWS_BYTES_MAX: u64 = 64 << 10;
 
 /// Turn a folder (or zip) of images into vectors: one `.npy` and one `.json` a class.
 ///
@@ -35,6 +40,10 @@ pub struct Embed {
     /// Which frames of a DICOM file of several become images: `first`, `middle`, `all` (each for itself), or a number: that one, of a file with fewer the last.
     #[arg(long, value_name = "WHICH", default_value_t, env = "MEDSEARCH_FRAMES")]
     frames: Frames,
+    /// Which windows DICOM images get, by modality and body part, for example `[{"modality": "CT", "body_part": "CHEST", "center": -600, "width": 1500},
+    /// {"modality": "CR", "use": "file"}]`; all others are windowed by percentile. It belongs to the vectors and to the archive that they become.
+    #[arg(long, value_name = "FILE")]
+    windows: Option<PathBuf>,
     /// Where the model runs: `auto`, `cpu` or `cuda:N`.
     #[arg(long, default_value = "auto", env = "MEDSEARCH_DEVICE")]
     device: String,
@@ -52,19 +61,19 @@ pub struct Embed {
     progress_seconds: u64,
 }
 
-/// The pixel pipeline up to a model's input.
-struct Pipeline {
+/// Files to a model's input.
+struct Files {
     decoder: Decoder,
-    input: InputSpec,
+    pipeline: Pipeline,
 }
 
-impl Decode for Pipeline {
+impl Decode for Files {
     fn frames(&self, bytes: &[u8]) -> Result<u32> {
         self.decoder.frames(bytes)
     }
 
     fn decode(&self, bytes: &[u8], frame: FrameNumber) -> Result<(ModelInput, Provenance)> {
-        let prepared = prepare(&self.decoder, &self.input, bytes, frame.into())?;
+        let prepared = prepare(&self.decoder, &self.pipeline, bytes, frame.into())?;
         Ok((prepared.input, prepared.picture.provenance))
     }
 }
@@ -72,22 +81,32 @@ impl Decode for Pipeline {
 impl Embed {
     /// Exit code 3 when images were left out.
     pub fn run(self) -> Result<ExitCode> {
+        let windows = self
+            .windows
+            .as_deref()
+            .map(read_windows)
+            .transpose()?
+            .unwrap_or_default();
         let dataset = Dataset::open(&self.data)?;
         let mut backend = load_backend(model_dir(&self.model), &self.device)?;
         let threads = self.decode_threads.unwrap_or_else(super::processors);
-        let pipeline = Pipeline {
+        let files = Files {
             decoder: decoder(threads),
-            input: backend.card().input(),
+            pipeline: Pipeline {
+                input: backend.card().input(),
+                windows: windows.clone(),
+            },
         };
         let settings = BulkSettings {
             batch: self.batch.into(),
             decode_threads: threads,
             frames: self.frames,
+            windows,
             resume: !self.fresh,
             progress_seconds: self.progress_seconds,
             ..BulkSettings::new(self.out.clone())
         };
-        let report = bulk::run(&dataset, backend.as_mut(), &pipeline, &settings)?;
+        let report = bulk::run(&dataset, backend.as_mut(), &files, &settings)?;
         eprintln!(
             "{} of {} images embedded, {} known from an interrupted run, {} broken; written to {}",
             report.embedded,
@@ -120,6 +139,22 @@ impl Embed {
             ExitCode::from(EXIT_PARTIAL)
         })
     }
+}
+
+/// A table of windows.
+fn read_windows(path: &Path) -> Result<WindowTable> {
+    let shown = path.display();
+    let unreadable = |error| Error::with_source(ErrorKind::InvalidRequest, format!("`{shown}` can't be read"), error);
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(WINDOWS_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > WINDOWS_BYTES_MAX {
+        let message = format!("`{shown}` has more than `{WINDOWS_BYTES_MAX}` bytes, which no table of windows has");
+        return Err(Error::new(ErrorKind::InvalidRequest, message));
+    }
+    WindowTable::from_json(&bytes).map_err(|error| error.context(shown))
 }
 
 /// The folder of a model; none for the embedder that needs none.

@@ -304,7 +304,7 @@ impl Evaluate {
         let mut backend = load_backend(super::embed::model_dir(model), &self.device)?;
         let progress = Mutex::new(Progress::of("images", cases.asked().count(), PROGRESS_EVERY));
         let locked = || progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let (space, identity) = (archive.version.state.manifest.space.id(), archive.archive.identity());
+        let (space, identity) = (&archive.version.state.manifest.space, archive.archive.identity());
         let masked = masked::embed(cases, space, identity, &datasets, backend.as_mut(), decoder, || {
             locked().done(1)
         })?;

@@ -17,6 +17,7 @@ mod space;
 mod uid;
 mod union;
 mod verdict;
+mod windows;
 
 pub use appearance::{Appearance, Appearances};
 pub use ask::{Ask, EXAMPLES_MAX, Excerpt, Exclude, K_MAX, OnePer, Query, Region, VoteMethod, Wanted};
@@ -38,3 +39,4 @@ pub use space::{Space, SpaceId};
 pub use uid::{PseudonymousUid, Uid};
 pub use union::Union;
 pub use verdict::{CalibrationNote, Mahalanobis, PredictionSet, Status, Verdict};
+pub use windows::{WindowRule, WindowTable, WindowUse};

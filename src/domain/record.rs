@@ -329,7 +329,7 @@ impl From<Window> for StoredWindow {
 }
 
 /// How stored values became 8 bit: recorded, so that a person can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Window {
     /// 8-bit values taken as they are.
@@ -340,6 +340,23 @@ pub enum Window {
         low: i32,
         /// Stored value shown white.
         high: i32,
+    },
+    /// Linear in a window that the archive has for its modality.
+    Fixed {
+        /// Stored value up to which all is black.
+        low: f64,
+        /// Stored value from which on all is white; black and white change places with a negative rescale slope.
+        high: f64,
+    },
+    /// In the window that the file itself gives.
+    File {
+        /// Stored value up to which all is black.
+        low: f64,
+        /// Stored value from which on all is white; black and white change places with a negative rescale slope.
+        high: f64,
+        /// By the sigmoid whose middle lies between the two and whose slope there is that of a line through them (PS3.3, C.11.2.1.3.1).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        sigmoid: bool,
     },
 }
 
@@ -410,9 +427,29 @@ mod tests {
         assert_eq!((pixels.pack.length, pixels.other.len()), (4, 1));
         assert!("autopsy".parse::<LabelSource>().is_err(), "nobody says it in a request");
 
-        record["window"] = json!({"kind": "percentile", "low": -3, "high": 9});
-        let read: Record = serde_json::from_value(record).unwrap();
-        assert_eq!(read.window(), Some(Window::Percentile { low: -3, high: 9 }));
+        for (written, window) in [
+            (
+                json!({"kind": "percentile", "low": -3, "high": 9}),
+                Window::Percentile { low: -3, high: 9 },
+            ),
+            (
+                json!({"kind": "fixed", "low": -0.1, "high": 9.0}),
+                Window::Fixed { low: -0.1, high: 9.0 },
+            ),
+            (
+                json!({"kind": "file", "low": 1.0, "high": 2.5}),
+                Window::File {
+                    low: 1.0,
+                    high: 2.5,
+                    sigmoid: false,
+                },
+            ),
+        ] {
+            record["window"] = written;
+            let read: Record = serde_json::from_value(record.clone()).unwrap();
+            assert_eq!(read.window(), Some(window));
+            assert_eq!(serde_json::to_value(&read).unwrap(), record);
+        }
     }
 
     #[test]

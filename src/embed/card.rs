@@ -245,6 +245,9 @@ impl ModelCard {
                 "pixel pipeline `{pipeline}`, this program does `{begin}…` for such an input"
             ));
         }
+        if self.space().of_model() != self.space() {
+            return unsupported("a card has no windows: an archive has, for whatever model".into());
+        }
         if self.views != ["whole"] {
             return unsupported(format!("views `{}`, this program embeds `whole`", self.views.join(",")));
         }
@@ -319,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_card_that_contradicts_itself_is_refused() {
-        let cases: [(&str, serde_json::Value, bool, &str); 10] = [
+        let cases: [(&str, serde_json::Value, bool, &str); 11] = [
             ("/format", 2.into(), false, "format `2`"),
             ("/layers/0", "other".into(), false, "its fields give"),
             ("/weights/sha256", "ABC".into(), true, "64 lowercase hex"),
@@ -329,6 +332,12 @@ mod tests {
             ("/input/width", 9.into(), true, "9x6 bilinear"),
             ("/input/fit", "crop".into(), true, "crop 8x6 bilinear"),
             ("/views/0", "left".into(), true, "embeds `whole`"),
+            (
+                "/pixel_pipeline",
+                "medsearch-pixels/1 pad 8x6 bilinear rgb windows=CT:file".into(),
+                true,
+                "no windows",
+            ),
             ("/input/fit", "stretch".into(), false, "incomplete"),
         ];
         for (field, value, sealed, expected) in cases {

@@ -22,9 +22,9 @@ use crate::error::Result;
 pub async fn embed(state: Data<State>, form: Form<EmbedForm>) -> Result<Json<Embeddings>> {
     let EmbedForm { images, frame } = form.value;
     audited::query_by_images(&images);
-    let (card, images) = state.engine.embed_images(images, frame, state.deadline()).await?;
+    let (card, space, images) = state.engine.embed_images(images, frame, state.deadline()).await?;
     Ok(Json(Embeddings {
-        space: card.space().id().to_string(),
+        space: space.to_string(),
         model: card.name,
         dimension: card.dimension,
         embeddings: images.into_iter().map(Into::into).collect(),

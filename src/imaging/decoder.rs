@@ -14,6 +14,7 @@ use super::dicom::protocol::Settings;
 use super::limits::Limits;
 use super::raster::Raster;
 use super::sniff::{Format, sniff};
+use super::voi::GreyScale;
 use super::{jpeg, png};
 use crate::domain::{FrameNumber, FrameOf};
 use crate::error::{Error, ErrorKind, Result};
@@ -40,6 +41,8 @@ pub struct Decoded {
     pub raster: Raster,
     /// What it was written as.
     pub format: Format,
+    /// What its grey values stand for.
+    pub grey_scale: GreyScale,
     /// Empty but for DICOM.
     pub provenance: Provenance,
     /// Which picture of the file it is.
@@ -197,11 +200,13 @@ impl Decoder {
             Ok(DecodedFrame {
                 frame: FrameOf::new(frame, 1)?,
                 raster: guarded(|| decode(bytes, &self.limits))?,
+                grey_scale: GreyScale::default(),
                 provenance: Provenance::default(),
             })
         };
         let DecodedFrame {
             raster,
+            grey_scale,
             provenance,
             frame,
         } = match format {
@@ -215,6 +220,7 @@ impl Decoder {
         Ok(Decoded {
             raster,
             format,
+            grey_scale,
             provenance,
             frame,
         })

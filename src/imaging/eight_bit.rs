@@ -1,6 +1,7 @@
-//! Native depth to 8 bit: percentile window, inversion, refusal of constant pictures.
+//! Native depth to 8 bit: window, inversion, refusal of constant pictures.
 
-use super::raster::{Raster, Samples};
+use super::raster::{Padding, Raster, Samples};
+use super::voi::level;
 use crate::domain::Window;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -44,6 +45,14 @@ impl Raster8 {
 /// # Errors
 /// `ConstantImage` when all pixels of the result are equal.
 pub fn to_eight_bit(raster: &Raster) -> Result<(Raster8, Window)> {
+    to_eight_bit_in(raster, None)
+}
+
+/// The same in a window that a table has for the picture, which goes before everything else of grey ones; colours have none.
+///
+/// # Errors
+/// As [`to_eight_bit`].
+pub fn to_eight_bit_in(raster: &Raster, ruled: Option<Window>) -> Result<(Raster8, Window)> {
     let levels = raster.levels();
     let gray = GrayMap {
         offset: raster.offset_levels(),
@@ -53,20 +62,24 @@ pub fn to_eight_bit(raster: &Raster) -> Result<(Raster8, Window)> {
     let data = match raster.samples() {
         Samples::Rgb8(samples) => samples.clone(),
         Samples::Rgb16(samples) => samples.iter().map(|&sample| scale_16_to_8(sample)).collect(),
-        Samples::Gray8(samples) if levels.windowed => {
+        Samples::Gray8(samples) if levels.windowed || ruled.is_some() => {
             let mask = gray.sign_mask() as u8;
-            let counts = histogram(samples.iter().map(|&sample| usize::from(sample ^ mask)), 1 << 8);
-            window = percentile_window(counts, gray.offset, levels.padding);
+            window = ruled.unwrap_or_else(|| {
+                let counts = histogram(samples.iter().map(|&sample| usize::from(sample ^ mask)), 1 << 8);
+                percentile_window(counts, gray.offset, levels.padding)
+            });
             let table = gray.table(window, 1 << 8);
             samples
                 .iter()
                 .map(|&sample| table[usize::from(sample ^ mask)])
                 .collect()
         }
-        Samples::Gray16(samples) if levels.windowed => {
+        Samples::Gray16(samples) if levels.windowed || ruled.is_some() => {
             let mask = gray.sign_mask();
-            let counts = histogram(samples.iter().map(|&sample| usize::from(sample ^ mask)), 1 << 16);
-            window = percentile_window(counts, gray.offset, levels.padding);
+            window = ruled.unwrap_or_else(|| {
+                let counts = histogram(samples.iter().map(|&sample| usize::from(sample ^ mask)), 1 << 16);
+                percentile_window(counts, gray.offset, levels.padding)
+            });
             let table = gray.table(window, 1 << 16);
             samples
                 .iter()
@@ -118,12 +131,9 @@ impl GrayMap {
 
     /// Level of every possible sample, smallest value first.
     fn table(&self, window: Window, length: usize) -> Vec<u8> {
-        let Window::Percentile { low, high } = window else {
-            return (0..length).map(|index| index as u8).collect();
-        };
         let turn = if self.inverted { 255 } else { 0 };
         (0..length as i32)
-            .map(|index| window_level(index - self.offset, low, high) ^ turn)
+            .map(|index| level(window, index - self.offset) ^ turn)
             .collect()
     }
 }
@@ -139,17 +149,18 @@ fn histogram(places: impl Iterator<Item = usize>, length: usize) -> Vec<u32> {
 /// 0.5 % of the counted values lie at or below black, 0.5 % at or above white.
 ///
 /// `counts[i]` is how often the value `i - offset` occurs; at least one count is above 0.
-fn percentile_window(mut counts: Vec<u32>, offset: i32, padding: Option<i32>) -> Window {
-    let all: u64 = counts.iter().map(|&count| u64::from(count)).sum();
-    if let Some(padded) = padding
-        .and_then(|value| usize::try_from(i64::from(value) + i64::from(offset)).ok())
-        .and_then(|place| counts.get_mut(place))
+fn percentile_window(mut counts: Vec<u32>, offset: i32, padding: Option<Padding>) -> Window {
+    let sum = |counts: &[u32]| counts.iter().map(|&count| u64::from(count)).sum::<u64>();
+    let places = counts.len() as i64;
+    let place = |value: i32, beyond: i64| (i64::from(value) + i64::from(offset) + beyond).clamp(0, places) as usize;
+    if let Some(Padding { first, last }) = padding {
+        let padded = place(first, 0)..place(last, 1);
         // A picture of nothing but padding is counted whole.
-        && u64::from(*padded) < all
-    {
-        *padded = 0;
+        if sum(&counts[padded.clone()]) < sum(&counts) {
+            counts[padded].fill(0);
+        }
     }
-    let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+    let total = sum(&counts);
     let (mut low, mut high) = (None, None);
     let (mut lowest, mut highest) = (None, 0);
     let mut cumulative = 0_u64;
@@ -224,7 +235,7 @@ mod tests {
         values.extend((0..100).map(|i| i * 3));
         let signed = Levels {
             signed: true,
-            padding: Some(-2000),
+            padding: Some(Padding::of(-2000)),
             ..WINDOWED
         };
         let (out, window) = to_eight_bit(&gray16(values, signed)).unwrap();
@@ -272,7 +283,7 @@ mod tests {
             Samples::Gray16(vec![500; 4]),
             4,
             Levels {
-                padding: Some(500),
+                padding: Some(Padding::of(500)),
                 ..WINDOWED
             },
         );
@@ -294,11 +305,14 @@ mod tests {
     proptest! {
         /// The definition of the contract, computed by sorting.
         #[test]
-        fn window_is_the_sorted_definition(values in prop::collection::vec(-40_i32..40, 1..400), padding in -45_i32..45) {
+        fn window_is_the_sorted_definition(
+            values in prop::collection::vec(-40_i32..40, 1..400), padding in -45_i32..45, limit in -45_i32..45, one in any::<bool>(),
+        ) {
+            let padding = if one { Padding::of(padding) } else { Padding::between(padding, limit) };
             let bits: Vec<u16> = values.iter().map(|&v| v as i16 as u16).collect();
             let levels = Levels { signed: true, padding: Some(padding), ..WINDOWED };
             let raster = gray16(bits, levels);
-            let mut counted: Vec<i32> = values.iter().copied().filter(|&v| v != padding).collect();
+            let mut counted: Vec<i32> = values.iter().copied().filter(|&v| v < padding.first || v > padding.last).collect();
             if counted.is_empty() {
                 counted = values.clone();
             }

@@ -64,8 +64,35 @@ pub struct Levels {
     pub windowed: bool,
     /// Smaller values are brighter (DICOM MONOCHROME1, or a negative rescale slope).
     pub inverted: bool,
-    /// Stored value that fills what was never imaged, left out of the window's count (DICOM PixelPaddingValue).
-    pub padding: Option<i32>,
+    /// Stored values that fill what was never imaged, left out of the window's count.
+    pub padding: Option<Padding>,
+}
+
+/// Stored values that stand for nothing: PixelPaddingValue, or all up to PixelPaddingRangeLimit (PS3.3, C.7.5.1.1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Padding {
+    /// The smallest.
+    pub first: i32,
+    /// The largest.
+    pub last: i32,
+}
+
+impl Padding {
+    /// One value.
+    pub fn of(value: i32) -> Self {
+        Self {
+            first: value,
+            last: value,
+        }
+    }
+
+    /// All between two, whichever is the larger, both of them included.
+    pub fn between(value: i32, limit: i32) -> Self {
+        Self {
+            first: value.min(limit),
+            last: value.max(limit),
+        }
+    }
 }
 
 /// A decoded picture.
@@ -128,7 +155,7 @@ impl Raster {
     /// BLAKE3 that names the pixels: the same picture in another file has the same digest.
     ///
     /// Over `medsearch/raster/1\n`, width and height (u32 LE), channels and bits (u8), what the grey values mean unless that is the default
-    /// (signed, windowed, inverted as one byte each, then the padding value, i32 LE, if there is one), and the samples, little endian. A query pays
+    /// (signed, windowed, inverted as one byte each, then the padding value, i32 LE, if there is one, and the last of several), and the samples, little endian. A query pays
     /// for it before its model runs, and SHA-256 costs three times as much even where the processor has instructions for it.
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
@@ -145,9 +172,12 @@ impl Raster {
                 padding,
             } = self.levels;
             hasher.update(&[signed, windowed, inverted].map(u8::from));
-            padding.iter().for_each(|value| {
-                hasher.update(&value.to_le_bytes());
-            });
+            if let Some(Padding { first, last }) = padding {
+                hasher.update(&first.to_le_bytes());
+                if last != first {
+                    hasher.update(&last.to_le_bytes());
+                }
+            }
         }
         match &self.samples {
             Samples::Gray8(samples) | Samples::Rgb8(samples) => {
@@ -200,6 +230,21 @@ mod tests {
         assert_ne!(digest(Levels::default()), digest(inverted));
         let plain = blake3::hash(b"medsearch/raster/1\n\x01\0\0\0\x01\0\0\0\x01\x08\x07");
         assert_eq!(digest(Levels::default()), <[u8; 32]>::from(plain));
+    }
+
+    #[test]
+    fn one_padding_value_is_named_once() {
+        let digest = |padding| {
+            let levels = Levels {
+                padding: Some(padding),
+                ..Levels::default()
+            };
+            Raster::new(1, 1, Samples::Gray8(vec![7]), levels).unwrap().digest()
+        };
+        let one = blake3::hash(b"medsearch/raster/1\n\x01\0\0\0\x01\0\0\0\x01\x08\0\0\0\x05\0\0\0\x07");
+        assert_eq!(digest(Padding::of(5)), <[u8; 32]>::from(one));
+        assert_eq!(Padding::between(6, 5), Padding::between(5, 6));
+        assert_ne!(digest(Padding::between(5, 6)), digest(Padding::of(5)));
     }
 
     #[test]

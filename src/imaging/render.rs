@@ -1,11 +1,12 @@
 //! Pictures for people: the thumbnail, the view that an archive keeps, and what a browser is shown of it.
 
-use super::eight_bit::{Raster8, to_eight_bit, window_level};
+use super::eight_bit::{Raster8, to_eight_bit};
 use super::limits::Limits;
 use super::png;
 use super::preprocess;
 use super::raster::{Levels, Raster, Samples};
 use super::resize::{Sample, resize};
+use super::voi::{Function, Voi, level, linear_level};
 use crate::domain::{PixelsRef, Window};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -102,14 +103,15 @@ pub fn render(
     fallback: Option<Window>,
     size_max: Option<u32>,
 ) -> Result<Vec<u8>> {
-    if let Some((center, width)) = window
-        && !(center.is_finite() && width.is_finite() && width >= 1.0)
-    {
-        return Err(Error::new(
+    let odd_window = || {
+        Error::new(
             ErrorKind::InvalidRequest,
             "`window` is center,width with a width of at least 1",
-        ));
-    }
+        )
+    };
+    let window = window
+        .map(|(center, width)| Voi::new(center, width, Function::Linear).ok_or_else(odd_window))
+        .transpose()?;
     if size_max == Some(0) {
         return Err(Error::new(ErrorKind::InvalidRequest, "`size` is at least 1"));
     }
@@ -128,14 +130,15 @@ pub fn render(
 }
 
 /// The view in 8 bit.
-fn show(view: &Raster, pixels: &PixelsRef, window: Option<(f64, f64)>, fallback: Option<Window>) -> Result<Raster8> {
+fn show(view: &Raster, pixels: &PixelsRef, window: Option<Voi>, fallback: Option<Window>) -> Result<Raster8> {
     let turn = if pixels.inverted { 255 } else { 0 };
+    let ends = window.map(Voi::ends);
     let level = |sample: u16| {
         let value = i32::from(sample) - pixels.offset_levels;
-        let level = match (window, fallback) {
-            (Some((center, width)), _) => linear_level(f64::from(value), center, width),
-            (None, Some(Window::Percentile { low, high })) => window_level(value, low, high),
-            (None, _) => sample.min(255) as u8,
+        let level = match (ends, fallback) {
+            (Some((low, high)), _) => linear_level(f64::from(value), low, high),
+            (None, Some(Window::Identity) | None) => sample.min(255) as u8,
+            (None, Some(window)) => level(window, value),
         };
         level ^ turn
     };
@@ -161,18 +164,6 @@ fn show(view: &Raster, pixels: &PixelsRef, window: Option<(f64, f64)>, fallback:
         channels: 1,
         data,
     })
-}
-
-/// PS3.3, C.11.2.1.2.1, with an output from 0 to 255.
-fn linear_level(value: f64, center: f64, width: f64) -> u8 {
-    let (from_center, half) = (value - (center - 0.5), (width - 1.0) / 2.0);
-    if from_center <= -half {
-        0
-    } else if from_center > half {
-        255
-    } else {
-        ((from_center / (width - 1.0) + 0.5) * 255.0).round() as u8
-    }
 }
 
 /// The size with the same proportions whose long side is at most `long_side_max`.
@@ -202,6 +193,7 @@ fn encode_eight_bit(picture: &Raster8) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::domain::PackRef;
+    use crate::imaging::eight_bit::to_eight_bit_in;
 
     fn pixels_ref(view: &View) -> PixelsRef {
         PixelsRef {
@@ -239,8 +231,20 @@ mod tests {
                 padding: None,
             };
             let raster = Raster::new(50, 40, Samples::Gray16(values.clone()), levels).unwrap();
-            let (embedded, window) = to_eight_bit(&raster).unwrap();
-            assert_eq!(shown(&raster, None, Some(window)), embedded.data);
+            let file = |sigmoid| Window::File {
+                low: -1000.0 / 3.0,
+                high: 700.1,
+                sigmoid,
+            };
+            let fixed = Window::Fixed {
+                low: -326.0,
+                high: 1173.0,
+            };
+            for ruled in [None, Some(fixed), Some(file(false)), Some(file(true))] {
+                let (embedded, window) = to_eight_bit_in(&raster, ruled).unwrap();
+                let recorded = serde_json::from_str(&serde_json::to_string(&window).unwrap()).unwrap();
+                assert_eq!(shown(&raster, None, Some(recorded)), embedded.data);
+            }
         }
         let eight = Raster::new(
             3,

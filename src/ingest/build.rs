@@ -20,7 +20,7 @@ use crate::archive::{
 use crate::domain::{ClassLabel, Embedding, ImageId, Metric};
 use crate::embed::{ModelCard, Network};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::{Decoder, NEAR_DUPLICATE};
+use crate::imaging::{Decoder, Fit, InputSpec, NEAR_DUPLICATE, Pipeline};
 use crate::index::{self, IndexSettings, build_graph, compared_row};
 use crate::search::prepare;
 
@@ -179,7 +179,7 @@ pub async fn build(
     let space = first.file.space.clone();
     let model = settings.model.as_deref().map(read_model).transpose()?;
     if let Some((card, _)) = &model
-        && card.space() != space
+        && card.space() != space.of_model()
     {
         return Err(Error::new(
             ErrorKind::SpaceMismatch,
@@ -187,11 +187,19 @@ pub async fn build(
                 "the model `{}` is of space `{}`, the vectors are of `{}`",
                 card.name,
                 card.space().id(),
-                space.id()
+                space.of_model().id()
             ),
         ));
     }
-    let input = model.as_ref().map(|(card, _)| card.input());
+    let pipeline = Pipeline {
+        // The input size does not matter here: only the picture is kept.
+        input: InputSpec {
+            width: 1,
+            height: 1,
+            fit: Fit::Squeeze,
+        },
+        windows: space.windows()?,
+    };
     let wanted = &settings.wanted;
     let identity = wanted.identity.unwrap_or(IdentityMode::Linked);
     if identity == IdentityMode::Anonymous && wanted.shown.file_names {
@@ -221,7 +229,7 @@ pub async fn build(
     let source = Source {
         archive: &archive,
         decoder,
-        input,
+        pipeline: &pipeline,
         images: images.as_ref(),
         info: &info,
     };
@@ -380,7 +388,7 @@ fn hidden_tags(classes: &[ClassData], shown: &Shown) -> BTreeMap<String, usize> 
 struct Source<'a> {
     archive: &'a Archive,
     decoder: &'a Decoder,
-    input: Option<crate::imaging::InputSpec>,
+    pipeline: &'a Pipeline,
     images: Option<&'a Dataset>,
     info: &'a ArchiveInfo,
 }
@@ -402,13 +410,7 @@ impl Source<'_> {
                 let why = "the file is not the one that was embedded: embed the data again";
                 return Err(Error::new(ErrorKind::InvalidImage, why));
             }
-            // The input size does not matter here: only the picture is kept.
-            let input = self.input.unwrap_or(crate::imaging::InputSpec {
-                width: 1,
-                height: 1,
-                fit: crate::imaging::Fit::Squeeze,
-            });
-            let image = prepare(self.decoder, &input, &bytes, described.frame.into())?
+            let image = prepare(self.decoder, self.pipeline, &bytes, described.frame.into())?
                 .picture
                 .digest(&bytes);
             record.id = identity.image_id(record.patient, &image.pixels);
@@ -559,7 +561,7 @@ mod tests {
         }
 
         fn decode(&self, bytes: &[u8], frame: FrameNumber) -> Result<(ModelInput, Provenance)> {
-            let prepared = prepare(&decoder(), &ModelCard::thumbnail().input(), bytes, frame.into())?;
+            let prepared = prepare(&decoder(), &ModelCard::thumbnail().input().into(), bytes, frame.into())?;
             Ok((prepared.input, prepared.picture.provenance))
         }
     }

@@ -16,7 +16,7 @@ use super::files::{replace, storage, write_json};
 use super::metadata::Metadata;
 use super::parts::{Known, PartRow, Parts, Place};
 use super::progress::Progress;
-use crate::domain::{ClassLabel, FrameNumber, Frames};
+use crate::domain::{ClassLabel, FrameNumber, Frames, WindowTable};
 use crate::embed::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{ModelInput, Provenance};
@@ -46,6 +46,8 @@ pub struct BulkSettings {
     pub out: PathBuf,
     /// Which frames of a file become images.
     pub frames: Frames,
+    /// Which windows images get: the space of their vectors says so.
+    pub windows: WindowTable,
     /// Images in one call of the model.
     pub batch: usize,
     /// Threads that read and decode.
@@ -68,6 +70,7 @@ impl BulkSettings {
         Self {
             out,
             frames: Frames::First,
+            windows: WindowTable::default(),
             batch: 32,
             decode_threads,
             resume: true,
@@ -132,7 +135,8 @@ pub fn run(
     let metadata = Metadata::read(dataset)?;
     std::fs::create_dir_all(&settings.out).map_err(|error| storage(&settings.out, error))?;
     let (card, provenance) = (backend.card().clone(), backend.provenance());
-    let key = format!("rust-{}-{}", card.space_id, provenance.precision);
+    let space = card.space().with_windows(&settings.windows);
+    let key = format!("rust-{}-{}", space.id(), provenance.precision);
     let (mut parts, known) = Parts::open(&settings.out, &key, card.dimension, settings.resume)?;
     let mut run = Run::new(dataset, backend, settings, &mut parts);
     run.backend.warm_up()?;
@@ -163,7 +167,7 @@ pub fn run(
         .map(|(class, rows)| (class.clone(), rows.places.len()))
         .collect();
     let by_class: Vec<ClassRows> = by_class.into_values().collect();
-    let stale = write_classes(&settings.out, &by_class, &mut parts, &card, &provenance)?;
+    let stale = write_classes(&settings.out, &by_class, &mut parts, (&card, space), &provenance)?;
     broken.sort_by(|a, b| a.file.cmp(&b.file).then(a.frame.cmp(&b.frame)));
     write_broken(settings, &broken)?;
     parts.remove()?;

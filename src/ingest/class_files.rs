@@ -33,14 +33,14 @@ pub(super) fn write_classes(
     out: &Path,
     classes: &[ClassRows],
     parts: &mut Parts,
-    card: &ModelCard,
+    (card, space): (&ModelCard, Space),
     provenance: &RowsProvenance,
 ) -> Result<Vec<String>> {
     let mut staged = Vec::new();
     for class in classes {
         let (matrix, vectors_sha256) = stage_matrix(out, class, parts, card.dimension)?;
         staged.push(matrix);
-        let described = Written::new(class, vectors_sha256, card, provenance);
+        let described = Written::new(class, vectors_sha256, (card, &space), provenance);
         let json = out.join(format!("{}.json", class.stem()));
         staged.push(stage(&json, |file| write_json(file, &described))?);
     }
@@ -94,7 +94,7 @@ fn stage_matrix(out: &Path, class: &ClassRows, parts: &mut Parts, dimension: usi
 #[derive(Serialize)]
 struct Written<'a> {
     format: u32,
-    space: SpaceWithId,
+    space: SpaceWithId<'a>,
     provenance: Provenance<'a>,
     class: Option<&'a ClassLabel>,
     vectors_sha256: String,
@@ -102,9 +102,9 @@ struct Written<'a> {
 }
 
 #[derive(Serialize)]
-struct SpaceWithId {
+struct SpaceWithId<'a> {
     #[serde(flatten)]
-    space: Space,
+    space: &'a Space,
     id: SpaceId,
 }
 
@@ -117,7 +117,12 @@ struct Provenance<'a> {
 }
 
 impl<'a> Written<'a> {
-    fn new(class: &'a ClassRows, vectors_sha256: String, card: &'a ModelCard, provenance: &'a RowsProvenance) -> Self {
+    fn new(
+        class: &'a ClassRows,
+        vectors_sha256: String,
+        (card, space): (&'a ModelCard, &'a Space),
+        provenance: &'a RowsProvenance,
+    ) -> Self {
         let RowsProvenance {
             precision,
             device,
@@ -125,10 +130,7 @@ impl<'a> Written<'a> {
         } = provenance;
         Self {
             format: CLASS_FORMAT,
-            space: SpaceWithId {
-                space: card.space(),
-                id: card.space_id,
-            },
+            space: SpaceWithId { space, id: space.id() },
             provenance: Provenance {
                 model: &card.name,
                 precision,

@@ -17,7 +17,7 @@ use crate::archive::{Archive, Identity, NewSpace, Reembed, Reembedded, State};
 use crate::domain::{Excerpt, Key, Record};
 use crate::embed::Backend;
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::{Decoder, InputSpec, render};
+use crate::imaging::{Decoder, Pipeline, render};
 use crate::index::IndexSettings;
 use crate::search::prepare;
 
@@ -53,8 +53,10 @@ pub async fn reembed(
     settings: &ReembedSettings,
 ) -> Result<Reembedded> {
     let (card, model) = read_model(&settings.model)?;
+    // Windows are the archive's, whatever its model.
+    let windows = archive.latest().await?.space.windows()?;
     let new = NewSpace {
-        space: card.space(),
+        space: card.space().with_windows(&windows),
         model,
         provenance: backend.provenance(),
     };
@@ -78,7 +80,10 @@ pub async fn reembed(
     drop(state);
     let mut model = Model {
         pictures: Pictures {
-            input: card.input(),
+            pipeline: Pipeline {
+                input: card.input(),
+                windows,
+            },
             decoder,
             files,
         },
@@ -176,7 +181,7 @@ impl Reembed for Model<'_> {
 
 /// Where pictures come from.
 struct Pictures<'a> {
-    input: InputSpec,
+    pipeline: Pipeline,
     decoder: &'a Decoder,
     files: Option<Files>,
 }
@@ -197,13 +202,13 @@ impl Pictures<'_> {
         if let (Some(pixels), Some(png)) = (&record.pixels, kept) {
             // In the window that was embedded.
             let shown = render(&png, pixels, None, record.window(), None)?;
-            return Ok(prepare(self.decoder, &self.input, &shown, Excerpt::default())?.input);
+            return Ok(prepare(self.decoder, &self.pipeline, &shown, Excerpt::default())?.input);
         }
         let bytes = self.files.as_ref().map(|files| files.read(record)).transpose()?;
         let bytes = bytes.flatten().ok_or_else(|| {
             let message = "its picture is not kept: give the file that it came from with --data, or delete it";
             Error::new(ErrorKind::PixelsNotKept, message)
         })?;
-        Ok(prepare(self.decoder, &self.input, &bytes, record.frame.into())?.input)
+        Ok(prepare(self.decoder, &self.pipeline, &bytes, record.frame.into())?.input)
     }
 }

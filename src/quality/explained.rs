@@ -55,7 +55,7 @@ const MAPS: [(&str, &str); 5] = [
 /// # Errors
 /// `SpaceMismatch` when it is not.
 pub fn check_model(opened: &Opened, card: &ModelCard) -> Result<()> {
-    if opened.version.state.manifest.space.id() == card.space().id() {
+    if opened.version.state.manifest.space.of_model() == card.space() {
         return Ok(());
     }
     let message = "the model is not the one that made these vectors: its explanations would be of something else";
@@ -154,7 +154,7 @@ async fn picture(
         match opened.archive.read_pack(&pixels.pack).await {
             Ok(png) => {
                 let shown = render(&png, pixels, None, record.window(), None)?;
-                return Ok(prepare(decoder, spec, &shown, Excerpt::default())?.input);
+                return Ok(prepare(decoder, &(*spec).into(), &shown, Excerpt::default())?.input);
             }
             Err(error) => last = error,
         }

@@ -12,10 +12,10 @@ use super::cases::Cases;
 use super::evaluation::{Control, Controls};
 use super::figures::Decided;
 use crate::archive::Identity;
-use crate::domain::{Embedding, FrameNumber};
+use crate::domain::{Embedding, FrameNumber, Space};
 use crate::embed::Backend;
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::{Decoder, InputSpec, ModelInput, Raster8, preprocess, to_eight_bit};
+use crate::imaging::{Decoder, ModelInput, Pipeline, Raster8, preprocess};
 use crate::ingest::{Dataset, file_keys};
 
 /// Images in one call of the model.
@@ -72,18 +72,22 @@ pub struct Masked {
 /// `SpaceMismatch` when the model is not that of the vectors; `NotFound` when no file of an image is there; what the model refuses.
 pub fn embed(
     cases: &Cases,
-    space: crate::domain::SpaceId,
+    space: &Space,
     identity: &Identity,
     datasets: &[Dataset],
     backend: &mut dyn Backend,
     decoder: &Decoder,
     done: impl Fn() + Sync,
 ) -> Result<Vec<Masked>> {
-    if backend.card().space_id != space {
+    if backend.card().space() != space.of_model() {
         let message = "the controls need the model that made the vectors: this one is of another space";
         return Err(Error::new(ErrorKind::SpaceMismatch, message));
     }
-    let (spec, dimension) = (backend.card().input(), backend.card().dimension);
+    let dimension = backend.card().dimension;
+    let pipeline = Pipeline {
+        input: backend.card().input(),
+        windows: space.windows()?,
+    };
     let files = files(identity, datasets, decoder)?;
     let asked: Vec<(usize, &Dataset, &str)> = (cases.asked())
         .filter_map(|item| {
@@ -103,7 +107,7 @@ pub fn embed(
     let mut masked: Vec<Masked> = MASKS.into_iter().map(empty).collect();
     for batch in asked.chunks(BATCH) {
         let inputs = |&(item, dataset, file): &(usize, &Dataset, &str)| {
-            let inputs = inputs(&dataset.read(file)?, cases.items[item].record.frame, decoder, &spec);
+            let inputs = inputs(&dataset.read(file)?, cases.items[item].record.frame, decoder, &pipeline);
             done();
             inputs
         };
@@ -141,12 +145,12 @@ fn files<'a>(
 }
 
 /// One input a mask.
-fn inputs(bytes: &[u8], frame: FrameNumber, decoder: &Decoder, spec: &InputSpec) -> Result<Vec<ModelInput>> {
-    let (picture, _) = to_eight_bit(&decoder.decode(bytes, frame)?.raster)?;
+fn inputs(bytes: &[u8], frame: FrameNumber, decoder: &Decoder, pipeline: &Pipeline) -> Result<Vec<ModelInput>> {
+    let (picture, _) = pipeline.eight_bit(&decoder.decode(bytes, frame)?)?;
     let one = |mask: Mask| {
         let mut picture = picture.clone();
         mask.apply(&mut picture);
-        preprocess(&picture, spec, None)
+        preprocess(&picture, &pipeline.input, None)
     };
     MASKS.into_iter().map(one).collect()
 }

@@ -154,8 +154,8 @@ impl Pictures {
         let card = ThumbnailBackend::default().card().clone();
         let one = |case: &super::cases::Case| {
             let png = self.0.get(&case.record.id).ok_or("of some images no picture is kept")?;
-            let prepared =
-                prepare(decoder, &card.input(), png, Excerpt::default()).map_err(|_| "a picture can't be read")?;
+            let prepared = prepare(decoder, &card.input().into(), png, Excerpt::default())
+                .map_err(|_| "a picture can't be read")?;
             let raw = ThumbnailBackend::default()
                 .embed(&[prepared.input])
                 .map_err(|_| "a picture can't be embedded")?;

@@ -258,7 +258,7 @@ impl Engine {
     }
 
     /// The vectors of images, of the same frame of each, raw as the model of the version that answers gives them, in their order, and that
-    /// model's card.
+    /// model's card, and their space.
     ///
     /// # Errors
     /// What decoding and embedding refuse; `Deadline` when time is up.
@@ -267,7 +267,7 @@ impl Engine {
         images: Vec<Bytes>,
         frame: FrameNumber,
         deadline: Instant,
-    ) -> Result<(ModelCard, Vec<EmbeddedImage>)> {
+    ) -> Result<(ModelCard, SpaceId, Vec<EmbeddedImage>)> {
         let version = self.answering(deadline).await?;
         let embed = |bytes| {
             let version = Arc::clone(&version);
@@ -282,7 +282,8 @@ impl Engine {
         };
         // All at once, so that they share batches.
         let embedded = try_join_all(images.into_iter().map(embed)).await?;
-        Ok((version.model()?.embedder.card().clone(), embedded))
+        let card = version.model()?.embedder.card().clone();
+        Ok((card, version.state.manifest.space.id(), embedded))
     }
 
     /// An image decoded and embedded as `version` does, for whoever keeps it.

@@ -13,7 +13,7 @@ use super::answer::ImageFacts;
 use crate::domain::{Excerpt, FrameNumber, FrameOf, Window};
 use crate::embed::{Announced, Pending};
 use crate::error::{Error, ErrorKind, Result};
-use crate::imaging::{Decoder, Format, InputSpec, ModelInput, Provenance, Raster, Raster8, preprocess, to_eight_bit};
+use crate::imaging::{Decoder, Format, ModelInput, Pipeline, Provenance, Raster, Raster8, preprocess};
 use crate::telemetry::{SPANS, run_blocking, run_here};
 
 /// A decoded image, ready for the model.
@@ -113,7 +113,7 @@ impl Picture {
 #[derive(Clone)]
 pub struct Preparer {
     decoder: Arc<Decoder>,
-    input: InputSpec,
+    pipeline: Pipeline,
     permits: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     memory_units: u32,
@@ -128,21 +128,24 @@ const BYTES_PER_PIXEL: u64 = 16;
 
 impl Preparer {
     /// `threads` images at a time, of at most `pixels_max` pixels each.
-    pub fn new(decoder: Arc<Decoder>, input: InputSpec, threads: usize, pixels_max: u64) -> Self {
+    pub fn new(decoder: Arc<Decoder>, pipeline: Pipeline, threads: usize, pixels_max: u64) -> Self {
         let units = MEMORY_BYTES.max(pixels_max.saturating_mul(BYTES_PER_PIXEL)) / MEMORY_UNIT_BYTES;
         let memory_units = u32::try_from(units).unwrap_or(u32::MAX >> 3);
         Self {
             decoder,
-            input,
+            pipeline,
             permits: Arc::new(Semaphore::new(threads.max(1))),
             memory: Arc::new(Semaphore::new(memory_units as usize)),
             memory_units,
         }
     }
 
-    /// The same for the input of another model: threads and memory are those of both together.
-    pub fn for_input(&self, input: InputSpec) -> Self {
-        Self { input, ..self.clone() }
+    /// The same for another model: threads and memory are those of both together.
+    pub fn with(&self, pipeline: Pipeline) -> Self {
+        Self {
+            pipeline,
+            ..self.clone()
+        }
     }
 
     /// What reads pictures.
@@ -254,11 +257,11 @@ impl Preparer {
         let permit = turn
             .map_err(|_| Error::new(ErrorKind::Deadline, "no decoder came free in time"))?
             .map_err(|_| Error::new(ErrorKind::Unavailable, "the server is stopping"))?;
-        let (decoder, input) = (Arc::clone(&self.decoder), self.input);
+        let (decoder, pipeline) = (Arc::clone(&self.decoder), self.pipeline.clone());
         let at_once = decoder.is_quick(&bytes);
         let work = move || {
             let _permit = permit;
-            then(prepare(&decoder, &input, &bytes, excerpt)?, &bytes, memory)
+            then(prepare(&decoder, &pipeline, &bytes, excerpt)?, &bytes, memory)
         };
         // A small picture is not worth another thread, nor its bytes the way to another core.
         if at_once {
@@ -272,14 +275,14 @@ impl Preparer {
 /// Bytes to model input: the one way in, for queries, uploads and folders.
 ///
 /// # Errors
-/// What [`Decoder::decode`], [`to_eight_bit`] and [`preprocess`] refuse.
-pub fn prepare(decoder: &Decoder, input: &InputSpec, bytes: &[u8], excerpt: Excerpt) -> Result<Prepared> {
+/// What [`Decoder::decode`], [`Pipeline::eight_bit`] and [`preprocess`] refuse.
+pub fn prepare(decoder: &Decoder, pipeline: &Pipeline, bytes: &[u8], excerpt: Excerpt) -> Result<Prepared> {
     let started = Instant::now();
     let decoded = decoder.decode(bytes, excerpt.frame)?;
-    let (raster8, window) = to_eight_bit(&decoded.raster)?;
+    let (raster8, window) = pipeline.eight_bit(&decoded)?;
     let decode = started.elapsed();
     let started = Instant::now();
-    let model_input = preprocess(&raster8, input, excerpt.region)?;
+    let model_input = preprocess(&raster8, &pipeline.input, excerpt.region)?;
     let preprocess = started.elapsed();
     let picture = Picture {
         facts: ImageFacts {

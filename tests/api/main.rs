@@ -31,4 +31,5 @@ mod roles;
 mod tls;
 mod traces;
 mod uploads;
+mod windows;
 mod wrong_inputs;

@@ -190,9 +190,11 @@ def test_dicom_facts(golden):
 
 
 @pytest.mark.parametrize("values", [grey(65536), grey(4096) - 1024, (grey(65536) > 65000) * 5 + 7])
-@pytest.mark.parametrize("padding", [None, 7, -2000])
+@pytest.mark.parametrize("padding", [None, (7, 7), (-2000, -2000), (-100, 300), (5, 1 << 17)])
 def test_window_is_the_one_defined(values, padding):
-    counted = np.sort(values[values != padding] if padding is not None else values.ravel())
+    counted = np.sort(values[(values < padding[0]) | (values > padding[1])] if padding else values.ravel())
+    # A picture of nothing but padding is counted whole.
+    counted = counted if counted.size else np.sort(values.ravel())
     n = len(counted)
     distinct = np.unique(counted)
     at_or_below = np.searchsorted(counted, distinct, side="right")
@@ -209,6 +211,8 @@ def test_window_is_the_one_defined(values, padding):
 def test_padding_is_not_counted(expected):
     assert expected["mono2-16-padding.dcm"]["window"]["low"] >= 1500
     assert expected["mono2-16-signed-padding.dcm"]["window"]["low"] >= 200
+    assert expected["mono2-16-padding-range.dcm"]["window"] == expected["mono2-16-padding.dcm"]["window"]
+    assert expected["mono2-16-signed-padding-range.dcm"]["window"]["low"] >= 200
 
 
 def test_fits():

@@ -16,6 +16,7 @@ from pydicom.pixels import apply_color_lut, pixel_array
 from conftest import PROGRAM
 from medsearch_py import dicom
 from medsearch_py.problems import ImageProblem
+from medsearch_py.raster import Raster
 
 warnings.filterwarnings("ignore", module="pydicom")
 
@@ -71,7 +72,7 @@ class Worker:
         self.process = subprocess.Popen([PROGRAM, "decode-worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         limits = {"file_bytes_max": 64 << 20, "pixels_max": 64 << 20}
         self._send(json.dumps({"limits": limits, "memory_bytes_max": 2 << 30, "seconds_max": 60}).encode())
-        assert self._receive() == b"medsearch decode worker 2"
+        assert self._receive() == b"medsearch decode worker 3"
 
     def decode(self, data: bytes, frame: int = 1) -> tuple[dict | None, np.ndarray | str]:
         """What the header says and the samples, (rows, columns[, 3]); or nothing and why it is refused."""
@@ -115,6 +116,23 @@ def by_pydicom(data: bytes, frame: int = 1) -> np.ndarray:
     return values
 
 
+def grey_scale(head: dict) -> tuple:
+    """What grey values stand for, by the program: rescale, proposed window, padding."""
+    rescale, voi = head["grey_scale"]["rescale"], head["grey_scale"]["voi"]
+    padding = head["padding"]
+    return (
+        rescale and (rescale["slope"], rescale["intercept"]),
+        voi and (voi["center"], voi["width"], voi["function"].replace("-", "_").upper()),
+        padding and (padding["first"], padding["last"]),
+    )
+
+
+def grey_scale_of(raster: Raster) -> tuple:
+    """The same by the Python way."""
+    voi = raster.voi
+    return raster.rescale, voi and (voi.center, voi.width, voi.function), raster.padding
+
+
 def test_the_package_has_the_files_that_are_listed():
     assert len(FILES) == 79
     assert {path.name for path in FILES} >= set(REFUSED)
@@ -143,5 +161,7 @@ def test_pixels_are_those_of_pydicom(path, worker):
         mirrored = dicom.decode(data, frame).samples.astype(int)
         assert mirrored.shape == pixels.shape, frame
         assert np.abs(mirrored - pixels).max() <= apart_max, frame
+    if head["channels"] == 1:
+        assert grey_scale(head) == grey_scale_of(dicom.decode(data))
     head, refused = worker.decode(data, head["frames"] + 1)
     assert head is None and refused.startswith("invalid-request"), refused

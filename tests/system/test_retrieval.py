@@ -1,6 +1,7 @@
 """Real X-rays through the whole system, held against numpy and against the Python way."""
 
 import json
+import shutil
 
 from conftest import medsearch, script
 
@@ -66,6 +67,7 @@ def test_hard_files_embed_alike(model, tmp_path):
     script("make_golden.py", "--out", data)
     expected = json.loads((data / "expected.json").read_text())
     (data / "expected.json").unlink()
+    (data / "windows.json").unlink()
     all_frames = sum(file.get("frames", 1) for file in expected.values())
     assert all_frames > len(expected)
     for frames, images in (("first", len(expected)), ("middle", len(expected)), ("all", all_frames)):
@@ -82,6 +84,60 @@ def test_hard_files_embed_alike(model, tmp_path):
         # One file is there twice, under a wrong name too.
         content = {(record["sha256"], record.get("frame", 1)) for record in embedded}
         assert len({record["id"] for record in embedded}) == len(content) == len(embedded) - 1
+
+
+def test_windows_by_modality_are_those_of_python(tmp_path):
+    """To the bit: vectors of 32x32 grey values, and windows. An archive has its table from vectors, a query from it."""
+    import numpy as np
+    from pydicom.data import get_testdata_file
+
+    data, archive, table = (tmp_path / name for name in ("golden", "archive", "table.json"))
+    script("make_golden.py", "--out", data)
+    expected = json.loads((data / "expected.json").read_text())
+    rules = json.loads((data / "windows.json").read_text())
+    for name in ("expected.json", "windows.json"):
+        (data / name).unlink()
+    for name in ("CT_small.dcm", "MR_small.dcm"):
+        shutil.copy(get_testdata_file(name), data / name)
+    table.write_text(json.dumps([{"modality": "MR", "center": 600.5, "width": 1200}, *rules]))
+    rust, python, plain = (tmp_path / name for name in ("rust", "python", "plain"))
+    options = ("--data", data, "--model", "thumbnail", "--frames", "all", "--out")
+    medsearch("embed", *options, rust, "--windows", table, check=False)
+    script("calculate_embeddings.py", *options, python, "--windows", table, check=False)
+    medsearch("embed", *options, plain, check=False)
+    one, other, without = (json.loads((side / "_unlabelled.json").read_text()) for side in (rust, python, plain))
+    assert one["space"] == other["space"]
+    assert one["space"]["pixel_pipeline"].endswith(" windows=MR:600.5,1200;CT/HEAD:40,80.5;CT:-600,1500;CR:file")
+    rows = [
+        {
+            (record["file"], record.get("frame", 1)): row
+            for record, row in zip(said["records"], np.load(side / "_unlabelled.npy"), strict=True)
+        }
+        for said, side in ((one, rust), (other, python), (without, plain))
+    ]
+    assert rows[0].keys() == rows[1].keys() == rows[2].keys()
+    # Colour conversion of lossy files rounds differently from decoder to decoder.
+    exact = [image for image in rows[0] if expected.get(image[0], {"lossless": True}).get("lossless")]
+    assert len(exact) > 70
+    assert [image for image in exact if not np.array_equal(rows[0][image], rows[1][image])] == []
+    ruled = {name for name, file in expected.items() if "ruled" in file} | {"CT_small.dcm", "MR_small.dcm"}
+    assert {name for name, _ in exact if not np.array_equal(rows[0][name, 1], rows[2][name, 1])} == ruled
+
+    keep = ("--show-file-names", "--no-near-identical")
+    indexed = ("index", "--embeddings", rust, "--data", data, "--archive", archive, "--model", "thumbnail", *keep)
+    medsearch(*indexed)
+    for name in sorted(ruled):
+        asked = ("--archive", archive, data / name, "--include-same", "--json")
+        answer = json.loads(medsearch("search", *asked).stdout)
+        nearest = answer["neighbors"][0]
+        assert nearest["similarity"] > 0.999999, name
+        window = answer["query"]["image"]["window"]
+        if name in expected:
+            assert {key: value for key, value in window.items() if value is not False} == expected[name]["ruled"]
+    medsearch("export", "--archive", archive, "--out", tmp_path / "back")
+    assert json.loads((tmp_path / "back/_unlabelled.json").read_text())["space"] == one["space"]
+    refused = medsearch(*(plain if part == rust else part for part in indexed), check=False)
+    assert refused.returncode == 1 and "space" in refused.stderr
 
 
 def test_export_gives_back_what_went_in(three_class, tmp_path):

@@ -15,6 +15,7 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from .picture import HEIGHT, WIDTH, colour, grey
 
 ROOT = "2.25.1001"
+FIRST_OF_TWO = {"WindowCenter": ["140.5", "40"], "WindowWidth": ["1000.25", "400"]}
 
 
 def files() -> dict[str, bytes]:
@@ -41,6 +42,37 @@ def files() -> dict[str, bytes]:
         "mono2-16-signed-padding": _grey(
             np.where(signed < 200, -2000, signed), 16, 16, signed=True, PixelPaddingValue=-2000
         ),
+        "mono2-16-padding-range": _grey(
+            np.where(mono12 < 1500, mono12 % 300, mono12), 16, 16, PixelPaddingValue=0, PixelPaddingRangeLimit=299
+        ),
+        "mono2-16-signed-padding-range": _grey(
+            np.where(signed < 200, -2000 + signed % 100, signed),
+            16,
+            16,
+            signed=True,
+            PixelPaddingValue=-1901,
+            PixelPaddingRangeLimit=-2000,
+        ),
+        "mono2-12-lut-padding-range": _by_table(mono12, 12, PixelPaddingValue=0, PixelPaddingRangeLimit=1200),
+        # What a table of windows takes: `windows.TABLE` has rules for CT and CR.
+        "ct-12-signed": _grey(
+            np.clip(signed, -2048, 2047), 16, 12, signed=True, Modality="CT", RescaleIntercept="100", **FIRST_OF_TWO
+        ),
+        "ct-16-head": _grey(mono16, 16, 16, Modality="CT", BodyPartExamined="HEAD", RescaleSlope="0.1"),
+        "ct-12-negative-slope": _grey(mono12, 16, 12, Modality="CT", RescaleSlope="-1.5", RescaleIntercept="2000"),
+        "ct-12-lut": _by_table(mono12, 12, Modality="CT"),
+        "cr-16-window": _grey(mono16, 16, 16, "MONOCHROME1", Modality="CR", **FIRST_OF_TWO),
+        "cr-8-window": _grey(mono8, 8, 8, Modality="CR", **FIRST_OF_TWO),
+        "cr-12-window-exact": _grey(
+            mono12, 16, 12, Modality="CR", VOILUTFunction="LINEAR_EXACT", RescaleSlope="0.37", **FIRST_OF_TWO
+        ),
+        "cr-12-window-sigmoid": _grey(
+            mono12, 16, 12, Modality="CR", VOILUTFunction="SIGMOID", RescaleSlope="-0.5", **FIRST_OF_TWO
+        ),
+        "cr-12-window-zero": _grey(mono12, 16, 12, Modality="CR", WindowCenter="40", WindowWidth="0"),
+        "cr-12-window-unknown": _grey(mono12, 16, 12, Modality="CR", VOILUTFunction="CUBIC", **FIRST_OF_TWO),
+        "cr-12": _grey(mono12, 16, 12, Modality="CR"),
+        "ct-12-by-frame": _by_frame(mono12),
         "mono2-12-frames": _grey(pair, 16, 12, NumberOfFrames=2),
         "constant": _grey(np.full((HEIGHT, WIDTH), 900), 16, 12),
         "rgb": _colour(colour(256), "RGB", 0),
@@ -171,6 +203,14 @@ def _wide_colour(values: np.ndarray, stored: int) -> Dataset:
     dataset.PixelData = values.astype("<u2").tobytes()
     dataset["PixelData"].VR = "OW"
     return dataset
+
+
+def _by_frame(values: np.ndarray) -> Dataset:
+    """As enhanced CT has it: what stored values stand for is said in a functional group."""
+    transformation, group = Dataset(), Dataset()
+    transformation.RescaleSlope, transformation.RescaleIntercept, transformation.RescaleType = "1", "-1024", "HU"
+    group.PixelValueTransformationSequence = [transformation]
+    return _grey(values, 16, 12, Modality="CT", SharedFunctionalGroupsSequence=[group])
 
 
 def _ybr(values: np.ndarray) -> np.ndarray:

@@ -158,11 +158,11 @@ impl Bench {
     fn read_images(&self) -> Result<(Vec<Vec<u8>>, usize)> {
         let dataset = Dataset::open(&self.data)?;
         let decoder = super::index::decoder(1);
-        let input = ModelCard::load(&self.model)?.input();
+        let pipeline = ModelCard::load(&self.model)?.input().into();
         let (mut images, mut left_out) = (Vec::new(), 0);
         for entry in dataset.entries() {
             let usable = dataset.read(&entry.file).and_then(|bytes| {
-                search::prepare(&decoder, &input, &bytes, Excerpt::default())?;
+                search::prepare(&decoder, &pipeline, &bytes, Excerpt::default())?;
                 Ok(bytes)
             });
             match usable {

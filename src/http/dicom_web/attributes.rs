@@ -233,16 +233,33 @@ fn image(set: &mut DataSet, layout: PixelLayout, frames: u32, window: Option<Win
     if frames > 1 {
         set.number(tags::NUMBER_OF_FRAMES, Vr::Is, frames);
     }
-    if let (1, Some(Window::Percentile { low, high })) = (layout.samples, window) {
-        // PS3.3, C.11.2.1.2.1: black up to center - 0.5 - (width - 1) / 2, white from as much above.
-        let (low, high) = (f64::from(low), f64::from(high));
-        set.put(
-            tags::WINDOW_CENTER,
-            Vr::Ds,
-            vec![Value::Decimal((low + high + 1.0) / 2.0)],
-        )
-        .put(tags::WINDOW_WIDTH, Vr::Ds, vec![Value::Decimal(high - low + 1.0)]);
+    let (low, high, sigmoid) = match window.filter(|_| layout.samples == 1) {
+        None | Some(Window::Identity) => return,
+        Some(Window::Percentile { low, high }) => (f64::from(low), f64::from(high), false),
+        Some(Window::Fixed { low, high }) => (low, high, false),
+        Some(Window::File { low, high, sigmoid }) => (low, high, sigmoid),
+    };
+    // PS3.3, C.11.2.1.2.1: black up to center - 0.5 - (width - 1) / 2, white from as much above. Of a sigmoid, C.11.2.1.3.1.
+    let more = if sigmoid { 0.0 } else { 1.0 };
+    set.put(
+        tags::WINDOW_CENTER,
+        Vr::Ds,
+        vec![Value::Decimal(short((low + high + more) / 2.0))],
+    )
+    .put(
+        tags::WINDOW_WIDTH,
+        Vr::Ds,
+        vec![Value::Decimal(short(high - low + more))],
+    );
+    if sigmoid {
+        set.text(tags::VOI_LUT_FUNCTION, Vr::Cs, "SIGMOID");
     }
+}
+
+/// As many digits as fit the sixteen characters of a decimal string, of ends of windows.
+fn short(value: f64) -> f64 {
+    let parts = if value.abs() < 1e7 { 1e6 } else { 1e3 };
+    (value * parts).round() / parts
 }
 
 #[cfg(test)]
@@ -320,6 +337,34 @@ mod tests {
         ] {
             assert_eq!(shown[tag]["Value"][0], value, "{tag}");
         }
+        let window = |window: Window| {
+            let windowed = Record {
+                window: Some(window.into()),
+                ..record()
+            };
+            let shown = serde_json::to_value(metadata(&names(false), &windowed, Some((layout, 1)))).unwrap();
+            ["00281050", "00281051", "00281056"].map(|tag| shown[tag]["Value"][0].clone())
+        };
+        let (low, high) = (-326.0, 1000.0 / 3.0);
+        let expected = [
+            serde_json::json!(4.166667),
+            serde_json::json!(660.333333),
+            serde_json::Value::Null,
+        ];
+        assert_eq!(window(Window::Fixed { low, high }), expected);
+        let sigmoid = window(Window::File {
+            low,
+            high,
+            sigmoid: true,
+        });
+        assert_eq!(
+            sigmoid,
+            [
+                serde_json::json!(3.666667),
+                serde_json::json!(659.333333),
+                "SIGMOID".into()
+            ]
+        );
         let bare = serde_json::to_value(metadata(&names(true), &record(), None)).unwrap();
         assert_eq!(bare["00120062"]["Value"][0], "NO");
         assert!(bare.get("00280010").is_none() && bare.get("00120064").is_none());

@@ -72,5 +72,6 @@ attributes! {
     BURNED_IN_ANNOTATION 0x0028_0301 "BurnedInAnnotation";
     WINDOW_CENTER 0x0028_1050 "WindowCenter";
     WINDOW_WIDTH 0x0028_1051 "WindowWidth";
+    VOI_LUT_FUNCTION 0x0028_1056 "VOILUTFunction";
     PIXEL_DATA 0x7FE0_0010 "PixelData";
 }

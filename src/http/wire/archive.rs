@@ -53,6 +53,8 @@ pub struct ArchiveInfo {
     /// What images it is meant for: modality, body part, view.
     #[schema(value_type = Object)]
     pub scope: serde_json::Value,
+    /// Which windows its DICOM images have, and those that are sent get; empty: all by percentile.
+    pub windows: Vec<WindowRule>,
     /// What is kept of pixels: `original`, `view` or `thumbnail`.
     #[schema(example = "view")]
     pub retention: String,
@@ -104,6 +106,55 @@ pub struct SpaceInfo {
     pub dimension: usize,
     /// How pixels become the model's input.
     pub pixel_pipeline: String,
+}
+
+/// Which window DICOM images of a kind get. The first rule that fits an image decides; without one its window is by percentile.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WindowRule {
+    /// Of this modality; null: of any.
+    #[schema(required, example = "CT")]
+    pub modality: Option<String>,
+    /// Of this body part; null: of any.
+    #[schema(required, example = "CHEST")]
+    pub body_part: Option<String>,
+    /// Which one.
+    #[serde(rename = "use")]
+    pub window: WindowUse,
+    /// Center of a fixed one, in values of the modality; else null.
+    #[schema(required, example = -600.0)]
+    pub center: Option<f64>,
+    /// Width of a fixed one; else null.
+    #[schema(required, example = 1500.0)]
+    pub width: Option<f64>,
+}
+
+/// Where a window comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WindowUse {
+    /// The rule.
+    Fixed,
+    /// The file.
+    File,
+    /// Percentiles of the stored values.
+    Percentile,
+}
+
+impl WindowRule {
+    fn new(rule: &domain::WindowRule) -> Self {
+        let (window, center, width) = match rule.window {
+            domain::WindowUse::Fixed { center, width } => (WindowUse::Fixed, Some(center), Some(width)),
+            domain::WindowUse::File => (WindowUse::File, None, None),
+            domain::WindowUse::Percentile => (WindowUse::Percentile, None, None),
+        };
+        Self {
+            modality: rule.modality.clone(),
+            body_part: rule.body_part.clone(),
+            window,
+            center,
+            width,
+        }
+    }
 }
 
 /// A learned metric: what varies within a class counts less.
@@ -263,6 +314,8 @@ impl ArchiveInfo {
     /// The archive as it is shown.
     pub fn new(archive: Overview, settings: &HttpSettings, writable: bool) -> Self {
         let space = archive.space;
+        // A manifest whose table is not understood is not read.
+        let windows = space.windows().unwrap_or_default();
         Self {
             name: archive.name,
             version: archive.version,
@@ -288,6 +341,7 @@ impl ArchiveInfo {
             synthetic: archive.synthetic,
             licence: archive.licence,
             scope: archive.scope,
+            windows: windows.rules().iter().map(WindowRule::new).collect(),
             retention: archive.retention,
             identity: archive.identity,
             created_at: archive.created_at,

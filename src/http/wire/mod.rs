@@ -121,7 +121,7 @@ impl From<LabelSource> for domain::LabelSource {
 }
 
 /// How stored values became 8 bit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Window {
     /// 8-bit values taken as they are.
@@ -133,6 +133,22 @@ pub enum Window {
         /// Stored value shown white.
         high: i32,
     },
+    /// Linear in a window that the archive has for the image's modality.
+    Fixed {
+        /// Stored value up to which all is black; which is white where the file's rescale slope is negative.
+        low: f64,
+        /// Stored value from which on all is white; which is black where the file's rescale slope is negative.
+        high: f64,
+    },
+    /// In the window that the file itself gives.
+    File {
+        /// Stored value up to which all is black; which is white where the file's rescale slope is negative.
+        low: f64,
+        /// Stored value from which on all is white; which is black where the file's rescale slope is negative.
+        high: f64,
+        /// Not linear but by DICOM's SIGMOID, whose middle is half way from `low` to `high`, with the slope of a line through them there.
+        sigmoid: bool,
+    },
 }
 
 impl From<domain::Window> for Window {
@@ -140,6 +156,8 @@ impl From<domain::Window> for Window {
         match window {
             domain::Window::Identity => Self::Identity,
             domain::Window::Percentile { low, high } => Self::Percentile { low, high },
+            domain::Window::Fixed { low, high } => Self::Fixed { low, high },
+            domain::Window::File { low, high, sigmoid } => Self::File { low, high, sigmoid },
         }
     }
 }

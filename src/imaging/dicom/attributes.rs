@@ -14,6 +14,8 @@ use super::syntax::{Coding, Syntax};
 use super::{invalid, unsupported};
 use crate::error::Result;
 use crate::imaging::decoder::Provenance;
+use crate::imaging::raster::Padding;
+use crate::imaging::voi::{Function, Voi};
 
 /// Longest value that is looked at, in bytes; the standard's own bound for text of one line is 64 characters.
 const VALUE_BYTES_MAX: usize = 1024;
@@ -24,7 +26,7 @@ const BIG_ENDIAN_UID: &str = "1.2.840.10008.1.2.2";
 /// Everything that is read of an image, and kept in one form or another; the rest of the file never reaches a parser, and so no archive. This is the allow-list of de-identification: of what PS3.15,
 /// annex E, lists, only the patient's id, its issuer and the UIDs are among them, which become keyed digests, and sex and age, which stand as codes
 /// and whole years. `docs/deidentification.md` says of each what becomes of it.
-const WANTED: [Tag; 23] = [
+const WANTED: [Tag; 27] = [
     tags::IMAGE_TYPE,
     tags::SOP_CLASS_UID,
     tags::CONVERSION_TYPE,
@@ -46,8 +48,12 @@ const WANTED: [Tag; 23] = [
     tags::HIGH_BIT,
     tags::PIXEL_REPRESENTATION,
     tags::PIXEL_PADDING_VALUE,
+    tags::PIXEL_PADDING_RANGE_LIMIT,
     tags::RESCALE_INTERCEPT,
     tags::RESCALE_SLOPE,
+    tags::WINDOW_CENTER,
+    tags::WINDOW_WIDTH,
+    tags::VOILUT_FUNCTION,
 ];
 
 /// What is read beside it where an archive has rules that look at it: held against these, and let go.
@@ -106,12 +112,14 @@ pub struct Attributes {
     pub high_bit: u16,
     /// Samples are two's complement.
     pub signed: bool,
-    /// PixelPaddingValue.
-    pub padding: Option<i32>,
+    /// PixelPaddingValue, up to PixelPaddingRangeLimit where there is one.
+    pub padding: Option<Padding>,
     /// RescaleSlope; 0 and nothing count as 1.
     pub slope: f64,
     /// RescaleIntercept.
     pub intercept: f64,
+    /// The window that the file proposes: the first of several, if it is one.
+    pub voi: Option<Voi>,
 }
 
 /// Reads both.
@@ -151,9 +159,17 @@ pub fn read(layout: &Layout<'_>) -> Result<(Attributes, Provenance)> {
         )));
     }
     let signed = number(tags::PIXEL_REPRESENTATION, 0) == 1;
-    let padding = object
-        .get(tags::PIXEL_PADDING_VALUE)
-        .and_then(|element| element.to_int::<i32>().ok());
+    // Without a VR, or written as US for signed pixels, a negative value arrives as 2^16 more.
+    let in_range = |value: i32| {
+        if signed && value > 32_767 {
+            value - 65_536
+        } else {
+            value
+        }
+    };
+    let stored_value = |tag| Some(in_range(object.get(tag)?.to_int::<i32>().ok()?));
+    let limit = stored_value(tags::PIXEL_PADDING_RANGE_LIMIT);
+    let padding = stored_value(tags::PIXEL_PADDING_VALUE);
     let slope = decimal(&object, tags::RESCALE_SLOPE)?
         .filter(|&slope| slope != 0.0)
         .unwrap_or(1.0);
@@ -163,16 +179,10 @@ pub fn read(layout: &Layout<'_>) -> Result<(Attributes, Provenance)> {
         bits_stored,
         high_bit,
         signed,
-        // Without a VR, or written as US for signed pixels, a negative value arrives as 2^16 more.
-        padding: padding.map(|value| {
-            if signed && value > 32_767 {
-                value - 65_536
-            } else {
-                value
-            }
-        }),
+        padding: padding.map(|value| Padding::between(value, limit.unwrap_or(value))),
         slope,
         intercept: decimal(&object, tags::RESCALE_INTERCEPT)?.unwrap_or(0.0),
+        voi: voi(&object),
     };
     let provenance = said(&object);
     Ok((attributes, provenance))
@@ -298,6 +308,27 @@ fn decimal(object: &InMemDicomObject, tag: Tag) -> Result<Option<f64>> {
         Ok(number) if number.is_finite() => Ok(Some(number)),
         _ => Err(invalid("the rescale is not a number")),
     }
+}
+
+/// The first window of the file; none that makes no sense: a window is a proposal.
+fn voi(object: &InMemDicomObject) -> Option<Voi> {
+    let function = match text(object, tags::VOILUT_FUNCTION).as_deref() {
+        None | Some("LINEAR") => Function::Linear,
+        Some("LINEAR_EXACT") => Function::LinearExact,
+        Some("SIGMOID") => Function::Sigmoid,
+        Some(_) => return None,
+    };
+    let center = first_decimal(object, tags::WINDOW_CENTER)?;
+    Voi::new(center, first_decimal(object, tags::WINDOW_WIDTH)?, function)
+}
+
+/// The first of several decimal strings (PS3.5 6.2, VR DS).
+fn first_decimal(object: &InMemDicomObject, tag: Tag) -> Option<f64> {
+    let text = text(object, tag)?;
+    let first = text.split('\\').next()?.trim();
+    let is_decimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+    let number: f64 = first.parse().ok().filter(|_| first.bytes().all(is_decimal))?;
+    number.is_finite().then_some(number)
 }
 
 #[cfg(test)]

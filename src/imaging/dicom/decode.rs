@@ -10,13 +10,16 @@ use crate::domain::{FrameNumber, FrameOf};
 use crate::error::Result;
 use crate::imaging::decoder::Provenance;
 use crate::imaging::limits::Limits;
-use crate::imaging::raster::{Levels, Raster, Samples};
+use crate::imaging::raster::{Levels, Padding, Raster, Samples};
+use crate::imaging::voi::{GreyScale, Rescale};
 
 /// A frame of a file.
 #[derive(Debug)]
 pub struct DecodedFrame {
     /// Its picture.
     pub raster: Raster,
+    /// What its grey values stand for.
+    pub grey_scale: GreyScale,
     /// What the file says about itself.
     pub provenance: Provenance,
     /// Which one of how many.
@@ -26,7 +29,7 @@ pub struct DecodedFrame {
 /// Decodes one frame.
 ///
 /// Grey keeps its stored values, which [`Levels`] explain, unless a modality LUT says what stands for them; palettes and
-/// YBR become RGB. VOI windows and overlays are not applied, nor what is said of single frames (PS3.3, C.7.6.16).
+/// YBR become RGB. VOI windows are told, not applied; overlays and what is said of single frames (PS3.3, C.7.6.16) are neither.
 ///
 /// # Errors
 /// `InvalidImage`, `UnsupportedMedia`, `TooLarge`, `TooManyPixels`; `InvalidRequest` for a frame that is not there.
@@ -49,9 +52,21 @@ pub fn decode(bytes: &[u8], frame: FrameNumber, limits: &Limits) -> Result<Decod
         ));
     }
     let (stored, ybr) = frame::stored_values(&coded, &layout, &attributes)?;
+    let rescale = (!layout.values_by_frame).then_some(Rescale {
+        slope: attributes.slope,
+        intercept: attributes.intercept,
+    });
+    let mut grey_scale = GreyScale {
+        rescale,
+        voi: attributes.voi,
+    };
     let (samples, levels) = match attributes.photometric {
         Photometric::Monochrome1 | Photometric::Monochrome2 => match ModalityLut::read(&layout, attributes.signed)? {
-            Some(lut) => by_table(&lut, &stored, &attributes),
+            Some(lut) => {
+                // What comes out of the table is of the modality.
+                grey_scale.rescale = Some(Rescale::IDENTITY);
+                by_table(&lut, &stored, &attributes)
+            }
             None => gray(stored, &attributes),
         },
         Photometric::Palette => {
@@ -75,6 +90,7 @@ pub fn decode(bytes: &[u8], frame: FrameNumber, limits: &Limits) -> Result<Decod
     let raster = Raster::new(layout.shape.columns.into(), layout.shape.rows.into(), samples, levels)?;
     Ok(DecodedFrame {
         raster,
+        grey_scale,
         provenance,
         frame: FrameOf::new(frame, layout.shape.frames)?,
     })
@@ -115,13 +131,15 @@ fn by_table(lut: &ModalityLut, stored: &Stored, attributes: &Attributes) -> (Sam
         signed: false,
         windowed: true,
         inverted: attributes.photometric == Photometric::Monochrome1,
-        // What lies beyond the table looks like its ends, which are seen.
-        padding: attributes
-            .padding
-            .filter(|&padding| lut.holds(padding))
-            .map(|padding| lut.value(padding).into()),
+        padding: attributes.padding.and_then(|padding| padded_entries(lut, padding)),
     };
     (Samples::Gray16(lut.apply(stored, attributes.signed)), levels)
+}
+
+/// What a table has for padding. What lies beyond it looks like its ends, which are seen. A table of a modality rises or falls, so that a range stays one.
+fn padded_entries(lut: &ModalityLut, Padding { first, last }: Padding) -> Option<Padding> {
+    let (first, last) = lut.held(first, last)?;
+    Some(Padding::between(lut.value(first).into(), lut.value(last).into()))
 }
 
 fn apply_palette(palette: &Palette, stored: &Stored, signed: bool) -> Samples {
@@ -164,6 +182,7 @@ mod tests {
         JPEG_LS, RCT_JPEG_2000, RLE, rle_frame,
     };
     use crate::imaging::testing::GRAY_JPEG;
+    use crate::imaging::voi::{Function, Voi};
     use crate::imaging::{jpeg_ls, to_eight_bit};
 
     fn decoded(dicom: &Dicom) -> Raster {
@@ -439,6 +458,104 @@ mod tests {
     }
 
     #[test]
+    fn what_grey_values_stand_for_is_told() {
+        let told = |dicom: &Dicom| frame(dicom, 1).unwrap().grey_scale;
+        let plain = Dicom::gray16(2, 1, &[1, 2]);
+        assert_eq!(told(&plain), GreyScale::default());
+        let scaled = plain
+            .clone()
+            .text((0x28, 0x1052), b"DS", "-1024")
+            .text((0x28, 0x1053), b"DS", " 2.5");
+        let rescale = Rescale {
+            slope: 2.5,
+            intercept: -1024.0,
+        };
+        assert_eq!(told(&scaled).rescale, Some(rescale));
+        let windowed = |center: &str, width: &str| {
+            let dicom = scaled.clone().text((0x28, 0x1050), b"DS", center);
+            dicom.text((0x28, 0x1051), b"DS", width)
+        };
+        let two = windowed("40\\ 300", "+4e2 \\1500");
+        for syntax in [EXPLICIT, IMPLICIT, DEFLATED, BIG_ENDIAN] {
+            assert_eq!(
+                told(&two.clone().syntax(syntax)).voi,
+                Voi::new(40.0, 400.0, Function::Linear),
+                "{syntax}"
+            );
+        }
+        for (function, expected) in [
+            ("LINEAR", Some(Function::Linear)),
+            ("LINEAR_EXACT", Some(Function::LinearExact)),
+            ("SIGMOID", Some(Function::Sigmoid)),
+            ("CUBIC", None),
+        ] {
+            let voi = told(&two.clone().text((0x28, 0x1056), b"CS", function)).voi;
+            assert_eq!(voi.map(|voi| voi.function), expected, "{function}");
+        }
+        for (center, width) in [
+            ("40", "0"),
+            ("x", "400"),
+            ("40", ""),
+            ("inf", "400"),
+            ("\\40", "400"),
+            ("40", "1e999"),
+        ] {
+            assert_eq!(told(&windowed(center, width)).voi, None, "{center} {width}");
+        }
+        assert_eq!(
+            told(&windowed("40", "0").text((0x28, 0x1056), b"CS", "LINEAR_EXACT")).voi,
+            None
+        );
+    }
+
+    #[test]
+    fn values_of_functional_groups_are_not_known() {
+        let header = |group: u16, element: u16| {
+            let tag = [group.to_le_bytes(), element.to_le_bytes()].concat();
+            [&tag, &b"SQ\0\0\xff\xff\xff\xff"[..]].concat()
+        };
+        let item = |inside: &[u8]| {
+            let begin: &[u8] = b"\xfe\xff\0\xe0\xff\xff\xff\xff";
+            [begin, inside, b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0"].concat()
+        };
+        let sequence = |group, element, inside: &[u8]| [header(group, element), item(inside)].concat();
+        let transformation = sequence(0x28, 0x9145, &[]);
+        let rescale = |extra: Vec<u8>| {
+            frame(&Dicom::gray16(2, 1, &[1, 2]).extra(extra), 1)
+                .unwrap()
+                .grey_scale
+                .rescale
+        };
+        for groups in [0x9229, 0x9230] {
+            assert_eq!(rescale(sequence(0x5200, groups, &transformation)), None);
+            assert_eq!(rescale(sequence(0x5200, groups, &[])), Some(Rescale::IDENTITY));
+        }
+        let elsewhere = sequence(0x5200, 0x9229, &sequence(0x28, 0x9110, &transformation));
+        assert_eq!(rescale(elsewhere), Some(Rescale::IDENTITY));
+    }
+
+    #[test]
+    fn padding_may_be_a_range() {
+        let padding = |dicom: &Dicom| decoded(dicom).levels().padding;
+        let dicom = Dicom::gray16(5, 1, &[0, 10, 11, 12, 65_535]);
+        let limited = dicom.clone().number((0x28, 0x121), 11);
+        assert_eq!(padding(&limited), None);
+        assert_eq!(
+            padding(&limited.clone().number((0x28, 0x120), 3)),
+            Some(Padding { first: 3, last: 11 })
+        );
+        assert_eq!(
+            padding(&limited.number((0x28, 0x120), 90)),
+            Some(Padding { first: 11, last: 90 })
+        );
+        let signed = dicom
+            .number((0x28, 0x103), 1)
+            .number((0x28, 0x120), 63_536)
+            .number((0x28, 0x121), 0);
+        assert_eq!(padding(&signed), Some(Padding { first: -2000, last: 0 }));
+    }
+
+    #[test]
     fn a_modality_lut_stands_for_stored_values() {
         let sequence = |tag: [u8; 4], descriptor: [u8; 6], data: &[u8]| {
             let element = |element: u8, value: &[u8]| {
@@ -462,7 +579,15 @@ mod tests {
         let levels = raster.levels();
         assert_eq!(
             (levels.signed, levels.windowed, levels.inverted, levels.padding),
-            (false, true, false, Some(5))
+            (false, true, false, Some(Padding::of(5)))
+        );
+        let range = dicom.clone().number((0x28, 0x120), 0).number((0x28, 0x121), 11);
+        let range = frame(&range.text((0x28, 0x1052), b"DS", "5").extra(wide.clone()), 1).unwrap();
+        assert_eq!(range.raster.levels().padding, Some(Padding { first: 5, last: 263 }));
+        assert_eq!(
+            range.grey_scale.rescale,
+            Some(Rescale::IDENTITY),
+            "the table stands in its place"
         );
         let beyond = decoded(&dicom.clone().number((0x28, 0x120), 0).extra(wide));
         assert_eq!(beyond.levels().padding, None);
@@ -490,11 +615,11 @@ mod tests {
         let dicom = Dicom::gray16(2, 1, &[0xf830, 5]).number((0x28, 0x103), 1);
         for syntax in [EXPLICIT, IMPLICIT, BIG_ENDIAN] {
             let padded = dicom.clone().syntax(syntax).raw((0x28, 0x120), b"SS", vec![0x30, 0xf8]);
-            assert_eq!(decoded(&padded).levels().padding, Some(-2000), "{syntax}");
+            assert_eq!(decoded(&padded).levels().padding, Some(Padding::of(-2000)), "{syntax}");
         }
         assert_eq!(
             decoded(&dicom.number((0x28, 0x120), 0xf830)).levels().padding,
-            Some(-2000)
+            Some(Padding::of(-2000))
         );
     }
 

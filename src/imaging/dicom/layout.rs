@@ -65,6 +65,8 @@ pub struct Layout<'a> {
     pub elements: Vec<Header>,
     /// Those of the item of the Modality LUT Sequence.
     pub modality_lut: Vec<Header>,
+    /// How stored values become those of the modality is said of each frame, or of all by a functional group, neither of which is read.
+    pub values_by_frame: bool,
     /// Size of the pixel data.
     pub shape: Shape,
     /// Pixel data has chroma at half width (YBR_FULL_422), uncompressed.
@@ -83,6 +85,7 @@ impl<'a> Layout<'a> {
         syntax: Syntax,
         elements: Vec<Header>,
         modality_lut: Vec<Header>,
+        values_by_frame: bool,
         pixels: Pixels,
         limits: &Limits,
     ) -> Result<Self> {
@@ -150,6 +153,7 @@ impl<'a> Layout<'a> {
             syntax,
             elements,
             modality_lut,
+            values_by_frame,
             shape,
             halved_chroma,
             pixels,

@@ -57,10 +57,13 @@ impl ModalityLut {
         }
     }
 
-    /// Whether it has an entry of its own for a stored value.
-    pub fn holds(&self, stored: i32) -> bool {
-        let place = i64::from(stored) - i64::from(self.first);
-        (0..self.entries.len() as i64).contains(&place)
+    /// Those of the stored values from `first` to `last` that it has an entry of their own for: the smallest and the largest.
+    pub fn held(&self, first: i32, last: i32) -> Option<(i32, i32)> {
+        let (first, last) = (
+            first.max(self.first),
+            last.min(self.first + self.entries.len() as i32 - 1),
+        );
+        (first <= last).then_some((first, last))
     }
 
     /// What stands for one stored value.

@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::imaging::limits::Limits;
 
-    const HELLO: &str = r"printf '\031\0\0\0medsearch decode worker 2'";
+    const HELLO: &str = r"printf '\031\0\0\0medsearch decode worker 3'";
     const REFUSAL: &str = r#"printf '\067\0\0\0{"Refused":{"kind":"unsupported-media","message":"no"}}'"#;
 
     /// What programs that only play a worker make of a file: the kinds of two answers in a row.

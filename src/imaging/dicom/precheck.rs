@@ -25,6 +25,9 @@ const INFLATED_FILES_MAX: usize = 2;
 
 const META_AT: usize = 132;
 const MODALITY_LUT: Tag = (0x0028, 0x3000);
+/// Shared and Per-Frame Functional Groups Sequence.
+const FUNCTIONAL_GROUPS: [Tag; 2] = [(0x5200, 0x9229), (0x5200, 0x9230)];
+const PIXEL_VALUE_TRANSFORMATION: Tag = (0x0028, 0x9145);
 const PIXEL_DATA: Tag = (0x7fe0, 0x0010);
 const FLOAT_PIXEL_DATA: [Tag; 2] = [(0x7fe0, 0x0008), (0x7fe0, 0x0009)];
 
@@ -181,6 +184,8 @@ struct Level {
     item: bool,
     /// The Modality LUT Sequence of the outermost level, or an item of it.
     modality_lut: bool,
+    /// The functional groups of the outermost level, or an item of them.
+    functional_groups: bool,
     /// Where it ends by its length; `None`: at a delimiter.
     end: Option<usize>,
     /// No byte of it lies at or beyond this.
@@ -200,7 +205,13 @@ pub fn walk<'a>(bytes: &'a [u8], syntax: Syntax, limits: &Limits) -> Result<Layo
         return Err(unsupported("DICOM pixels of floating point are not read"));
     }
     let pixels = find_pixels(bytes, &header, syntax)?;
-    Layout::new(bytes, syntax, survey.elements, survey.modality_lut, pixels, limits)
+    let Survey {
+        elements,
+        modality_lut,
+        values_by_frame,
+        ..
+    } = survey;
+    Layout::new(bytes, syntax, elements, modality_lut, values_by_frame, pixels, limits)
 }
 
 /// What stands before the pixel data.
@@ -209,6 +220,8 @@ pub struct Survey {
     pub elements: Vec<Header>,
     /// Those of the item of the Modality LUT Sequence.
     pub modality_lut: Vec<Header>,
+    /// A functional group says what stored values stand for (PS3.3, C.7.6.16.2.9).
+    pub values_by_frame: bool,
     /// Where the element of the pixel data begins; none: there is none.
     pub pixels_at: Option<usize>,
 }
@@ -218,7 +231,7 @@ pub struct Survey {
 /// # Errors
 /// `InvalidImage`.
 pub fn survey(bytes: &[u8], syntax: Syntax) -> Result<Survey> {
-    let (mut elements, mut modality_lut) = (Vec::new(), Vec::new());
+    let (mut elements, mut modality_lut, mut values_by_frame) = (Vec::new(), Vec::new(), false);
     let mut open: Vec<Level> = Vec::new();
     let mut at = 0;
     let mut count = 0_u32;
@@ -238,6 +251,7 @@ pub fn survey(bytes: &[u8], syntax: Syntax) -> Result<Survey> {
             return Ok(Survey {
                 elements,
                 modality_lut,
+                values_by_frame,
                 pixels_at: (at < bytes.len()).then_some(at),
             });
         }
@@ -250,6 +264,7 @@ pub fn survey(bytes: &[u8], syntax: Syntax) -> Result<Survey> {
                 open.push(Level {
                     item: true,
                     modality_lut: open.last().is_some_and(|level| level.modality_lut),
+                    functional_groups: open.last().is_some_and(|level| level.functional_groups),
                     end,
                     bound,
                     syntax: level_syntax,
@@ -265,9 +280,12 @@ pub fn survey(bytes: &[u8], syntax: Syntax) -> Result<Survey> {
                         return Err(invalid(format!("its sequences are nested deeper than `{NESTING_MAX}`")));
                     }
                     let (end, bound) = extent(&header, bound);
+                    let in_group = open.last().is_some_and(|level| level.functional_groups);
+                    values_by_frame |= in_group && tag == PIXEL_VALUE_TRANSFORMATION;
                     open.push(Level {
                         item: false,
                         modality_lut: open.is_empty() && tag == MODALITY_LUT,
+                        functional_groups: open.is_empty() && FUNCTIONAL_GROUPS.contains(&tag),
                         end,
                         bound,
                         syntax: inner,

@@ -13,10 +13,11 @@ use crate::domain::{FRAMES_MAX, FrameNumber, FrameOf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::decoder::Provenance;
 use crate::imaging::limits::Limits;
-use crate::imaging::raster::{Levels, Raster, Samples};
+use crate::imaging::raster::{Levels, Padding, Raster, Samples};
+use crate::imaging::voi::GreyScale;
 
 /// First message of a worker that is ready.
-pub const READY: &[u8] = b"medsearch decode worker 2";
+pub const READY: &[u8] = b"medsearch decode worker 3";
 /// Longest message of words, as opposed to files and samples.
 pub const WORDS_BYTES_MAX: usize = 64 << 10;
 /// Longest message and longest attribute that is passed on, in bytes.
@@ -97,7 +98,8 @@ enum Reply {
         signed: bool,
         windowed: bool,
         inverted: bool,
-        padding: Option<i32>,
+        padding: Option<Padding>,
+        grey_scale: GreyScale,
         provenance: Box<Provenance>,
     },
     Refused {
@@ -114,6 +116,7 @@ pub fn write_outcome(pipe: &mut impl Write, outcome: Result<DecodedFrame>) -> io
     match outcome {
         Ok(DecodedFrame {
             raster,
+            grey_scale,
             mut provenance,
             frame,
         }) => {
@@ -134,6 +137,7 @@ pub fn write_outcome(pipe: &mut impl Write, outcome: Result<DecodedFrame>) -> io
                 windowed,
                 inverted,
                 padding,
+                grey_scale,
                 provenance: Box::new(provenance),
             };
             write_message(pipe, &serde_json::to_vec(&reply)?)?;
@@ -186,6 +190,7 @@ pub fn read_outcome(pipe: &mut impl Read, frame: FrameNumber, limits: &Limits) -
             windowed,
             inverted,
             padding,
+            grey_scale,
             provenance,
         } => {
             let frame = FrameOf::new(frame, frames)
@@ -221,6 +226,7 @@ pub fn read_outcome(pipe: &mut impl Read, frame: FrameNumber, limits: &Limits) -
             };
             Ok(Raster::new(width, height, samples, levels).map(|raster| DecodedFrame {
                 raster,
+                grey_scale,
                 provenance: *provenance,
                 frame,
             }))
@@ -241,12 +247,24 @@ fn kind_of(slug: &str) -> ErrorKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::imaging::voi::{Function, Rescale, Voi};
 
     fn second_of(frames: u32, raster: Raster, provenance: Provenance) -> DecodedFrame {
         DecodedFrame {
             raster,
+            grey_scale: grey_scale(),
             provenance,
             frame: FrameOf::new(second(), frames).unwrap(),
+        }
+    }
+
+    fn grey_scale() -> GreyScale {
+        GreyScale {
+            rescale: Some(Rescale {
+                slope: 0.1 + 0.2,
+                intercept: -1024.0,
+            }),
+            voi: Voi::new(1.0 / 3.0, 400.0, Function::Sigmoid),
         }
     }
 
@@ -282,7 +300,7 @@ mod tests {
             signed: true,
             windowed: true,
             inverted: true,
-            padding: Some(-2000),
+            padding: Some(Padding::between(-2000, -1024)),
         };
         let many = (0..40_000).map(|i| i as u16).collect();
         for (width, samples) in [
@@ -300,6 +318,7 @@ mod tests {
             };
             let back = round_trip(Ok(second_of(30, raster.clone(), provenance))).unwrap();
             assert!(back.raster == raster);
+            assert_eq!(back.grey_scale, grey_scale());
             assert_eq!(
                 (back.provenance.sex.as_deref(), back.provenance.view),
                 (Some("F"), None)

@@ -189,7 +189,7 @@ fn preprocessing(subject: &Subject<'_>) -> Section {
         (
             "From pixels to the model's input",
             format!(
-                "{}; grey values of more than 8 bit are drawn between their 0.5 % and 99.5 % percentiles, for each image anew",
+                "{}; grey values of more than 8 bit are drawn between their 0.5 % and 99.5 % percentiles, for each image anew, unless the pipeline names a window",
                 manifest.space.pixel_pipeline
             ),
         ),

@@ -114,7 +114,10 @@ pub(super) fn admits(list: &[String], value: Option<&str>) -> bool {
 fn uids(values: Vec<String>) -> Result<Vec<String>> {
     let is_uid =
         |value: &String| value.contains('.') && value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    match values.iter().find(|value| *value != UNSTATED && !is_uid(value)) {
+    match values
+        .iter()
+        .find(|value| *value != UNSTATED && !is_uid(value.as_str()))
+    {
         None => Ok(values),
         Some(odd) => {
             let message = format!("`{odd}` is no SOP class: that is a UID, such as 1.2.840.10008.5.1.4.1.1.1.1");

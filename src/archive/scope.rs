@@ -112,18 +112,12 @@ pub(super) fn admits(list: &[String], value: Option<&str>) -> bool {
 
 /// SOP classes are told apart by UID (PS3.5, 9.1); a name or a modality would admit nothing.
 fn uids(values: Vec<String>) -> Result<Vec<String>> {
-    let is_uid =
-        |value: &String| value.contains('.') && value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    match values
-        .iter()
-        .find(|value| *value != UNSTATED && !is_uid(value.as_str()))
-    {
-        None => Ok(values),
-        Some(odd) => {
-            let message = format!("`{odd}` is no SOP class: that is a UID, such as 1.2.840.10008.5.1.4.1.1.1.1");
-            Err(Error::new(ErrorKind::InvalidRequest, message))
-        }
+    let is_uid = |value: &str| value.contains('.') && value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if let Some(odd) = values.iter().find(|value| value.as_str() != UNSTATED && !is_uid(value)) {
+        let message = format!("`{odd}` is no SOP class: that is a UID, such as 1.2.840.10008.5.1.4.1.1.1.1");
+        return Err(Error::new(ErrorKind::InvalidRequest, message));
     }
+    Ok(values)
 }
 
 /// Code strings and UIDs in upper case, each once.

@@ -7,6 +7,8 @@
 //! - What no version at the target names goes after the new manifest is durable. An old version of a backup serves nobody: whoever
 //!   restores from it at that moment begins again with the newest, as whoever copies from an archive that is collected meanwhile. An
 //!   object that no manifest there has ever named may be what another backup just wrote, and goes by its age as in any archive.
+//! - How far other systems were followed ([`BOOKMARKS`]) is read before everything else and written after it: a copy that is behind repeats what it has, one that is ahead
+//!   would never have it. What those systems had ([`ORIGINS`]) may be more than what the version has, and is copied before and after. Heads of audits come last.
 //! - Two backups at a time may take from each other what they rely on. So each looks at the end whether the newest version is whole, and begins again where it is not.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,16 +16,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::audit::AUDIT;
+use super::bookmark::BOOKMARKS;
 use super::commit::{Placed, place};
 use super::feedback::{FEEDBACK, FeedbackId};
 use super::gc::{FOLDERS, OBJECT_AGE, before};
-use super::inbox::{ERASED, FAILED, INBOX, erased, whose};
+use super::inbox::{ERASED, Erased, FAILED, INBOX, erased, whose};
 use super::manifest::{MANIFESTS, MODELS};
 use super::newest::{newest_listed, read_manifest};
+use super::origins::ORIGINS;
 use super::room::Room;
 use super::store::{Listed, Put, Store, is_object_name};
 use super::{Manifest, Tuning, read_model};
-use crate::domain::PatientKeys;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Says which archive's copy a place is to hold.
@@ -215,6 +219,8 @@ impl Copy<'_> {
         };
         let there = listing(&self.to).await?;
         self.claim(&newest().await?, &there).await?;
+        let bookmarks = self.read_small(BOOKMARKS).await?;
+        let mut origins = self.copy_origins(copied).await?;
         // Before the version is read: what leaves the inbox meanwhile is in it.
         let waiting = self.copy_inbox(&there, copied).await?;
         let manifest = newest().await?;
@@ -244,6 +250,11 @@ impl Copy<'_> {
             return self.refuse_diverged(manifest.version);
         }
         self.tidy_inbox(&waiting, copied).await?;
+        // Also what was folded meanwhile.
+        origins.extend(self.copy_origins(copied).await?);
+        self.drop_others(ORIGINS, &origins, copied).await?;
+        self.write_small(BOOKMARKS, bookmarks, copied).await?;
+        self.write_small(AUDIT, self.read_small(AUDIT).await?, copied).await?;
         if self.purpose == Purpose::Backup {
             self.remove(&manifest, &reports, copied).await?;
         }
@@ -453,7 +464,7 @@ impl Copy<'_> {
 
     /// Removes from the target's inbox what did not wait when this copy began, and what is of a patient who was deleted since.
     async fn tidy_inbox(&self, waiting: &BTreeSet<String>, copied: &mut Copied) -> Result<()> {
-        let erased: Vec<PatientKeys> = (self.from.list(ERASED).await?.iter())
+        let erased: Vec<Erased> = (self.from.list(ERASED).await?.iter())
             .filter_map(|mark| erased(&mark.name))
             .collect();
         let still: BTreeSet<String> = (self.from.list(INBOX).await?.into_iter())
@@ -461,16 +472,91 @@ impl Copy<'_> {
             .collect();
         for object in self.to.list(INBOX).await? {
             let Some(id) = whose(&object.name) else { continue };
-            let is_erased = || {
-                let of = id.patient();
-                of.is_some_and(|of| erased.iter().any(|patient| patient.may_be(of)))
-            };
+            let is_erased = || erased.iter().any(|erased| erased.covers(id));
             if waiting.contains(&object.name) && (still.contains(&object.name) || !is_erased()) {
                 continue;
             }
             self.to.delete(&object.name).await?;
             copied.objects_removed += 1;
             copied.bytes_removed += object.bytes;
+        }
+        Ok(())
+    }
+
+    /// Copies what followed systems had. Gives the names.
+    async fn copy_origins(&self, copied: &mut Copied) -> Result<BTreeSet<String>> {
+        let there: BTreeSet<String> = self
+            .to
+            .list(ORIGINS)
+            .await?
+            .into_iter()
+            .map(|object| object.name)
+            .collect();
+        let mut names = BTreeSet::new();
+        for object in self.from.list(ORIGINS).await? {
+            // Whoever has to confirm something does so where it is.
+            if object.name.ends_with(".json") {
+                continue;
+            }
+            if !there.contains(&object.name) {
+                let bytes = match self.from.get(&object.name).await {
+                    // Folded since it was listed.
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    bytes => bytes?,
+                };
+                self.put(&object.name, bytes, copied).await?;
+            }
+            names.insert(object.name);
+        }
+        Ok(names)
+    }
+
+    /// The few and small objects of a folder.
+    async fn read_small(&self, folder: &str) -> Result<BTreeMap<String, Bytes>> {
+        let mut read = BTreeMap::new();
+        for object in self.from.list(folder).await? {
+            match self.from.get(&object.name).await {
+                Ok(bytes) => drop(read.insert(object.name, bytes)),
+                // A later one took its place.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
+    /// Makes the target's folder what was read of the source's.
+    async fn write_small(&self, folder: &str, read: BTreeMap<String, Bytes>, copied: &mut Copied) -> Result<()> {
+        let names: BTreeSet<String> = read.keys().cloned().collect();
+        for (name, bytes) in read {
+            match self.to.get(&name).await {
+                Ok(there) if there == bytes => continue,
+                // A folder never replaces an object.
+                Ok(_) => self.to.delete(&name).await?,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            self.put(&name, bytes, copied).await?;
+        }
+        self.drop_others(folder, &names, copied).await
+    }
+
+    async fn put(&self, name: &str, bytes: Bytes, copied: &mut Copied) -> Result<()> {
+        let size = bytes.len() as u64;
+        self.to.put_object(name, bytes).await?;
+        copied.objects_copied += 1;
+        copied.bytes_copied += size;
+        Ok(())
+    }
+
+    /// Removes what else the target has in a folder.
+    async fn drop_others(&self, folder: &str, names: &BTreeSet<String>, copied: &mut Copied) -> Result<()> {
+        for object in self.to.list(folder).await? {
+            if !names.contains(&object.name) {
+                self.to.delete(&object.name).await?;
+                copied.objects_removed += 1;
+                copied.bytes_removed += object.bytes;
+            }
         }
         Ok(())
     }
@@ -520,7 +606,10 @@ impl Copy<'_> {
             copied.objects_removed += 1;
             copied.bytes_removed += object.bytes;
         }
-        for folder in FOLDERS.iter().chain(&[MANIFESTS, FEEDBACK, INBOX, FAILED]) {
+        for folder in FOLDERS
+            .iter()
+            .chain(&[MANIFESTS, FEEDBACK, INBOX, FAILED, BOOKMARKS, ORIGINS, AUDIT])
+        {
             copied.objects_removed += self.to.sweep_interrupted(folder, written_before).await?;
         }
         Ok(())
@@ -569,7 +658,10 @@ async fn whole_version(store: &Store) -> Result<Option<u64>> {
 /// Whatever an archive keeps but for its manifests.
 async fn listing(store: &Store) -> Result<BTreeMap<String, Listed>> {
     let mut listed = BTreeMap::new();
-    for folder in FOLDERS.iter().chain(&[MODELS, FEEDBACK, INBOX]) {
+    for folder in FOLDERS
+        .iter()
+        .chain(&[MODELS, FEEDBACK, INBOX, BOOKMARKS, ORIGINS, AUDIT])
+    {
         let found = store.list(folder).await?;
         listed.extend(found.into_iter().map(|object| (object.name.clone(), object)));
     }

@@ -12,10 +12,11 @@ use super::pack::{Kind, PackBuilder};
 use super::rows::Rows;
 use super::store::{blocking, object_name};
 use super::{
-    Archive, Identity, IdentityMode, Manifest, PackEntry, Retention, RowsEntry, RowsObject, RowsProvenance, State,
+    Archive, Identity, IdentityMode, InboxId, Manifest, PackEntry, Retention, RowsEntry, RowsObject, RowsProvenance,
+    State,
 };
 use crate::domain::{
-    Alias, ClassLabel, Embedding, ImageId, Key, Label, LabelSource, LabelledBy, PatientKeys, PixelsRef, Record,
+    Alias, ClassLabel, Embedding, ImageId, InstanceKeys, Key, Label, LabelSource, LabelledBy, PatientKeys, PixelsRef, Record,
     SpaceId, Unknown,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -31,8 +32,14 @@ const COPIES_MAX: usize = 1000;
 pub enum Change {
     /// Add an image.
     Insert(Box<NewImage>),
-    /// Add an image that is a SOP instance: where the archive has that instance with other pixels, nothing is added.
-    InsertInstance(Box<NewImage>),
+    /// Add an image that is a SOP instance, of a file of the inbox: where the archive has that instance with other pixels, or the file waits no more,
+    /// nothing is added.
+    InsertInstance {
+        /// The image.
+        image: Box<NewImage>,
+        /// Its file.
+        waiting: InboxId,
+    },
     /// Give an image another class, which settles a conflict of labels.
     Relabel {
         /// The image.
@@ -51,6 +58,15 @@ pub enum Change {
     DeletePatient {
         /// The patient.
         patient: PatientKeys,
+        /// Files of theirs waited, and one of them may be being embedded: a version is made in any case, which that image is in before, or refused after.
+        waited: bool,
+    },
+    /// Take out files of SOP instances. An image of which another file is left stays, without these.
+    DeleteInstances {
+        /// Which.
+        instances: Vec<InstanceKeys>,
+        /// As for a patient.
+        waited: bool,
     },
 }
 
@@ -220,6 +236,47 @@ pub(super) fn keep_vector(alias: &mut Alias, own: &[f32], kept: &[f32], identity
     Ok(())
 }
 
+/// What is left of a record when files of it go: where its own file is among these, the first of the others takes its place, with the label that it was handed in
+/// under unless a relabel went over that. None: no file is left.
+fn without(record: &Record, gone: InstanceKeys, identity: &Identity) -> Result<Option<Record>> {
+    let mut left = record.clone();
+    left.aliases.retain(|alias| !gone.covers(alias.sop, alias.file_key));
+    if !gone.covers(record.sop, record.file_key) {
+        return Ok(Some(left));
+    }
+    if left.aliases.is_empty() {
+        return Ok(None);
+    }
+    let heir = left.aliases.remove(0);
+    if heir.class.is_some() && !heir.settled {
+        left.class = heir.class;
+        left.label_source = heir.label_source;
+    }
+    left.study = heir.study;
+    left.series = heir.series;
+    left.sop = heir.sop;
+    left.file = heir.file;
+    left.name_key = heir.name_key;
+    left.file_key = heir.file_key;
+    left.frame = heir.frame;
+    left.ingested_at = heir.ingested_at.unwrap_or(left.ingested_at);
+    left.other = heir.other;
+    // It stands before the row's vector from now on, and not behind it with one of its own.
+    left.sealed = match heir.sealed {
+        Some(sealed) => identity.seal(&identity.open(&sealed, heir.file_key)?, heir.file_key)?,
+        None => None,
+    };
+    Ok(Some(left))
+}
+
+/// What a row is looked up by.
+fn keys_of(record: &Record) -> Vec<Key> {
+    let aliases = record.aliases.iter();
+    let aliases = aliases.flat_map(|alias| [alias.file_key].into_iter().chain(alias.sop));
+    let keys = std::iter::once(record.file_key).chain(record.pixel_key).chain(aliases);
+    keys.chain(record.sop).collect()
+}
+
 /// A place in the draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spot {
@@ -254,6 +311,8 @@ pub(super) struct Draft<'a> {
     dead: BTreeSet<(usize, u32)>,
     /// Classes that the base does not have.
     classes: BTreeSet<ClassLabel>,
+    /// A version is wanted although nothing may change.
+    fence: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -266,6 +325,7 @@ impl<'a> Draft<'a> {
             keys: HashMap::new(),
             dead: BTreeSet::new(),
             classes: BTreeSet::new(),
+            fence: false,
         }
     }
 
@@ -276,8 +336,8 @@ impl<'a> Draft<'a> {
     /// one class too many; `Damaged`, `Unavailable` when the vector of a row that is written again can't be read.
     pub fn apply(&mut self, change: &'a Change, archive: &Archive) -> Result<(Outcome, Option<ImageId>)> {
         match change {
-            Change::Insert(image) | Change::InsertInstance(image) => {
-                if matches!(change, Change::InsertInstance(_)) {
+            Change::Insert(image) | Change::InsertInstance { image, .. } => {
+                if matches!(change, Change::InsertInstance { .. }) {
                     self.check_instance(&image.record)?;
                 }
                 check_image(image, self.base, archive)?;
@@ -306,8 +366,17 @@ impl<'a> Draft<'a> {
                 self.delete(spot);
                 Ok((Outcome::Deleted { images: 1 }, Some(*id)))
             }
-            Change::DeletePatient { patient } => {
+            Change::DeletePatient { patient, waited } => {
+                self.fence |= waited;
                 let images = self.delete_patient(*patient);
+                Ok((Outcome::Deleted { images }, None))
+            }
+            Change::DeleteInstances { instances, waited } => {
+                self.fence |= waited;
+                let mut images = 0;
+                for instance in instances {
+                    images += self.delete_instance(*instance, archive.identity())?;
+                }
                 Ok((Outcome::Deleted { images }, None))
             }
         }
@@ -550,6 +619,53 @@ impl<'a> Draft<'a> {
         ids.len()
     }
 
+    /// Takes files of an instance out. Gives how many images had no other.
+    fn delete_instance(&mut self, instance: InstanceKeys, identity: &Identity) -> Result<usize> {
+        let holds = |record: &Record| {
+            let files = record.aliases.iter().map(|alias| (alias.sop, alias.file_key));
+            let mut files = [(record.sop, record.file_key)].into_iter().chain(files);
+            files.any(|(sop, file)| instance.covers(sop, file))
+        };
+        // Few are new in one commit.
+        let new = self.rows.iter().flatten().map(|row| &row.record);
+        let old = self.base.by_sop_key(instance.sop).filter(|at| !self.dead.contains(at));
+        let old = old.map(|at| self.base.at(at).as_ref());
+        // By name: an image whose copy goes first may get another row.
+        let ids: BTreeSet<ImageId> = new
+            .chain(old)
+            .filter(|record| holds(record))
+            .map(|record| record.id)
+            .collect();
+        let mut images = 0;
+        for id in ids {
+            let Some(spot) = self.find(id) else { continue };
+            match without(self.record(spot), instance, identity)? {
+                None => {
+                    self.delete(spot);
+                    images += 1;
+                }
+                Some(left) => {
+                    // A spoilt vector is met here, where it costs this change alone.
+                    self.vector(spot)?;
+                    let index = self.make_new(spot);
+                    let row = self.rows[index].as_mut().expect("`make_new` gives a row");
+                    row.record = left;
+                    self.index_anew(index);
+                }
+            }
+        }
+        Ok(images)
+    }
+
+    /// Makes a row be found by what its record says now.
+    fn index_anew(&mut self, index: usize) {
+        self.keys.values_mut().for_each(|rows| rows.retain(|&row| row != index));
+        let Some(row) = &self.rows[index] else { return };
+        for key in keys_of(&row.record) {
+            self.keys.entry(key).or_default().push(index);
+        }
+    }
+
     fn find(&self, id: ImageId) -> Option<Spot> {
         if let Some(&index) = self.ids.get(&id) {
             return Some(Spot::New(index));
@@ -597,11 +713,7 @@ impl<'a> Draft<'a> {
     fn add(&mut self, row: NewRow<'a>) -> usize {
         let index = self.rows.len();
         self.ids.insert(row.record.id, index);
-        let record = &row.record;
-        let aliases = record.aliases.iter();
-        let aliases = aliases.flat_map(|alias| [alias.file_key].into_iter().chain(alias.sop));
-        let keys = std::iter::once(record.file_key).chain(record.pixel_key).chain(aliases);
-        for key in keys.chain(record.sop) {
+        for key in keys_of(&row.record) {
             self.keys.entry(key).or_default().push(index);
         }
         self.rows.push(Some(row));
@@ -610,7 +722,7 @@ impl<'a> Draft<'a> {
 
     /// Whether there is anything to write.
     pub fn is_empty(&self) -> bool {
-        self.dead.is_empty() && self.rows.iter().all(Option::is_none)
+        !self.fence && self.dead.is_empty() && self.rows.iter().all(Option::is_none)
     }
 
     /// The new rows, without their pictures, when there is nothing else: they are the same on any base on which the draft comes out the same.

@@ -8,12 +8,14 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::audit::AUDIT;
+use super::bookmark::BOOKMARKS;
 use super::bulk::AGE_MAX;
 use super::commit::{Propose, Proposed, base, commit};
 use super::feedback::FEEDBACK;
 use super::graphs::{Rebuild, unreadable};
 use super::manifest::MANIFESTS;
 use super::merge::{Merge, Scale};
+use super::origins::ORIGINS;
 use super::store::{Listed, Store, is_object_name};
 use super::{Archive, BASE_AGE_MAX, GraphBuilder, Manifest, State, inbox, read_manifest};
 use crate::error::{Error, ErrorKind, Result};
@@ -265,7 +267,7 @@ async fn collect(archive: &Archive, state: &Arc<State>, settings: &CompactSettin
     for object in objects.values() {
         collected.delete(store, object).await?;
     }
-    for folder in FOLDERS.iter().chain(&[MANIFESTS, FEEDBACK, AUDIT]) {
+    for folder in FOLDERS.iter().chain(&[MANIFESTS, FEEDBACK, AUDIT, BOOKMARKS, ORIGINS]) {
         collected.objects_deleted += store.sweep_interrupted(folder, written_before).await?;
     }
     collected.objects_deleted += inbox::tidy(archive, written_before).await?;

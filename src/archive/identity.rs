@@ -24,6 +24,8 @@ const SEAL_RECORD_AND_VECTOR: u8 = 4;
 const SEAL_REPORT: u8 = 5;
 /// A sealed file that waits in the inbox, or failed there.
 const SEAL_WAITING: u8 = 6;
+/// A sealed list of instances that a followed system had.
+const SEAL_ORIGINS: u8 = 7;
 const NONCE_BYTES: usize = 12;
 
 /// Patient ids that name nobody, after normalisation. Rows of zeros, `X` or punctuation are recognised apart.
@@ -293,6 +295,29 @@ impl Identity {
         })
     }
 
+    /// Encrypts what a followed system calls its instances, for the list of this name and no other, in either mode: a digest of UIDs is theirs to whoever guesses them.
+    ///
+    /// # Errors
+    /// `Internal` when the system has no randomness.
+    pub(super) fn seal_origins(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>> {
+        self.encrypt(SEAL_ORIGINS, &origins_context(name), plain)
+    }
+
+    /// Decrypts what [`Identity::seal_origins`] made.
+    ///
+    /// # Errors
+    /// `Damaged` when it is not that, or another secret's, or another list's.
+    pub(super) fn open_origins(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>> {
+        let opened = match sealed.split_first() {
+            Some((&SEAL_ORIGINS, rest)) => self.decrypt(&origins_context(name), rest),
+            _ => None,
+        };
+        opened.ok_or_else(|| {
+            let message = "a list of a followed system's instances can't be opened with this secret";
+            Error::new(ErrorKind::Damaged, message)
+        })
+    }
+
     /// What was encrypted for `context`: nonce and ciphertext.
     fn decrypt(&self, context: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = bytes.split_first_chunk::<NONCE_BYTES>()?;
@@ -357,6 +382,10 @@ impl fmt::Debug for Identity {
 
 fn waiting_context(name: &str) -> Vec<u8> {
     format!("medsearch/inbox/{SEAL_WAITING}/{name}").into_bytes()
+}
+
+fn origins_context(name: &str) -> Vec<u8> {
+    format!("medsearch/origins/{SEAL_ORIGINS}/{name}").into_bytes()
 }
 
 /// Binds what is sealed to what it is and to its file: whoever writes to the storage can't pass one off as another.

@@ -3,8 +3,13 @@
 //! - `inbox/<name>` holds one file, sealed. Its name is made of pseudonyms alone: of the patient, the SOP instance and the bytes. So the same file sent twice
 //!   waits once, and what waits of a patient is found without opening anything.
 //! - `inbox/failed/<name>` holds one that can't be embedded, with the reason, sealed as well. The oldest go when there are too many.
-//! - `inbox/erased/<patient>-<random>` says that a patient was deleted: an image of theirs that was being embedded at that moment is taken out again.
+//! - `inbox/erased/<patient>-<random>` says that a patient was deleted while files of theirs may have waited, `inbox/erased/instance-<instance>-<random>` the same of
+//!   a SOP instance: a copy of the inbox that is being made lets go of these.
+//!
+//! An image of the inbox comes into a version only while its file waits ([`Inbox::waits`], asked by the writer after it knows the version before). Whoever deletes drops what
+//! waits first and then commits, so that an image which is being embedded meanwhile is in a version before that, and is deleted, or is refused. Where something waited they commit although no image is there.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -16,14 +21,14 @@ use sha2::{Digest, Sha256};
 
 use super::store::{self, blocking};
 use super::{Archive, lock};
-use crate::domain::{Key, PatientKeys};
+use crate::domain::{InstanceKeys, Key, PatientKeys};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The folder of what waits.
 pub(super) const INBOX: &str = "inbox";
 /// The folder of what failed.
 pub(super) const FAILED: &str = "inbox/failed";
-/// The folder of who was deleted lately.
+/// The folder of what was deleted lately.
 pub(super) const ERASED: &str = "inbox/erased";
 /// Files that may wait.
 const ENTRIES_MAX: usize = 20_000;
@@ -37,7 +42,7 @@ const FAILED_BYTES_MAX: u64 = 4 << 30;
 const USAGE_AGE_MAX: Duration = Duration::from_secs(5);
 /// A full inbox is worth another try after this.
 const FULL_RETRY: Duration = Duration::from_secs(10);
-/// For so long it is known that a patient was deleted: far longer than an image takes to embed, or an archive to be backed up.
+/// For so long it is known what was deleted: far longer than an archive takes to be backed up.
 const ERASED_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Longest reason that is kept, in bytes.
 const REASON_BYTES_MAX: usize = 500;
@@ -369,59 +374,86 @@ impl Inbox {
         self.archive.store().delete(&id.object(FAILED)).await
     }
 
-    /// Drops whatever waits or failed of a patient, and remembers for a day that they were deleted. Gives how many files went.
+    /// Drops whatever waits or failed of a patient, and remembers for a day that they were deleted. Gives how many files went. Images are to be deleted after this.
     ///
     /// # Errors
     /// `StorageFull`, `Unavailable`: then nothing may be taken as deleted.
     pub async fn erase_patient(&self, patient: PatientKeys) -> Result<usize> {
-        let mark = format!("{ERASED}/{}", Mark::new(patient));
-        // Written first: an image that is being embedded meanwhile is looked up after it is committed.
-        self.archive.store().put_object(&mark, Bytes::new()).await?;
-        self.drop_where(|id| id.patient().is_some_and(|of| of.may_be(patient)))
-            .await
+        let erased = Erased::Patient(patient);
+        // Written first: whoever copies the inbox and finds a file gone looks for it.
+        self.note(erased).await?;
+        let (waiting, failed) = self.of(|id| erased.covers(id)).await?;
+        self.drop_files(&waiting, &failed).await
     }
 
-    /// Drops whatever waits or failed of one SOP instance.
+    /// Drops whatever waits or failed of these SOP instances; what waited is remembered for a day. Gives how many files went. Images are to be deleted after this.
+    ///
+    /// # Errors
+    /// As [`Inbox::erase_patient`].
+    pub async fn erase_instances(&self, instances: &HashSet<InstanceKeys>) -> Result<usize> {
+        let wanted = |id: InboxId| {
+            let all = |sop| InstanceKeys { sop, file: None };
+            let one = |sop| InstanceKeys {
+                sop,
+                file: Some(id.file),
+            };
+            id.sop()
+                .and_then(|sop| [all(sop), one(sop)].into_iter().find(|keys| instances.contains(keys)))
+        };
+        let (waiting, failed) = self.of(|id| wanted(id).is_some()).await?;
+        let noted: HashSet<InstanceKeys> = waiting.iter().chain(&failed).filter_map(|id| wanted(*id)).collect();
+        for keys in noted {
+            self.note(Erased::Instance(keys)).await?;
+        }
+        self.drop_files(&waiting, &failed).await
+    }
+
+    /// Whether a file still waits: only then its image may come into a version.
     ///
     /// # Errors
     /// `Unavailable`.
-    pub async fn erase_instance(&self, sop: Key) -> Result<usize> {
-        self.drop_where(|id| id.sop() == Some(sop)).await
+    pub(super) async fn waits(&self, id: InboxId) -> Result<bool> {
+        self.archive.store().exists(&id.object(INBOX)).await
     }
 
-    /// Whether the patient of a file was deleted while it waited or was embedded. Ask after its image is durable: who deletes leaves a note before
-    /// looking for images.
+    /// Whether a file that waits no more was deleted lately, with its patient or its instance.
     ///
     /// # Errors
     /// `Unavailable`.
     pub async fn was_erased(&self, id: InboxId) -> Result<bool> {
-        let Some(patient) = id.patient() else {
-            return Ok(false);
-        };
         let marks = self.archive.store().list(ERASED).await?;
-        let marked = marks.iter().filter(|mark| {
-            let mark = Mark::of_object(&mark.name);
-            mark.is_some_and(|mark| mark.patient.may_be(patient))
-        });
-        let Some(marked) = marked.map(|mark| mark.modified).max() else {
-            return Ok(false);
-        };
-        // One that waits since then was sent again. Some storages count whole seconds: in doubt it was deleted.
-        let waiting = self.list().await?.into_iter().find(|waiting| waiting.id == id);
-        Ok(waiting.is_none_or(|waiting| waiting.since <= marked))
+        Ok(marks
+            .iter()
+            .filter_map(|mark| erased(&mark.name))
+            .any(|erased| erased.covers(id)))
     }
 
-    async fn drop_where(&self, wanted: impl Fn(InboxId) -> bool) -> Result<usize> {
-        let mut dropped = 0;
-        for waiting in self.list().await?.into_iter().filter(|waiting| wanted(waiting.id)) {
-            self.remove(waiting.id).await?;
-            dropped += 1;
+    async fn note(&self, erased: Erased) -> Result<()> {
+        let number = Key(*uuid::Uuid::new_v4().as_bytes());
+        let mark = format!("{ERASED}/{erased}-{number}");
+        self.archive.store().put_object(&mark, Bytes::new()).await
+    }
+
+    /// Those that wait, and those that failed.
+    async fn of(&self, wanted: impl Fn(InboxId) -> bool) -> Result<(Vec<InboxId>, Vec<InboxId>)> {
+        let of = |listed: Vec<Waiting>| {
+            listed
+                .into_iter()
+                .map(|file| file.id)
+                .filter(|id| wanted(*id))
+                .collect()
+        };
+        Ok((of(self.list().await?), of(self.list_failed().await?)))
+    }
+
+    async fn drop_files(&self, waiting: &[InboxId], failed: &[InboxId]) -> Result<usize> {
+        for id in waiting {
+            self.remove(*id).await?;
         }
-        for failed in self.list_failed().await?.into_iter().filter(|failed| wanted(failed.id)) {
-            self.forget(failed.id).await?;
-            dropped += 1;
+        for id in failed {
+            self.forget(*id).await?;
         }
-        Ok(dropped)
+        Ok(waiting.len() + failed.len())
     }
 
     async fn usage(&self) -> Result<Usage> {
@@ -495,39 +527,40 @@ impl Inbox {
     }
 }
 
-/// The name of a note that a patient was deleted.
-struct Mark {
-    patient: PatientKeys,
-    number: Key,
+/// What was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Erased {
+    /// Everything of a patient.
+    Patient(PatientKeys),
+    /// Files of a SOP instance.
+    Instance(InstanceKeys),
 }
 
-impl Mark {
-    fn new(patient: PatientKeys) -> Self {
-        let number = Key(*uuid::Uuid::new_v4().as_bytes());
-        Self { patient, number }
-    }
-
-    fn of_object(name: &str) -> Option<Self> {
-        let mut keys = name.strip_prefix(ERASED)?.strip_prefix('/')?.split('-');
-        let mut key = || keys.next()?.parse().ok();
-        let patient = PatientKeys {
-            patient: key()?,
-            id: key()?,
-        };
-        Some(Self {
-            patient,
-            number: key()?,
-        })
+impl Erased {
+    /// Whether a file of the inbox is among it.
+    pub fn covers(self, id: InboxId) -> bool {
+        match self {
+            Self::Patient(patient) => id.patient().is_some_and(|of| of.may_be(patient)),
+            Self::Instance(keys) => keys.covers(id.sop(), id.file),
+        }
     }
 }
 
-impl fmt::Display for Mark {
+impl fmt::Display for Erased {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.patient.patient, self.patient.id, self.number)
+        match self {
+            Self::Patient(PatientKeys { patient, id }) => write!(f, "{patient}-{id}"),
+            Self::Instance(InstanceKeys { sop, file }) => {
+                write!(f, "{INSTANCE}{sop}-{}", file.unwrap_or(NOBODY))
+            }
+        }
     }
 }
 
-/// Deletes notes of deleted patients that nobody needs any more, and what interrupted writes left.
+/// How the name of a note about an instance begins.
+const INSTANCE: &str = "instance-";
+
+/// Deletes notes of what was deleted that nobody needs any more, and what interrupted writes left.
 pub(super) async fn tidy(archive: &Archive, written_before: Timestamp) -> Result<usize> {
     let store = archive.store();
     let old = super::gc::before(archive.now(), ERASED_AGE_MAX)?;
@@ -550,7 +583,24 @@ pub(super) fn whose(object: &str) -> Option<InboxId> {
     rest.strip_prefix("failed/").unwrap_or(rest).parse().ok()
 }
 
-/// Which patient a note says was deleted.
-pub(super) fn erased(object: &str) -> Option<PatientKeys> {
-    Mark::of_object(object).map(|mark| mark.patient)
+/// What a note says was deleted.
+pub(super) fn erased(object: &str) -> Option<Erased> {
+    let name = object.strip_prefix(ERASED)?.strip_prefix('/')?;
+    let (keys, is_instance) = match name.strip_prefix(INSTANCE) {
+        Some(keys) => (keys, true),
+        None => (name, false),
+    };
+    let keys: Option<Vec<Key>> = keys.split('-').map(|key| key.parse().ok()).collect();
+    let &[first, second, _] = keys?.as_slice() else {
+        return None;
+    };
+    Some(if is_instance {
+        let file = (second != NOBODY).then_some(second);
+        Erased::Instance(InstanceKeys { sop: first, file })
+    } else {
+        Erased::Patient(PatientKeys {
+            patient: first,
+            id: second,
+        })
+    })
 }

@@ -8,7 +8,7 @@
 //!   metric; `reembed` another model; `links` which images are copies; `gc` deletes what nothing names.
 //! - `scope` what belongs into an archive; `label_rules` which class a file's tags say, `labels` what a labels file says of images that are there.
 //! - `feedback` what people say of labels, `inbox` files that wait to be embedded, `audit` where the chains of servers' audits stand: all beside the versions.
-//! - `bookmark` how far another system's events were followed, and by which server.
+//! - `bookmark` how far another system's events were followed, and by which server; `origins` which instances it had.
 //! - `npy`, `interchange`, `export` the form that other programs read and write; `verify` reads everything; `remains` looks for what was deleted; `copy` backup and restore; `heal` single objects back from a backup.
 
 mod audit;
@@ -37,6 +37,7 @@ mod merge;
 mod metric;
 mod newest;
 mod npy;
+mod origins;
 mod pack;
 mod reembed;
 mod remains;
@@ -89,6 +90,7 @@ pub use manifest::{
 };
 pub use metric::{Fitted, HeldOut, MetricEntry};
 pub use npy::{Matrix, NpyWriter, read_npy};
+pub use origins::{ConfirmedSweep, NAME_BYTES, Origin, OriginBook, Origins, RefusedSweep, by_name};
 pub use reembed::{NewSpace, Reembed, Reembedded};
 pub use remains::{Remains, remains};
 pub use rows::{RowsHeader, RowsObject, RowsProvenance};

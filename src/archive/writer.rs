@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -264,8 +265,28 @@ async fn unwound<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 fn adds_rows(change: &Change) -> bool {
     matches!(
         change,
-        Change::Insert(_) | Change::InsertInstance(_) | Change::Relabel { .. }
+        Change::Insert(_) | Change::InsertInstance { .. } | Change::Relabel { .. }
     )
+}
+
+/// Why a change can't be made on the version that is known now: the file of the inbox that it comes from waits no more. Whoever dropped it deletes in that version
+/// or in a later one; had they done so before the file was asked for, it would not be there.
+async fn not_waiting(archive: &Archive, changes: &[Change]) -> Vec<Option<Error>> {
+    let inbox = archive.inbox();
+    let asked = changes.iter().map(async |change| {
+        let Change::InsertInstance { waiting, .. } = change else {
+            return None;
+        };
+        match inbox.waits(*waiting).await {
+            Ok(true) => None,
+            Ok(false) => Some(Error::new(
+                ErrorKind::NotFound,
+                "the file waits no more: it is embedded, or was deleted",
+            )),
+            Err(error) => Some(error),
+        }
+    });
+    join_all(asked).await
 }
 
 struct Changes<'a> {
@@ -290,8 +311,12 @@ struct Written {
 
 impl Propose for Changes<'_> {
     async fn propose(&mut self, archive: &Archive, base: &Arc<State>, commit: &str) -> Result<Option<Proposed>> {
+        let refused = not_waiting(archive, self.changes).await;
         let mut draft = Draft::new(base, archive.now().to_string());
-        let apply = |change| {
+        let apply = |(change, refused): (_, Option<Error>)| {
+            if let Some(error) = refused {
+                return Err(error);
+            }
             let (outcome, id) = draft.apply(change, archive)?;
             let (class, label_conflict) = id.and_then(|id| draft.label(id)).unwrap_or_default();
             Ok(Committed {
@@ -303,7 +328,7 @@ impl Propose for Changes<'_> {
                 near_identical_to: id.and_then(|id| draft.link_of(id)),
             })
         };
-        self.outcomes = self.changes.iter().map(apply).collect();
+        self.outcomes = self.changes.iter().zip(refused).map(apply).collect();
         if draft.is_empty() {
             return Ok(None);
         }

@@ -34,7 +34,9 @@ pub use label::{Label, LabelledBy};
 pub use metric::Metric;
 pub use pseudonym::PatientPseudonym;
 pub use ranking::{Copies, Coverage, Group, Hit, PathTaken, Ranking};
-pub use record::{Alias, LabelChange, PackRef, PatientKeys, PixelsRef, Record, StoredWindow, Unknown, Window};
+pub use record::{
+    Alias, InstanceKeys, LabelChange, PackRef, PatientKeys, PixelsRef, Record, StoredWindow, Unknown, Window,
+};
 pub use space::{Space, SpaceId};
 pub use uid::{PseudonymousUid, Uid};
 pub use union::Union;

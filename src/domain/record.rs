@@ -312,6 +312,22 @@ impl PatientKeys {
     }
 }
 
+/// What is meant of a SOP instance, in pseudonyms: one of its files, or all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceKeys {
+    /// Pseudonym of its SOP Instance UID.
+    pub sop: Key,
+    /// Pseudonym of the file's bytes; none: every file of it.
+    pub file: Option<Key>,
+}
+
+impl InstanceKeys {
+    /// Whether a file with these pseudonyms is meant.
+    pub fn covers(self, sop: Option<Key>, file: Key) -> bool {
+        sop == Some(self.sop) && self.file.is_none_or(|own| own == file)
+    }
+}
+
 /// A [`Window`] as it is stored. One of a later program is kept as it is, and shown as unknown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]

@@ -1,5 +1,6 @@
 //! One image in, one receipt out.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,8 +11,10 @@ use tokio::sync::{Mutex, Semaphore};
 use super::burned_in::BurnedInRule;
 use super::copies::copy_of;
 use super::receive::scope_facts;
-use crate::archive::{Change, Committed, Identity, NewImage, NewPixels, Outcome, Retention, Scope, Writer, open_age};
-use crate::domain::{ClassLabel, ImageId, Label, LabelSource, LabelledBy, Record};
+use crate::archive::{
+    Change, Committed, Identity, InboxId, NewImage, NewPixels, Outcome, Retention, Scope, Writer, open_age,
+};
+use crate::domain::{ClassLabel, ImageId, InstanceKeys, Label, LabelSource, LabelledBy, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::sniff::sniff;
 use crate::imaging::{DicomFacts, Format, thumbnail_png, view_png};
@@ -22,6 +25,9 @@ use crate::telemetry::run_blocking;
 const THUMBNAIL_PX: u32 = 256;
 /// Long side of a picture that is kept for reading, in pixels.
 const VIEW_PX_MAX: u32 = 1536;
+
+/// Instances that are withdrawn in one commit.
+const WITHDRAWN_MAX: usize = 1000;
 
 /// What is said about a new image.
 #[derive(Debug, Clone, Default)]
@@ -92,9 +98,6 @@ pub struct Ingest {
     burned_in: BurnedInRule,
 }
 
-/// How an image is added.
-type AsChange = fn(Box<NewImage>) -> Change;
-
 /// Sweeps of reports about deleted images: one that runs and one that waits, which begins after whatever was deleted before it.
 struct Sweeps {
     places: Semaphore,
@@ -145,13 +148,19 @@ impl Ingest {
         self.add_in(upload, labels, Change::Insert, deadline).await
     }
 
-    /// Adds a DICOM image by its header alone, with the label that somebody or something else gives it.
+    /// Adds the DICOM image of a file of the inbox, by its header alone, with the label that somebody or something else gives it.
     ///
     /// # Errors
-    /// `Conflict` when its SOP instance is there with other pixels; otherwise as [`Ingest::add`].
-    pub async fn add_instance(&self, upload: Upload, label: Label, deadline: Instant) -> Result<Receipt> {
-        self.add_in(upload, label.into(), Change::InsertInstance, deadline)
-            .await
+    /// `NotFound` when the file waits no more; `Conflict` when its SOP instance is there with other pixels; otherwise as [`Ingest::add`].
+    pub async fn add_waiting(
+        &self,
+        waiting: InboxId,
+        upload: Upload,
+        label: Label,
+        deadline: Instant,
+    ) -> Result<Receipt> {
+        let as_change = |image| Change::InsertInstance { image, waiting };
+        self.add_in(upload, label.into(), as_change, deadline).await
     }
 
     /// The version that is served.
@@ -164,15 +173,21 @@ impl Ingest {
         self.engine.parts().archive.identity()
     }
 
-    async fn add_in(&self, upload: Upload, labels: Labels, as_change: AsChange, deadline: Instant) -> Result<Receipt> {
+    async fn add_in(
+        &self,
+        upload: Upload,
+        labels: Labels,
+        as_change: impl Fn(Box<NewImage>) -> Change,
+        deadline: Instant,
+    ) -> Result<Receipt> {
         let version = self.engine.parts().served.current();
         self.admit(&version, &upload).await?;
-        let added = self.add_as(&version, upload.clone(), labels.clone(), as_change, deadline);
+        let added = self.add_as(&version, upload.clone(), labels.clone(), &as_change, deadline);
         match added.await {
             // The archive has moved to another model: once more with that.
             Err(error) if error.kind() == ErrorKind::SpaceMismatch => {
                 match self.moved_from(&version, deadline).await? {
-                    Some(version) => self.add_as(&version, upload, labels, as_change, deadline).await,
+                    Some(version) => self.add_as(&version, upload, labels, &as_change, deadline).await,
                     None => Err(error),
                 }
             }
@@ -227,7 +242,7 @@ impl Ingest {
         version: &Version,
         upload: Upload,
         labels: Labels,
-        as_change: AsChange,
+        as_change: impl Fn(Box<NewImage>) -> Change,
         deadline: Instant,
     ) -> Result<Receipt> {
         let (bytes, frame) = (upload.bytes.clone(), upload.frame);
@@ -285,13 +300,42 @@ impl Ingest {
     pub async fn delete(&self, id: ImageId, deadline: Instant) -> Result<u64> {
         let archive = &self.engine.parts().archive;
         let sop = self.engine.record(id).and_then(|record| record.sop);
-        let version = self.writer.submit(Change::Delete { id }, deadline).await?.version;
-        // Another file of it that waits must not bring it back.
+        // Another file of it that waits, or is being embedded, must not bring it back: it goes first.
         if let Some(sop) = sop {
-            archive.inbox().erase_instance(sop).await?;
+            let instance = InstanceKeys { sop, file: None };
+            archive.inbox().erase_instances(&HashSet::from([instance])).await?;
         }
+        let version = self.writer.submit(Change::Delete { id }, deadline).await?.version;
         self.erase_reports();
         Ok(version)
+    }
+
+    /// Removes files of SOP instances, those that wait too, and each image of which no other file is left. Gives how many images went. What this replica serves is without
+    /// them when it returns.
+    ///
+    /// # Errors
+    /// As [`Ingest::add`].
+    pub async fn withdraw(&self, instances: &HashSet<InstanceKeys>, deadline: Instant) -> Result<usize> {
+        let parts = self.engine.parts();
+        // Before the images: what is being embedded meanwhile waits no more, and is refused.
+        let waited = parts.archive.inbox().erase_instances(instances).await? > 0;
+        let instances: Vec<InstanceKeys> = instances.iter().copied().collect();
+        let mut went = 0;
+        for some in instances.chunks(WITHDRAWN_MAX) {
+            let instances = some.to_vec();
+            let committed = self
+                .writer
+                .submit(Change::DeleteInstances { instances, waited }, deadline)
+                .await?;
+            if let Outcome::Deleted { images } = committed.outcome {
+                went += images;
+            }
+            parts.served.at_least(committed.version, deadline.into()).await?;
+        }
+        if went > 0 {
+            self.erase_reports();
+        }
+        Ok(went)
     }
 
     /// Removes every image that may be a patient's: without an issuer those of this id whoever issued it, with one those of that issuer and
@@ -312,9 +356,18 @@ impl Ingest {
                 "`patient_id` is blank or a placeholder and stands for no patient",
             )
         })?;
-        // Before the images: what is being embedded meanwhile is found by the note that this leaves.
+        // Before the images: what is being embedded meanwhile waits no more, and is refused.
         let waited = self.engine.parts().archive.inbox().erase_patient(patient).await?;
-        let committed = self.writer.submit(Change::DeletePatient { patient }, deadline).await?;
+        let committed = self
+            .writer
+            .submit(
+                Change::DeletePatient {
+                    patient,
+                    waited: waited > 0,
+                },
+                deadline,
+            )
+            .await?;
         match committed.outcome {
             Outcome::Deleted { images } if images + waited > 0 => {
                 self.erase_reports();

@@ -42,9 +42,6 @@ const FRAME_TIME_MAX: Duration = Duration::from_secs(120);
 const TURN_TIME: Duration = Duration::from_secs(30);
 /// Times that a file may break its decoder before it is set aside: what failed for want of memory may not fail again.
 const BREAKS_MAX: u32 = 3;
-/// Looks for a deletion that came in between, and the wait between two: ten minutes of an outage.
-const ERASE_TRIES_MAX: u32 = 120;
-const ERASE_WAIT: Duration = Duration::from_secs(5);
 /// Wait after the first fault that is not the file's.
 const WAIT_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait between two tries.
@@ -72,6 +69,7 @@ pub fn open_inbox(
     let (limits, frames) = (settings.limits, settings.frames);
     let (arrived, arrivals) = mpsc::channel(ARRIVED_MAX);
     let burned_in = ingest.burned_in();
+    let own = ingest.clone();
     let keeper = Keeper {
         work: Work {
             ingest,
@@ -85,6 +83,7 @@ pub fn open_inbox(
     tokio::spawn(keeper.run(arrivals));
     Reception {
         engine: engine.clone(),
+        ingest: own,
         inbox,
         limits,
         frames,
@@ -352,7 +351,7 @@ enum Embedded {
     Inserted,
     /// Its image was there.
     Known,
-    /// Its patient was deleted meanwhile, and so is the image.
+    /// Its patient or its instance was deleted meanwhile: there is no image of it.
     Erased,
     /// It does not belong into the archive any more.
     Outside,
@@ -471,43 +470,18 @@ impl Work {
             preview: false,
         };
         let deadline = Instant::now() + FRAME_TIME_MAX;
-        match self.ingest.add_instance(upload, label, deadline).await {
+        match self.ingest.add_waiting(id, upload, label, deadline).await {
             Err(error) if error.kind() == ErrorKind::OutOfScope => Ok(Embedded::Outside),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(match self.inbox.was_erased(id).await? {
+                true => Embedded::Erased,
+                false => Embedded::Gone,
+            }),
             Err(error) => Err(error),
             Ok(receipt) if receipt.outcome == Outcome::Inserted => {
                 self.metrics.near_identical(receipt.near_identical_to.is_some());
-                match self.take_back_erased(id, receipt.id).await? {
-                    true => Ok(Embedded::Erased),
-                    false => Ok(Embedded::Inserted),
-                }
+                Ok(Embedded::Inserted)
             }
             Ok(_) => Ok(Embedded::Known),
-        }
-    }
-
-    /// Takes an image back whose patient was deleted while it was embedded. The file may be gone from the inbox by now, so that nobody would come back to it:
-    /// a fault of the storage is waited out here.
-    async fn take_back_erased(&self, id: InboxId, image: ImageId) -> Result<bool> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.erased(id, image).await {
-                Err(error) if tries < ERASE_TRIES_MAX => {
-                    tracing::warn!(error = %error, "whether a patient was deleted meanwhile could not be seen yet");
-                    tokio::time::sleep(ERASE_WAIT).await;
-                }
-                done => return done,
-            }
-        }
-    }
-
-    async fn erased(&self, id: InboxId, image: ImageId) -> Result<bool> {
-        if !self.inbox.was_erased(id).await? {
-            return Ok(false);
-        }
-        match self.ingest.delete(image, Instant::now() + FRAME_TIME_MAX).await {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(true),
         }
     }
 

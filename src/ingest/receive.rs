@@ -1,5 +1,6 @@
 //! One file in, durably, before it is embedded: for senders that wait for a receipt and not for the model.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,9 +9,9 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::BurnedInRule;
+use super::{BurnedInRule, Ingest};
 use crate::archive::{Inbox, InboxId, Outside, PutFile, ScopeFacts};
-use crate::domain::{FrameNumber, Frames, Key};
+use crate::domain::{FrameNumber, Frames, ImageId, InstanceKeys, Key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{DicomFacts, Limits};
 use crate::metrics::{Metrics, ReceivedOutcome};
@@ -21,6 +22,7 @@ use crate::telemetry::run_blocking;
 #[derive(Clone)]
 pub struct Reception {
     pub(super) engine: Engine,
+    pub(super) ingest: Ingest,
     pub(super) inbox: Inbox,
     pub(super) limits: Limits,
     pub(super) frames: Frames,
@@ -86,12 +88,16 @@ pub enum Refusal {
     OtherStudy,
     /// Its SOP instance is known with other pixels.
     Conflict,
-    /// It is larger than what is taken here.
+    /// It has more bytes, pixels or frames than what is taken here, however often it is sent.
     TooLarge,
-    /// Too much is being done at the moment.
-    Resources,
+    /// Names may be written into its pixels.
+    BurnedIn,
     /// The storage is full.
     Full,
+    /// Too much is being done at the moment.
+    Busy,
+    /// It was not looked at in time.
+    Late,
     /// Something that is needed is not there at the moment.
     Unavailable,
 }
@@ -100,19 +106,34 @@ impl Refusal {
     fn of(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::TooLarge | ErrorKind::TooManyPixels => Self::TooLarge,
-            ErrorKind::Overloaded | ErrorKind::Deadline => Self::Resources,
             ErrorKind::StorageFull => Self::Full,
-            ErrorKind::InvalidImage
-            | ErrorKind::UnsupportedMedia
-            | ErrorKind::ConstantImage
-            | ErrorKind::BurnedInAnnotation => Self::Broken,
+            ErrorKind::Overloaded => Self::Busy,
+            ErrorKind::Deadline => Self::Late,
+            ErrorKind::InvalidImage | ErrorKind::UnsupportedMedia | ErrorKind::ConstantImage => Self::Broken,
+            ErrorKind::BurnedInAnnotation => Self::BurnedIn,
             _ => Self::Unavailable,
         }
     }
 
     /// Whether the same file may be taken later.
     pub fn is_passing(self) -> bool {
-        matches!(self, Self::Resources | Self::Full | Self::Unavailable)
+        matches!(self, Self::Full | Self::Busy | Self::Late | Self::Unavailable)
+    }
+
+    /// For logs.
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Self::Broken => "broken",
+            Self::Syntax => "syntax",
+            Self::OtherStudy => "other-study",
+            Self::Conflict => "conflict",
+            Self::TooLarge => "too-large",
+            Self::BurnedIn => "burned-in",
+            Self::Full => "full",
+            Self::Busy => "busy",
+            Self::Late => "late",
+            Self::Unavailable => "unavailable",
+        }
     }
 }
 
@@ -246,6 +267,65 @@ impl Reception {
         let mut known = known.filter(|record| record.frames_of(sop).any(|of| of == frame));
         // What was indexed without its pixels can't be compared.
         Ok(known.all(|record| record.pixel_key.is_some_and(|key| key != pixels)))
+    }
+
+    /// The pseudonyms of a file and of the instance that it says it is; none where it says none.
+    ///
+    /// # Errors
+    /// `Internal`.
+    pub async fn keys(&self, file: Bytes) -> Result<Option<InstanceKeys>> {
+        let (limits, inbox) = (self.limits, self.inbox.clone());
+        let identity = self.engine.parts().archive.identity().clone();
+        run_blocking(move || {
+            let facts = DicomFacts::read(&file, &limits).ok();
+            let uid = facts.and_then(|facts| facts.provenance.sop_uid);
+            let sop = uid.and_then(|uid| identity.sop_key(&uid));
+            let file = Some(inbox.id(&file, None, None).file);
+            Ok(sop.map(|sop| InstanceKeys { sop, file }))
+        })
+        .await
+    }
+
+    /// The pseudonym of a SOP Instance UID.
+    pub fn sop_key(&self, uid: &str) -> Option<Key> {
+        self.engine.parts().archive.identity().sop_key(uid)
+    }
+
+    /// How many of these instances have an image, or wait to have one, as far as this replica knows.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn held(&self, instances: Vec<Key>) -> Result<usize> {
+        let version = self.engine.parts().served.current();
+        let waiting = self.inbox.list().await?;
+        run_blocking(move || {
+            let waiting: HashSet<Key> = waiting.iter().filter_map(|waiting| waiting.id.sop()).collect();
+            let held = |sop: &&Key| waiting.contains(*sop) || version.state.by_sop_key(**sop).next().is_some();
+            Ok(instances.iter().filter(held).count())
+        })
+        .await
+    }
+
+    /// Images that have a file among these, as far as this replica knows, ascending.
+    pub fn images(&self, instances: &HashSet<InstanceKeys>) -> Vec<ImageId> {
+        let version = self.engine.parts().served.current();
+        let of = |keys: &InstanceKeys| {
+            version
+                .state
+                .by_sop_key(keys.sop)
+                .map(|at| version.state.at(at).id)
+                .collect()
+        };
+        let images: BTreeSet<ImageId> = instances.iter().flat_map(|keys| -> Vec<ImageId> { of(keys) }).collect();
+        images.into_iter().collect()
+    }
+
+    /// Removes what was taken of these instances, as [`Ingest::withdraw`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn withdraw(&self, instances: &HashSet<InstanceKeys>, deadline: Instant) -> Result<usize> {
+        self.ingest.withdraw(instances, deadline).await
     }
 
     /// Looks at structure and sizes, and names the file by whose it is.

@@ -81,7 +81,10 @@ async fn a_patient_goes_with_all_images_though_they_are_copies_of_each_other() {
     writer.write(Change::Insert(Box::new(second))).await.unwrap();
     writer.write(insert(archive, 3, None)).await.unwrap();
     let patient = archive.identity().patient_keys(None, "one").unwrap();
-    let done = writer.write(Change::DeletePatient { patient }).await.unwrap();
+    let done = writer
+        .write(Change::DeletePatient { patient, waited: false })
+        .await
+        .unwrap();
     assert_eq!(done.outcome, Outcome::Deleted { images: 2 });
     assert!(contents(&place.again().await).await.keys().eq([&id(archive, 3)]));
 }

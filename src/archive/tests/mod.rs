@@ -15,6 +15,7 @@ mod labels;
 mod links;
 mod local;
 mod measure;
+mod origins;
 mod patients;
 mod reembed;
 mod reshard;
@@ -150,9 +151,15 @@ async fn an_image_goes_through_its_life() {
     assert_eq!((done.version, done.outcome), (6, Outcome::Inserted));
 
     let patient = PatientKeys::of(&image(archive, 1, None).record).unwrap();
-    let done = writer.write(Change::DeletePatient { patient }).await.unwrap();
+    let done = writer
+        .write(Change::DeletePatient { patient, waited: false })
+        .await
+        .unwrap();
     assert_eq!((done.version, done.outcome), (7, Outcome::Deleted { images: 1 }));
-    let done = writer.write(Change::DeletePatient { patient }).await.unwrap();
+    let done = writer
+        .write(Change::DeletePatient { patient, waited: false })
+        .await
+        .unwrap();
     assert_eq!((done.version, done.outcome), (7, Outcome::Deleted { images: 0 }));
     assert!(verify(&place.again().await).await.unwrap().damaged.is_empty());
 }

@@ -29,7 +29,9 @@ async fn nothing_of_a_patient_stays_because_of_who_issued_the_id() {
             for first_on_disk in [true, false] {
                 let writer = writer(archive).await;
                 let patient = identity.patient_keys(issuer, " 4711").unwrap();
-                let changes = all().into_iter().chain([Change::DeletePatient { patient }]);
+                let changes = all()
+                    .into_iter()
+                    .chain([Change::DeletePatient { patient, waited: false }]);
                 let mut done = Vec::new();
                 if first_on_disk {
                     for change in changes {

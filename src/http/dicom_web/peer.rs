@@ -107,12 +107,12 @@ fn too_large(bytes_max: usize) -> Error {
 
 const fn kind(refusal: Refusal) -> ErrorKind {
     match refusal {
-        Refusal::Broken => ErrorKind::InvalidImage,
+        Refusal::Broken | Refusal::BurnedIn => ErrorKind::InvalidImage,
         Refusal::Syntax => ErrorKind::UnsupportedMedia,
         Refusal::OtherStudy => ErrorKind::InvalidRequest,
         Refusal::Conflict => ErrorKind::Conflict,
         Refusal::TooLarge => ErrorKind::TooLarge,
         Refusal::Full => ErrorKind::StorageFull,
-        Refusal::Resources | Refusal::Unavailable => ErrorKind::Unavailable,
+        Refusal::Busy | Refusal::Late | Refusal::Unavailable => ErrorKind::Unavailable,
     }
 }

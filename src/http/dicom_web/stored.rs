@@ -145,11 +145,11 @@ fn is_kept(received: &Received) -> bool {
 
 const fn reason(refusal: Refusal) -> u16 {
     match refusal {
-        Refusal::Broken => BROKEN,
+        Refusal::Broken | Refusal::BurnedIn => BROKEN,
         Refusal::Syntax => SYNTAX,
         Refusal::OtherStudy => OTHER_STUDY,
         Refusal::Conflict => OTHER_PIXELS,
-        Refusal::TooLarge | Refusal::Resources | Refusal::Full => NO_ROOM,
+        Refusal::TooLarge | Refusal::Busy | Refusal::Full | Refusal::Late => NO_ROOM,
         Refusal::Unavailable => FAILED,
     }
 }
@@ -261,7 +261,7 @@ mod tests {
             (refused(Refusal::OtherStudy), 0xa900, false),
             (refused(Refusal::Conflict), 0x0111, false),
             (refused(Refusal::TooLarge), 0xa700, false),
-            (refused(Refusal::Resources), 0xa700, false),
+            (refused(Refusal::Busy), 0xa700, false),
             (refused(Refusal::Full), 0xa700, false),
             (refused(Refusal::Unavailable), 0x0110, false),
         ] {
@@ -281,10 +281,10 @@ mod tests {
         let summary = |verdicts| stored(verdicts).summary();
         assert_eq!(summary(vec![refused(Refusal::Broken)]).unwrap(), Summary::None);
         assert_eq!(
-            summary(vec![refused(Refusal::Broken), refused(Refusal::Resources)]).unwrap(),
+            summary(vec![refused(Refusal::Broken), refused(Refusal::Full)]).unwrap(),
             Summary::None
         );
-        let busy = summary(vec![refused(Refusal::Unavailable), refused(Refusal::Resources)]);
+        let busy = summary(vec![refused(Refusal::Unavailable), refused(Refusal::Busy)]);
         assert_eq!(busy.unwrap_err().kind(), ErrorKind::Unavailable);
         let full = summary(vec![refused(Refusal::Full), refused(Refusal::Full)]);
         assert_eq!(full.unwrap_err().kind(), ErrorKind::StorageFull);
@@ -313,7 +313,7 @@ mod tests {
             Just(Verdict::Outside(Outside::View)),
             Just(refused(Refusal::Broken)),
             Just(refused(Refusal::Conflict)),
-            Just(refused(Refusal::Resources)),
+            Just(refused(Refusal::Full)),
         ]
     }
 

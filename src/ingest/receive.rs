@@ -269,7 +269,8 @@ impl Reception {
         Ok(known.all(|record| record.pixel_key.is_some_and(|key| key != pixels)))
     }
 
-    /// The pseudonyms of a file and of the instance that it says it is; none where it says none.
+    /// The pseudonyms of a file and of the instance that it says it is; none where it says none. Frames of a file have pseudonyms of their own, so that one of
+    /// several frames stands for every file of its instance.
     ///
     /// # Errors
     /// `Internal`.
@@ -277,10 +278,11 @@ impl Reception {
         let (limits, inbox) = (self.limits, self.inbox.clone());
         let identity = self.engine.parts().archive.identity().clone();
         run_blocking(move || {
-            let facts = DicomFacts::read(&file, &limits).ok();
-            let uid = facts.and_then(|facts| facts.provenance.sop_uid);
-            let sop = uid.and_then(|uid| identity.sop_key(&uid));
-            let file = Some(inbox.id(&file, None, None).file);
+            let Ok(facts) = DicomFacts::read(&file, &limits) else {
+                return Ok(None);
+            };
+            let sop = facts.provenance.sop_uid.and_then(|uid| identity.sop_key(&uid));
+            let file = (facts.frames == 1).then(|| inbox.id(&file, None, None).file);
             Ok(sop.map(|sop| InstanceKeys { sop, file }))
         })
         .await

@@ -241,22 +241,6 @@ impl App {
             tokio::spawn(labelling.follow(Arc::clone(&metrics)));
             open_inbox(&engine, ingest, inbox, inbox_settings, Arc::clone(&metrics))
         });
-        let mut followers = Vec::new();
-        if let Some(reception) = &reception {
-            for orthanc in followed {
-                let (reception, metrics) = (reception.clone(), Arc::clone(&metrics));
-                let bytes_max = settings.upload_bytes_max;
-                followers.push(Follower::new(
-                    orthanc,
-                    &lookup,
-                    &followed_for,
-                    reception,
-                    bytes_max,
-                    metrics,
-                )?);
-            }
-        }
-        let following = Following::start(followers);
         tokio::spawn(served.follow(commits));
 
         if let Some(credentials) = &credentials {
@@ -296,6 +280,16 @@ impl App {
             tls,
         };
         let auditor = auditing.as_ref().map(Auditing::auditor);
+        let mut followers = Vec::new();
+        if let Some(reception) = &reception {
+            for orthanc in followed {
+                let (reception, metrics) = (reception.clone(), Arc::clone(&metrics));
+                let bytes_max = settings.upload_bytes_max;
+                let follower = Follower::new(orthanc, &lookup, &followed_for, reception, bytes_max, metrics)?;
+                followers.push(follower.audited(auditor.as_ref().map(|auditor| auditor.audit().clone())));
+            }
+        }
+        let following = Following::start(followers);
         let state = http::State::new(engine, ingest, settings, metrics).audited(auditor);
         let state = match reception {
             Some(reception) => state.with_reception(reception),

@@ -309,6 +309,32 @@ impl InboxOutcome {
     }
 }
 
+/// What became of a look for what a followed Orthanc has deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SweepOutcome {
+    /// What it has no more is gone here too.
+    Done,
+    /// Its list does not fit its count: nothing was deleted.
+    Incomplete,
+    /// Too many would have gone at once: nothing was deleted.
+    Refused,
+    /// It, or the archive, could not be asked.
+    Failed,
+}
+
+impl SweepOutcome {
+    const ALL: [Self; 4] = [Self::Done, Self::Incomplete, Self::Refused, Self::Failed];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Incomplete => "incomplete",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What became of an instance of a followed Orthanc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FollowOutcome {
@@ -432,6 +458,9 @@ pub struct Metrics {
     follow_errors: IntCounterVec,
     follow_lag: IntGaugeVec,
     follow_active: IntGaugeVec,
+    sweeps: IntCounterVec,
+    swept_images: IntCounterVec,
+    sweep_refused: IntGaugeVec,
     /// Held while counters that are kept elsewhere are brought up to date: two scrapes at a time would count twice.
     storage_scrape: Mutex<()>,
 }
@@ -581,6 +610,21 @@ impl Metrics {
             follow_active: gauges(
                 "medsearch_orthanc_followed",
                 "1 where this server is the one that follows an Orthanc",
+                &["orthanc"],
+            )?,
+            sweeps: counters(
+                "medsearch_orthanc_sweeps_total",
+                "Looks for what a followed Orthanc has deleted: done, incomplete, refused, failed",
+                &["orthanc", "outcome"],
+            )?,
+            swept_images: counters(
+                "medsearch_orthanc_deleted_images_total",
+                "Images that went because a followed Orthanc has them no more",
+                &["orthanc"],
+            )?,
+            sweep_refused: gauges(
+                "medsearch_orthanc_deletions_refused",
+                "Instances that a followed Orthanc has no more and whose images stay until somebody confirms; 0: none",
                 &["orthanc"],
             )?,
             explanations: counters(
@@ -847,6 +891,9 @@ impl Metrics {
             Box::new(self.follow_errors.clone()),
             Box::new(self.follow_lag.clone()),
             Box::new(self.follow_active.clone()),
+            Box::new(self.sweeps.clone()),
+            Box::new(self.swept_images.clone()),
+            Box::new(self.sweep_refused.clone()),
             Box::new(self.pacs_pull_duration.clone()),
             Box::new(build),
             Box::new(prometheus::process_collector::ProcessCollector::for_self()),
@@ -1030,18 +1077,43 @@ impl Metrics {
         self.follow_errors.with_label_values(&[orthanc]).inc();
     }
 
+    /// Makes the series of sweeps of a followed Orthanc begin at zero.
+    pub fn sweeps(&self, orthanc: &str) {
+        for outcome in SweepOutcome::ALL {
+            self.sweeps.with_label_values(&[orthanc, outcome.as_str()]).inc_by(0);
+        }
+        self.swept_images.with_label_values(&[orthanc]).inc_by(0);
+    }
+
+    /// What became of a sweep.
+    pub fn swept(&self, orthanc: &str, outcome: SweepOutcome) {
+        self.sweeps.with_label_values(&[orthanc, outcome.as_str()]).inc();
+    }
+
+    /// Images that went in a sweep.
+    pub fn swept_images(&self, orthanc: &str, images: usize) {
+        self.swept_images.with_label_values(&[orthanc]).inc_by(images as u64);
+    }
+
+    /// Instances whose images stay until somebody confirms.
+    pub fn sweep_refused(&self, orthanc: &str, instances: usize) {
+        let instances = i64::try_from(instances).unwrap_or(i64::MAX);
+        self.sweep_refused.with_label_values(&[orthanc]).set(instances);
+    }
+
     /// Changes that were not looked at yet.
     pub fn follow_lag(&self, orthanc: &str, changes: u64) {
         let changes = i64::try_from(changes).unwrap_or(i64::MAX);
         self.follow_lag.with_label_values(&[orthanc]).set(changes);
     }
 
-    /// Whether this server is the one that follows it. The lag is told by that one only.
+    /// Whether this server is the one that follows it. The lag and what was refused are told by that one only.
     pub fn is_followed(&self, orthanc: &str, here: bool) {
         self.follow_active.with_label_values(&[orthanc]).set(i64::from(here));
         if !here {
             // An error only says that there was none.
             let _ = self.follow_lag.remove_label_values(&[orthanc]);
+            let _ = self.sweep_refused.remove_label_values(&[orthanc]);
         }
     }
 

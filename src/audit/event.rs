@@ -129,7 +129,7 @@ pub struct Answered {
 pub struct Event {
     /// When.
     pub time: Timestamp,
-    /// The operation, as the description of the API calls it, or `refused`, `signIn`, `signOut`, `start`, `stop`, `gap`, `keysFile`.
+    /// The operation, as the description of the API calls it, or `refused`, `signIn`, `signOut`, `start`, `stop`, `gap`, `keysFile`, `followDeletions`.
     pub what: &'static str,
     /// What DICOM calls it.
     pub dicom: EventId,

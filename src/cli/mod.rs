@@ -3,6 +3,7 @@
 mod backup;
 mod bench;
 mod card;
+mod deletions;
 mod duplicates;
 mod embed;
 mod evaluate;
@@ -92,6 +93,8 @@ enum Command {
     Labels(labels::Labels),
     /// List the files that wait to be embedded or can't be, and try these again
     Inbox(inbox::Inbox),
+    /// Say which deletions of a followed Orthanc wait for somebody to confirm them, and confirm them
+    Deletions(deletions::Deletions),
     /// Learn from an archive's labels what counts as similar and what a vote is worth
     Fit(fit::Fit),
     /// Find pictures that are in an archive twice
@@ -163,6 +166,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Scope(command) => command.run(),
         Command::Labels(command) => command.run(),
         Command::Inbox(command) => command.run(),
+        Command::Deletions(command) => command.run(),
         Command::Fit(command) => command.run(),
         Command::Duplicates(command) => command.run(),
         Command::Verify(command) => command.run(),

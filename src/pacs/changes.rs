@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use crate::archive::Cursor;
+use crate::archive::{Cursor, NAME_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Digits of an Orthanc id: five groups of eight.
@@ -16,7 +16,8 @@ const GROUP_DIGITS: usize = 8;
 pub struct OrthancId(String);
 
 impl OrthancId {
-    fn parse(text: &str) -> Option<Self> {
+    /// Five groups of eight hex digits; none: anything else.
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let is_group = |group: &str| {
             group.len() == GROUP_DIGITS && group.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };
@@ -27,6 +28,20 @@ impl OrthancId {
     /// As it stands in a path.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The digest that it is.
+    pub(super) fn name(&self) -> [u8; NAME_BYTES] {
+        let digits = self.0.replace('-', "");
+        let mut name = [0; NAME_BYTES];
+        hex::decode_to_slice(digits, &mut name).expect("an id is forty hex digits");
+        name
+    }
+
+    /// The one of this digest.
+    pub(super) fn of(name: &[u8; NAME_BYTES]) -> Self {
+        let groups: Vec<String> = name.chunks(GROUP_DIGITS / 2).map(hex::encode).collect();
+        Self(groups.join("-"))
     }
 }
 
@@ -155,6 +170,13 @@ mod tests {
             .collect();
         assert_eq!((seqs, changes.done), (vec![(1, true), (2, false), (9, false)], true));
         assert!(!format!("{changes:?}").contains("f689"));
+    }
+
+    #[test]
+    fn an_id_is_a_digest_in_groups() {
+        let id = OrthancId::parse(ID).unwrap();
+        assert_eq!((id.name()[0], id.name()[19]), (0xf6, 0xaf));
+        assert_eq!(OrthancId::of(&id.name()), id);
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Takes over whatever an Orthanc receives: its `/changes` are followed from where the archive's bookmark is, each new instance goes into the inbox, and only then
 //! the bookmark moves. So an outage on either side delays, and loses nothing; what comes twice is known.
 //!
+//! Where the settings say so, what Orthanc has deleted is deleted too ([`super::sweep`]): for that it is written down of each instance that it was there, before it
+//! goes into the inbox.
+//!
 //! Of all servers that write to an archive one follows. The others look at the bookmark, and take over when it has not moved for [`LEASE`] by their own clock.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -15,11 +18,13 @@ use tokio::task::JoinHandle;
 use super::addresses::Lookup;
 use super::changes::{Change, Changes, OrthancId, after, is_another_database};
 use super::client::Pacs;
-use super::settings::PacsSettings;
-use crate::archive::{Archive, Bookmark, Cursor, Mark};
+use super::settings::Followed;
+use super::sweep::{Sweep, SweepSettings, Swept};
+use crate::archive::{Archive, Bookmark, Cursor, Mark, Origin, OriginBook};
+use crate::audit::Audit;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ingest::{Reception, Verdict};
-use crate::metrics::{FollowOutcome, Metrics};
+use crate::ingest::{Reception, Refusal, Verdict};
+use crate::metrics::{FollowOutcome, Metrics, SweepOutcome};
 
 /// A bookmark that has not moved for so long is taken over.
 const LEASE: Duration = Duration::from_secs(20);
@@ -46,6 +51,13 @@ const TRIES_MAX: u32 = 8;
 /// Longest wait at the end for the bookmark to be given up.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
+/// The first sweep comes so long after this server began to follow, where they are not more frequent.
+const SWEEP_FIRST: Duration = Duration::from_secs(60);
+/// While a sweep is refused it is looked so often whether somebody has confirmed it.
+const CONFIRMED_EVERY: Duration = Duration::from_secs(10);
+/// Lists of noted instances that are put together.
+const NOTES_MAX: usize = 64;
+
 /// Says that the server stops.
 type Stopped = watch::Receiver<bool>;
 
@@ -59,6 +71,80 @@ pub struct Follower {
     /// Who this server is among those that may follow.
     own: String,
     stuck: Stuck,
+    /// Where it is written down what Orthanc has, where it is.
+    notes: Option<Notes>,
+    sweeps: Option<Sweeps>,
+    /// What is deleted is on record first.
+    audit: Option<Audit>,
+}
+
+/// Writes down what Orthanc has: of those that come at the same time in one list.
+struct Notes {
+    book: OriginBook,
+    waiting: Mutex<Vec<Origin>>,
+    /// Lists that were written since some were put together. Held by whoever writes.
+    written: tokio::sync::Mutex<Vec<(String, Vec<Origin>)>>,
+}
+
+impl Notes {
+    fn new(book: OriginBook) -> Self {
+        Self {
+            book,
+            waiting: Mutex::default(),
+            written: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// `Ok` means that it is durable.
+    async fn note(&self, origin: Origin) -> Result<()> {
+        self.waiting().push(origin);
+        let mut written = self.written.lock().await;
+        let list = std::mem::take(&mut *self.waiting());
+        // Whoever wrote last wrote this one too: a list that can't be written waits again.
+        if list.is_empty() {
+            return Ok(());
+        }
+        match self.book.note(&list).await {
+            Ok(name) => written.push((name, list)),
+            Err(error) => {
+                self.waiting().extend(list);
+                return Err(error);
+            }
+        }
+        if written.len() >= NOTES_MAX {
+            let (names, lists): (Vec<String>, Vec<Vec<Origin>>) = std::mem::take(&mut *written).into_iter().unzip();
+            self.book.fold(&names, &lists.concat()).await?;
+        }
+        Ok(())
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Origin>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When what Orthanc has deleted is looked for.
+struct Sweeps {
+    settings: SweepSettings,
+    at: Instant,
+    /// The last one was refused: when it is looked again whether somebody has confirmed it.
+    refused: Option<Instant>,
+}
+
+impl Sweeps {
+    fn new(settings: SweepSettings) -> Self {
+        Self {
+            settings,
+            at: Instant::now(),
+            refused: None,
+        }
+    }
+
+    /// This server begins to follow.
+    fn begin(&mut self) {
+        self.at = Instant::now() + SWEEP_FIRST.min(self.settings.every);
+        self.refused = None;
+    }
 }
 
 /// A follower that runs.
@@ -151,17 +237,24 @@ impl Follower {
     /// # Errors
     /// `InvalidRequest` for certificates that can't be used.
     pub fn new(
-        settings: PacsSettings,
+        followed: Followed,
         lookup: &Arc<dyn Lookup>,
         archive: &Archive,
         reception: Reception,
         file_bytes_max: usize,
         metrics: Arc<Metrics>,
     ) -> Result<Self> {
-        let orthanc = Pacs::new(settings, lookup)?;
-        metrics.follows(orthanc.name().as_str());
+        let orthanc = Pacs::new(followed.orthanc, lookup)?;
+        let name = orthanc.name().as_str();
+        metrics.follows(name);
+        if followed.sweep.is_some() {
+            metrics.sweeps(name);
+        }
         Ok(Self {
-            bookmark: archive.bookmark(orthanc.name().as_str()),
+            bookmark: archive.bookmark(name),
+            notes: followed.noted.then(|| Notes::new(archive.origins(name))),
+            sweeps: followed.sweep.map(Sweeps::new),
+            audit: None,
             orthanc,
             reception,
             metrics,
@@ -169,6 +262,12 @@ impl Follower {
             own: uuid::Uuid::new_v4().to_string(),
             stuck: Stuck::default(),
         })
+    }
+
+    /// Puts what is deleted on record.
+    #[must_use]
+    pub fn audited(self, audit: Option<Audit>) -> Self {
+        Self { audit, ..self }
     }
 
     /// Follows, or waits for its turn, until it is told to stop.
@@ -231,9 +330,17 @@ impl Follower {
             mark.cursor = Cursor::default();
         }
         let mut written = Instant::now();
+        if let Some(sweeps) = &mut self.sweeps {
+            sweeps.begin();
+        }
         loop {
             if *stop.borrow() {
                 return Ok(Ended::Stopped);
+            }
+            if self.is_sweep_due().await?
+                && let Some(ended) = self.sweep(mark, &mut written, stop).await?
+            {
+                return Ok(ended);
             }
             let last = self.last().await?;
             let changes = self.changes(&mark.cursor.seq.to_string(), CHANGES_MAX).await?;
@@ -255,6 +362,92 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Whether it is time to look for what Orthanc has deleted.
+    async fn is_sweep_due(&mut self) -> Result<bool> {
+        let Some(sweeps) = &mut self.sweeps else {
+            return Ok(false);
+        };
+        let now = Instant::now();
+        if sweeps.refused.is_some_and(|at| at <= now)
+            && let Some(notes) = &self.notes
+        {
+            sweeps.refused = Some(now + CONFIRMED_EVERY);
+            return Ok(sweeps.at <= now || notes.book.confirmed().await?.is_some());
+        }
+        Ok(sweeps.at <= now)
+    }
+
+    /// Takes away what Orthanc has deleted, and moves the bookmark meanwhile. A fault of the sweep is no reason to follow no more.
+    async fn sweep(&mut self, mark: &mut Mark, written: &mut Instant, stop: &Stopped) -> Result<Option<Ended>> {
+        let (Some(sweeps), Some(notes)) = (&self.sweeps, &self.notes) else {
+            return Ok(None);
+        };
+        let sweep = Sweep {
+            orthanc: &self.orthanc,
+            book: &notes.book,
+            reception: &self.reception,
+            audit: self.audit.as_ref(),
+            bounds: sweeps.settings.bounds,
+        };
+        let every = sweeps.settings.every;
+        let mut stopped = stop.clone();
+        let swept = {
+            let mut sweeping = std::pin::pin!(sweep.run());
+            let mut renew = tokio::time::interval_at(tokio::time::Instant::now() + RENEW_EVERY, RENEW_EVERY);
+            loop {
+                tokio::select! {
+                    swept = &mut sweeping => break swept,
+                    _ = stopped.changed() => return Ok(Some(Ended::Stopped)),
+                    _ = renew.tick() => if !self.write(mark, written).await? {
+                        return Ok(Some(Ended::Overtaken));
+                    },
+                }
+            }
+        };
+        let name = self.name();
+        self.metrics
+            .swept(name, swept.as_ref().map_or(SweepOutcome::Failed, Swept::outcome));
+        let mut refused = None;
+        match swept {
+            Ok(Swept::Done { images }) => {
+                // They were put together with the rest.
+                notes.written.lock().await.clear();
+                self.metrics.swept_images(name, images);
+                self.metrics.sweep_refused(name, 0);
+                if images > 0 {
+                    tracing::info!(orthanc = name, images, "what this Orthanc has deleted is deleted");
+                }
+            }
+            Ok(Swept::Incomplete) => {
+                tracing::warn!(
+                    orthanc = name,
+                    "the list of this Orthanc's instances does not fit their count: nothing is deleted"
+                );
+            }
+            Ok(Swept::Refused(sweep)) => {
+                self.metrics.sweep_refused(name, sweep.instances);
+                refused = Some(Instant::now() + CONFIRMED_EVERY);
+                let command = format!("medsearch deletions --confirm {name} --instances {}", sweep.instances);
+                tracing::error!(
+                    orthanc = name,
+                    instances = sweep.instances,
+                    of = sweep.of,
+                    command,
+                    "so many instances are gone from this Orthanc that nothing is deleted until somebody confirms it"
+                );
+            }
+            Err(error) => {
+                let problem = error.kind().slug();
+                tracing::warn!(orthanc = name, problem, error = %error, "what this Orthanc has deleted can't be seen at the moment");
+            }
+        }
+        if let Some(sweeps) = &mut self.sweeps {
+            sweeps.at = Instant::now() + every;
+            sweeps.refused = refused;
+        }
+        Ok(None)
     }
 
     /// Takes each instance, some at a time, and moves the cursor behind what is taken, in order. False: another server follows.
@@ -336,9 +529,20 @@ impl Follower {
             Ok(answer) => answer.body,
             // Deleted since.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Done::Taken(FollowOutcome::Gone)),
-            Err(error) if error.kind() == ErrorKind::TooLarge => return Ok(Done::Taken(FollowOutcome::Refused)),
+            Err(error) if error.kind() == ErrorKind::TooLarge => {
+                let refusal = Refusal::TooLarge.slug();
+                tracing::warn!(orthanc = self.name(), refusal, "an instance is not taken");
+                return Ok(Done::Taken(FollowOutcome::Refused));
+            }
             Err(error) => return Err(error),
         };
+        // Before it is in the inbox: else nobody would know where it came from, should this server end in between.
+        if let Some(notes) = &self.notes
+            && let Some(keys) = self.reception.keys(file.clone()).await?
+        {
+            let name = id.name();
+            notes.note(Origin { name, keys }).await?;
+        }
         let outcome = match self
             .reception
             .receive(file, None, Instant::now() + RECEIVE_MAX)
@@ -350,9 +554,19 @@ impl Follower {
             Verdict::NotImage => FollowOutcome::NotImage,
             Verdict::Outside(_) => FollowOutcome::Outside,
             Verdict::Refused(why, message) if why.is_passing() => {
+                let refusal = why.slug();
+                tracing::warn!(
+                    orthanc = self.name(),
+                    refusal,
+                    "an instance can't be taken at the moment"
+                );
                 return Err(Error::new(ErrorKind::Unavailable, message));
             }
-            Verdict::Refused(..) => FollowOutcome::Refused,
+            Verdict::Refused(why, _) => {
+                let refusal = why.slug();
+                tracing::warn!(orthanc = self.name(), refusal, "an instance is not taken");
+                FollowOutcome::Refused
+            }
         };
         Ok(Done::Taken(outcome))
     }

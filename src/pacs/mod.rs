@@ -3,7 +3,7 @@
 //! - [`settings`] the file that lists them: names, places, credentials. What is not in it is never asked for anything.
 //! - `base`, `reference` URLs and identifiers that can't lead elsewhere; `addresses` what a name may stand for.
 //! - [`client`] one of them as it is spoken to; [`pull`] from a reference to a file, [`choose`] which instance stands for a study.
-//! - [`follow`] takes over whatever an Orthanc receives; `changes` what it says of that.
+//! - [`follow`] takes over whatever an Orthanc receives; `changes` what it says of that; [`sweep`] takes away what it has deleted.
 //! - `multipart`, `part10` the little that is read of what comes back; pictures are read by [`crate::imaging`].
 //!
 //! A client names a PACS, it never gives an address: even a RetrieveURL is only taken apart, and what is asked for is put together from the configuration.
@@ -19,6 +19,7 @@ pub mod part10;
 pub mod pull;
 pub mod reference;
 pub mod settings;
+pub mod sweep;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ pub use client::Pacs;
 pub use follow::{Follower, Following};
 pub use pull::{Chosen, Pulled};
 pub use reference::Reference;
-pub use settings::{PacsFile, PacsName, PacsSettings};
+pub use settings::{Followed, PacsFile, PacsName, PacsSettings};
 
 use crate::error::{Error, ErrorKind, Result};
 

@@ -15,6 +15,7 @@ use reqwest::{Certificate, Identity};
 use serde::Deserialize;
 
 use super::base::BaseUrl;
+use super::sweep::{SweepBounds, SweepSettings};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Largest file of the configuration, in bytes.
@@ -31,6 +32,17 @@ const SECONDS_MAX: u64 = 600;
 const AT_ONCE: usize = 4;
 /// Most that may be set.
 const AT_ONCE_MAX: usize = 64;
+
+/// Time between two looks for what an Orthanc has deleted where the file says nothing.
+const SWEEP_SECONDS: u64 = 3600;
+/// Longest time between two.
+const SWEEP_SECONDS_MAX: u64 = 7 * 24 * 3600;
+/// Instances whose images may go in one sweep where the file says nothing.
+const DELETIONS: usize = 1000;
+/// Most that may be set.
+const DELETIONS_MAX: usize = 1_000_000;
+/// Of a hundred instances with an image so many may go in one sweep where the file says nothing.
+const DELETIONS_PERCENT: usize = 10;
 
 /// What a PACS is called here: in requests, metrics and logs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,8 +107,19 @@ impl fmt::Debug for PacsSettings {
 pub struct PacsFile {
     /// Those whose DICOMweb may be asked for images.
     pub pacs: Vec<PacsSettings>,
-    /// Each Orthanc whose changes are followed; the base is that of its REST.
-    pub followed: Vec<PacsSettings>,
+    /// Each Orthanc whose changes are followed.
+    pub followed: Vec<Followed>,
+}
+
+/// An Orthanc that is followed.
+#[derive(Debug)]
+pub struct Followed {
+    /// Where it is; the base is that of its REST.
+    pub orthanc: PacsSettings,
+    /// How its deletions are followed; none: they are not.
+    pub sweep: Option<SweepSettings>,
+    /// It is written down which instances it has: where the deletions of any are followed, since an instance that another has stays.
+    pub noted: bool,
 }
 
 #[derive(Deserialize)]
@@ -121,6 +144,10 @@ struct Entry {
     seconds_max: Option<u64>,
     at_once: Option<usize>,
     follow: Option<bool>,
+    follow_deletions: Option<bool>,
+    deletions_every_seconds: Option<u64>,
+    deletions_max: Option<usize>,
+    deletions_percent_max: Option<usize>,
 }
 
 /// Reads the file. Files that it names lie beside it unless they have a path of their own.
@@ -148,13 +175,27 @@ pub fn parse(text: &str, folder: &Path) -> Result<PacsFile> {
             error.message()
         ))
     })?;
-    if file.pacs.iter().any(|entry| entry.follow.is_some()) {
+    if file
+        .pacs
+        .iter()
+        .any(|entry| entry.follow.is_some() || entry.says_of_deletions())
+    {
         return refuse("`follow` belongs to an `[[orthanc]]`, whose URL is that of its REST");
     }
-    let followed = file.orthanc.into_iter().filter(|entry| entry.follow == Some(true));
+    let followed: Vec<Entry> = file
+        .orthanc
+        .into_iter()
+        .filter(|entry| entry.follow == Some(true))
+        .collect();
+    let sweeps: Result<Vec<Option<SweepSettings>>> = followed.iter().map(Entry::sweep).collect();
+    let sweeps = sweeps?;
+    let noted = sweeps.iter().any(Option::is_some);
+    let followed = checked(followed, folder)?.into_iter().zip(sweeps);
     Ok(PacsFile {
         pacs: checked(file.pacs, folder)?,
-        followed: checked(followed.collect(), folder)?,
+        followed: followed
+            .map(|(orthanc, sweep)| Followed { orthanc, sweep, noted })
+            .collect(),
     })
 }
 
@@ -176,6 +217,35 @@ fn checked(entries: Vec<Entry>, folder: &Path) -> Result<Vec<PacsSettings>> {
 }
 
 impl Entry {
+    fn says_of_deletions(&self) -> bool {
+        let numbers = [self.deletions_max, self.deletions_percent_max];
+        self.follow_deletions.is_some() || self.deletions_every_seconds.is_some() || numbers.iter().any(Option::is_some)
+    }
+
+    /// How deletions are followed, if they are.
+    fn sweep(&self) -> Result<Option<SweepSettings>> {
+        let context = |error: Error| error.context(format!("PACS `{}`", self.name));
+        let every = within(
+            "deletions_every_seconds",
+            self.deletions_every_seconds,
+            SWEEP_SECONDS,
+            SWEEP_SECONDS_MAX,
+        );
+        let instances_max = within("deletions_max", self.deletions_max, DELETIONS, DELETIONS_MAX);
+        let percent_max = within(
+            "deletions_percent_max",
+            self.deletions_percent_max,
+            DELETIONS_PERCENT,
+            100,
+        );
+        let bounds = SweepBounds {
+            instances_max: instances_max.map_err(context)?,
+            percent_max: percent_max.map_err(context)?,
+        };
+        let every = Duration::from_secs(every.map_err(context)?);
+        Ok((self.follow_deletions == Some(true)).then_some(SweepSettings { every, bounds }))
+    }
+
     fn settings(self, name: PacsName, folder: &Path) -> Result<PacsSettings> {
         let base = BaseUrl::parse(&self.url)?;
         let file = |path: PathBuf| text_of(&folder.join(path));
@@ -343,7 +413,18 @@ mod tests {
         let text = "[[orthanc]]\nname = \"a\"\nurl = \"http://10.0.0.1:8042\"\nfollow = true\n[[orthanc]]\nname = \"b\"\nurl = \"http://10.0.0.2:8042\"";
         let file = parsed(text, &[]).unwrap();
         assert_eq!((file.pacs.len(), file.followed.len()), (0, 1));
-        assert_eq!(file.followed[0].name.as_str(), "a");
+        assert_eq!(file.followed[0].orthanc.name.as_str(), "a");
+        assert!(file.followed[0].sweep.is_none() && !file.followed[0].noted);
+        let text = format!("{text}\nfollow = true\nfollow_deletions = true\ndeletions_percent_max = 30");
+        let file = parsed(&text, &[]).unwrap();
+        let bounds = SweepBounds {
+            instances_max: 1000,
+            percent_max: 30,
+        };
+        let every = Duration::from_secs(3600);
+        assert_eq!(file.followed[1].sweep, Some(SweepSettings { every, bounds }));
+        // Where one deletes, it is known of all what they have.
+        assert!(file.followed[0].sweep.is_none() && file.followed[0].noted);
     }
 
     #[test]
@@ -380,6 +461,12 @@ mod tests {
                 "`client_certificate_file`",
             ),
             (entry("follow = true"), "`follow` belongs to"),
+            (entry("follow_deletions = true"), "`follow` belongs to"),
+            (
+                "[[orthanc]]\nname = \"m\"\nurl = \"http://10.0.0.1/\"\nfollow = true\ndeletions_percent_max = 101"
+                    .to_owned(),
+                "`deletions_percent_max` is 1 to 100",
+            ),
             (entry("seconds_max = 0"), "`seconds_max` is 1 to 600"),
             (entry("seconds_max = -1"), "line 4: invalid value"),
             (entry("at_once = 65"), "`at_once` is 1 to 64"),

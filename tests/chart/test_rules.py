@@ -187,6 +187,11 @@ HEDGE = 'medsearch_hedges_total{pod="a",outcome="won"}'
 HEADS = 'medsearch_audit_heads_total{pod="a",outcome="%s"}'
 STORE = 'medsearch_storage_requests_total{pod="a",operation="get",outcome="%s"}'
 INGEST = 'medsearch_ingest_total{pod="a",outcome="%s"}'
+PULLS = 'medsearch_pacs_pulls_total{pacs="main",pod="a",outcome="%s"}'
+FRONT = HERE | {"orthanc": "front"}
+LAG = 'medsearch_orthanc_lag{orthanc="front",pod="a"}'
+INSTANCES = 'medsearch_orthanc_instances_total{orthanc="front",pod="a",outcome="%s"}'
+SWEEPS = 'medsearch_orthanc_sweeps_total{orthanc="front",pod="a",outcome="%s"}'
 COMMIT = 'medsearch_commit_duration_seconds_bucket{pod="a",le="%s"}'
 CRON = {
     label: f'kube_cronjob_{label}{{cronjob="medsearch-compact"}}'
@@ -403,6 +408,48 @@ CASES = {
             'medsearch_inbox_total{pod="a",outcome="again"}': "0+1x60",
         },
         "30m",
+    ),
+    "MedsearchPacsPullsFail": Case(
+        {PULLS % "pulled": "0+8x60", PULLS % "failed": "0+1x60", PULLS % "late": "0+1x60"},
+        # What the PACS does not have is its answer.
+        {PULLS % "pulled": "0+8x60", PULLS % "failed": "0+0.5x60", PULLS % "not_found": "0+20x60"},
+        "40m",
+        HERE | {"pacs": "main"},
+    ),
+    "MedsearchOrthancUnfollowed": Case(
+        {'medsearch_orthanc_followed{orthanc="front",pod="a"}': "1x5 0x40"},
+        {
+            'medsearch_orthanc_followed{orthanc="front",pod="a"}': "1x5 0x40",
+            # Another server takes over.
+            'medsearch_orthanc_followed{orthanc="front",pod="b"}': "0x6 1x40",
+        },
+        "30m",
+        FRONT,
+    ),
+    "MedsearchOrthancLags": Case(
+        {LAG: "0x5 7x80", INSTANCES % "accepted": "0+1x5 5x80", INSTANCES % "failed": "0x85"},
+        # A backlog that is worked off.
+        {LAG: "0x5 900-10x80", INSTANCES % "accepted": "0+10x85"},
+        "70m",
+        FRONT,
+    ),
+    "MedsearchOrthancInstancesFail": Case(
+        {INSTANCES % "failed": "0x5 1x60"},
+        {INSTANCES % "failed": "3x60", INSTANCES % "refused": "0+1x60", INSTANCES % "gone": "0+1x60"},
+        "30m",
+        FRONT,
+    ),
+    "MedsearchDeletionsRefused": Case(
+        {'medsearch_orthanc_deletions_refused{orthanc="front",pod="a"}': "0x10 431x20"},
+        {'medsearch_orthanc_deletions_refused{orthanc="front",pod="a"}': "431x10 0x20"},
+        "20m",
+        FRONT,
+    ),
+    "MedsearchDeletionsUnseen": Case(
+        {SWEEPS % "failed": "0x10 1x60 2x600", SWEEPS % "done": "4x670"},
+        {SWEEPS % "failed": "0x10 1x60 2x600", SWEEPS % "done": "4x300 5x370"},
+        "430m",
+        FRONT,
     ),
     "MedsearchCommitsSlow": Case(
         {COMMIT % "5": "0+1x60", COMMIT % "10": "0+10x60", COMMIT % "+Inf": "0+10x60"},

@@ -37,6 +37,8 @@ use models::Models;
 const COMPACT_EVERY: Duration = Duration::from_secs(3600);
 /// Exit code of a server that was told again to stop: what was in flight was not finished.
 const STOPPED_AT_ONCE: i32 = 130;
+/// Longest time that a reader may take nothing of a large answer.
+const ANSWER_IDLE_MAX: Duration = Duration::from_secs(30);
 /// Time from the start to the first one: what is due does not wait for an hour of uptime.
 const COMPACT_FIRST: Duration = Duration::from_secs(60);
 
@@ -217,6 +219,18 @@ impl App {
         let labelling = Labelling::open(settings.labels_file.clone(), archive.identity().clone())?;
         let followed_for = archive.clone();
         let kept = archive.clone();
+        let listener = bind(settings.listen)?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "no local address", error))?;
+        // Before anything that waits is embedded: that leaves lines too.
+        let auditing = match settings.audit.take() {
+            Some(place) => Some(Auditing::begin(place, instance(&settings), kept, &metrics).await?),
+            None => None,
+        };
+        if let (Some(auditing), Some(credentials)) = (&auditing, &credentials) {
+            auditing.follow_keys(credentials.changes());
+        }
         let (written, commits) = watch::channel(0);
         let ingest = if settings.read_only {
             None
@@ -239,7 +253,8 @@ impl App {
                 labelling: Arc::clone(&labelling),
             };
             tokio::spawn(labelling.follow(Arc::clone(&metrics)));
-            open_inbox(&engine, ingest, inbox, inbox_settings, Arc::clone(&metrics))
+            let audit = auditing.as_ref().map(|auditing| auditing.auditor().audit().clone());
+            open_inbox(&engine, ingest, inbox, inbox_settings, Arc::clone(&metrics), audit)
         });
         tokio::spawn(served.follow(commits));
 
@@ -253,18 +268,7 @@ impl App {
                 "other machines can reach this server and it speaks without TLS: a proxy before it has to, for requests bring keys"
             );
         }
-        let listener = bind(settings.listen)?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| Error::with_source(ErrorKind::Internal, "no local address", error))?;
         let drain = Duration::from_secs(settings.drain_seconds);
-        let auditing = match settings.audit.take() {
-            Some(place) => Some(Auditing::begin(place, instance(&settings), kept, &metrics).await?),
-            None => None,
-        };
-        if let (Some(auditing), Some(credentials)) = (&auditing, &credentials) {
-            auditing.follow_keys(credentials.changes());
-        }
         let settings = HttpSettings {
             upload_bytes_max: settings.upload_bytes_max,
             pixels_max: settings.pixels_max,
@@ -277,6 +281,7 @@ impl App {
             port: address.port(),
             pacs,
             dicom_web_url: settings.dicom_web_url,
+            answer_idle_max: ANSWER_IDLE_MAX,
             tls,
         };
         let auditor = auditing.as_ref().map(Auditing::auditor);

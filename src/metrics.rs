@@ -122,6 +122,10 @@ pub enum RefusalReason {
     RateLimited,
     /// Too many keys that nobody has came from its address.
     WrongKeys,
+    /// Whoever sent it has named too many patients or UIDs that the archive does not have.
+    IdentityMisses,
+    /// Its body is compressed.
+    ContentEncoding,
 }
 
 impl RefusalReason {
@@ -149,6 +153,8 @@ impl RefusalReason {
             Self::ForbiddenOrigin => "forbidden_origin",
             Self::RateLimited => "rate_limited",
             Self::WrongKeys => "wrong_keys",
+            Self::IdentityMisses => "identity_misses",
+            Self::ContentEncoding => "content_encoding",
         }
     }
 }
@@ -297,7 +303,8 @@ pub enum InboxOutcome {
 }
 
 impl InboxOutcome {
-    fn as_str(self) -> &'static str {
+    /// As it is counted.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Embedded => "embedded",
             Self::Known => "known",

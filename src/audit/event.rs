@@ -129,7 +129,7 @@ pub struct Answered {
 pub struct Event {
     /// When.
     pub time: Timestamp,
-    /// The operation, as the description of the API calls it, or `refused`, `signIn`, `signOut`, `start`, `stop`, `gap`, `keysFile`, `followDeletions`.
+    /// The operation, as the description of the API calls it, or `refused`, `signIn`, `signOut`, `start`, `stop`, `gap`, `keysFile`, `embedInstance`, `followDeletions`.
     pub what: &'static str,
     /// What DICOM calls it.
     pub dicom: EventId,
@@ -151,6 +151,12 @@ pub struct Event {
     pub count: Option<u64>,
     /// The query.
     pub query: Option<Digest>,
+    /// The PACS that it was fetched from, as the operator calls it.
+    pub pacs: Option<String>,
+    /// What was fetched there.
+    pub reference: Option<Digest>,
+    /// What became of an image, where that is no answer to anybody.
+    pub outcome: Option<&'static str>,
     /// Pseudonym of the patient that it was about.
     pub patient: Option<String>,
     /// The request in the log.
@@ -184,6 +190,9 @@ impl Event {
             images: Vec::new(),
             count: None,
             query: None,
+            pacs: None,
+            reference: None,
+            outcome: None,
             patient: None,
             request: None,
             version: None,
@@ -218,6 +227,9 @@ impl Event {
             images_left_out: (left_out > 0).then_some(left_out),
             count: self.count,
             query: self.query.map(|digest| hex::encode(digest.0)),
+            pacs: self.pacs.as_deref(),
+            reference: self.reference.map(|digest| hex::encode(digest.0)),
+            outcome: self.outcome,
             patient: self.patient.as_deref(),
             unanswered: self.answered.filter(|answered| answered.status.is_none()).map(|_| true),
             status: self.answered.and_then(|answered| answered.status),
@@ -261,6 +273,12 @@ struct Line<'a> {
     count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     query: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pacs: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     patient: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

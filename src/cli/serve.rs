@@ -14,7 +14,7 @@ use crate::domain::Frames;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{PublicUrl, Rate, RateSettings};
 use crate::ingest::BurnedInRule;
-use crate::pacs::BaseUrl;
+use crate::pacs::{self, BaseUrl};
 use crate::telemetry::{OtlpSettings, Spans};
 use crate::tls::TlsFiles;
 
@@ -110,8 +110,8 @@ pub struct Serve {
         help_heading = "Rates"
     )]
     ingest_requests_per_minute: u32,
-    /// Wrong keys that may come from one address in a minute (of IPv6: one network of 64 bits). After that no key from there is looked at, unless a known one
-    /// came from there within the last hour. 0: no bound.
+    /// Wrong keys that may come from one address in a minute (of IPv6: one network of 64 bits). After that further ones, and a right one that is shorter than
+    /// 32 characters, are answered 429. 0: no bound.
     #[arg(
         long,
         value_name = "N",
@@ -120,6 +120,16 @@ pub struct Serve {
         help_heading = "Rates"
     )]
     wrong_keys_per_minute: u32,
+    /// Requests of one key in an hour that name a patient or a UID which the archive does not have, without the scope `link`; ten times as many where a DICOM
+    /// file names them. After that whoever names somebody is answered 429, there or not. 0: no bound.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 120,
+        env = "MEDSEARCH_IDENTITY_MISSES_PER_HOUR",
+        help_heading = "Rates"
+    )]
+    identity_misses_per_hour: u32,
     /// Classes with more rows than this are searched by graph, the others by scanning every row. Default: 2000.
     #[arg(long, value_name = "ROWS", env = "MEDSEARCH_EXACT_ROWS_MAX")]
     exact_rows_max: Option<usize>,
@@ -276,6 +286,11 @@ impl Serve {
         for path in self.keys_file.iter().chain(&self.labels_file) {
             warn_if_others_read(path);
         }
+        if let Some(path) = &self.pacs_file {
+            pacs::settings::credential_files(path)
+                .iter()
+                .for_each(|path| warn_if_others_read(path));
+        }
         let cluster = self.cluster()?;
         let tls = tls_files(self.tls_cert_file.as_ref(), self.tls_key_file.as_ref(), None);
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -307,6 +322,7 @@ impl Serve {
                 requests: Rate::per_minute(self.requests_per_minute),
                 ingest: Rate::per_minute(self.ingest_requests_per_minute),
                 wrong_keys: Rate::per_minute(self.wrong_keys_per_minute),
+                identity_misses: Rate::per_hour(self.identity_misses_per_hour),
             },
             exact_rows_max: self.exact_rows_max,
             batch_max: self.batch_max,

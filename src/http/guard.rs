@@ -1,6 +1,5 @@
 //! Who may ask. Without keys only pages that this server sent, from this machine; with keys whoever has one that permits it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -69,9 +68,6 @@ pub async fn guard(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    if let Err(error) = check_encoding(request.headers()) {
-        return Ok(request.error_response(error));
-    }
     let pattern = request.match_pattern();
     let asked = Asked {
         method: request.method(),
@@ -80,9 +76,6 @@ pub async fn guard(
         headers: request.headers(),
     };
     let (address, now) = (request.peer_addr().map(|address| address.ip()), Instant::now());
-    if let Some(wait) = address.and_then(|address| held_up(&state, asked, address, now)) {
-        return Ok(too_often(&state, &request, RefusalReason::WrongKeys, wait));
-    }
     let policy = state.policy();
     let mut checked = policy.check(asked, Timestamp::now());
     // A token with a key that is newer than the ones that are known, or before any are: the issuer is asked, so seldom that it does not notice.
@@ -92,14 +85,18 @@ pub async fn guard(
         oidc.look_for_key().await;
         checked = policy.check(asked, Timestamp::now());
     }
+    // A key of 256 random bits is looked at whatever else came from its address, since it can't be guessed: nobody locks out whoever shares a proxy.
+    if let (Ok(Some(holder)), Some(address)) = (&checked, address)
+        && policy.may_be_guessed(holder)
+        && let Some(wait) = state.limits.held_up(address, now)
+    {
+        return Ok(too_often(&state, &request, RefusalReason::WrongKeys, wait));
+    }
     let holder = match &checked {
         Ok(holder) => holder.as_ref(),
         Err(refusal) => refusal.holder(),
     };
     if let Some(holder) = holder {
-        if let Some(address) = address {
-            state.limits.known_key(address, now);
-        }
         let spent = match needed(asked.method.as_str(), asked.pattern) {
             Scope::Ingest => Spent::Ingest,
             _ => Spent::Requests,
@@ -122,21 +119,20 @@ pub async fn guard(
         return Ok(too_often(&state, &request, RefusalReason::WrongKeys, wait));
     }
     let Err(refusal) = checked else {
+        if let Err(error) = check_encoding(request.headers()) {
+            state.metrics.refused(RefusalReason::ContentEncoding);
+            audited::refused(&state, &request, RefusalReason::ContentEncoding, error.kind());
+            return Ok(request.error_response(error));
+        }
         return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
     };
     state.metrics.refused(refusal.reason());
-    audited::refused(&state, &request, &refusal);
+    audited::refused(&state, &request, refusal.reason(), refusal.error().kind());
     let mut response = request.error_response(refusal.error());
     if let Some(challenge) = refusal.challenge(policy.has_login()) {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     Ok(response)
-}
-
-/// How long the key of this request is not looked at, since too many wrong ones came from its address.
-fn held_up(state: &State, asked: Asked<'_>, address: IpAddr, now: Instant) -> Option<Duration> {
-    let brings_key = offered(asked.headers).is_some() && !PROBES.contains(&asked.uri.path());
-    brings_key.then(|| state.limits.held_up(address, now)).flatten()
 }
 
 /// The answer to one who has to wait: 429 with `Retry-After`.
@@ -147,6 +143,7 @@ fn too_often(
     wait: Duration,
 ) -> ServiceResponse<BoxBody> {
     state.metrics.refused(reason);
+    audited::refused(state, request, reason, ErrorKind::RateLimited);
     let message = match reason {
         RefusalReason::WrongKeys => "too many wrong keys came from this address",
         _ => "this caller has asked too often",
@@ -178,6 +175,12 @@ impl Policy {
             Some(credentials) => self.with_keys(credentials, asked, now),
             None => self.without_keys(asked).map(|()| None),
         }
+    }
+
+    /// Whether this caller's key is one that somebody may have thought up.
+    fn may_be_guessed(&self, holder: &KeyHolder) -> bool {
+        let credentials = self.credentials.as_deref();
+        credentials.is_some_and(|credentials| credentials.may_be_guessed(holder))
     }
 
     /// Whether people can sign in on the page.

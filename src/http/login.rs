@@ -67,7 +67,10 @@ pub async fn end(state: Data<State>, request: HttpRequest) -> Result<HttpRespons
     }
     let cookie = session_cookie(cookies(request.headers()), login.cookie_name(false));
     // A session that is over is nobody's to end.
-    if let Some(session) = cookie.and_then(|cookie| oidc.session(cookie, Timestamp::now()).ok()) {
+    if let Some((cookie, session)) =
+        cookie.and_then(|cookie| Some((cookie, oidc.session(cookie, Timestamp::now()).ok()?)))
+    {
+        login.end(cookie);
         audited::signed(&state, &request, "signOut", Some(&session.holder.name));
     }
     Ok(HttpResponse::Ok()

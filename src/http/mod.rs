@@ -1,7 +1,7 @@
 //! The service: HTTP in, domain values through, JSON out.
 //!
 //! A request passes `observe` (id, limit, log, metrics, problems), then `guard` (origin, key), then `audited` (its line in the audit), then its endpoint. One endpoint, or one
-//! resource, is one file; `access` has the keys and what they open, `rate` how often one may ask, `headers` what browsers are told, `wire` the shapes, `body` bounds the time of bodies, `upload` reads forms, `problem`
+//! resource, is one file; `access` has the keys and what they open, `rate` how often one may ask, `misses` how often for somebody who is not there, `headers` what browsers are told, `wire` the shapes, `body` bounds the time of bodies, `sending` the memory of large answers, `upload` reads forms, `problem`
 //! turns errors into answers.
 
 mod access;
@@ -22,6 +22,7 @@ mod headers;
 mod images;
 mod inner;
 mod login;
+mod misses;
 mod observe;
 mod ops;
 mod patients;
@@ -30,6 +31,7 @@ mod problem;
 mod rate;
 mod reference;
 mod search;
+mod sending;
 mod upload;
 mod wire;
 
@@ -115,6 +117,8 @@ pub struct HttpSettings {
     pub dicom_web_url: Option<BaseUrl>,
     /// How often one may ask.
     pub rates: RateSettings,
+    /// Longest time that a reader may take nothing of a large answer.
+    pub answer_idle_max: Duration,
     /// The certificate that it shows; none: it speaks without TLS.
     pub tls: Option<Arc<Identity>>,
 }
@@ -140,6 +144,8 @@ pub struct State {
     in_flight: Arc<Semaphore>,
     upload_memory: Arc<Semaphore>,
     pulls: Arc<Semaphore>,
+    answer_memory: Arc<Semaphore>,
+    answer_units: usize,
     receive_memory: Arc<Semaphore>,
     receiving: Arc<Semaphore>,
 }
@@ -158,6 +164,7 @@ impl State {
             metrics.pacs(pacs.name().as_str());
         }
         let units = (body_bytes_max / MEMORY_UNIT_BYTES + 1).saturating_mul(UPLOADS_IN_MEMORY_MAX);
+        let units = units.min(Semaphore::MAX_PERMITS);
         Self {
             auditor: None,
             cards: Arc::default(),
@@ -165,9 +172,12 @@ impl State {
             limits: Arc::new(Limits::new(settings.rates)),
             draining: Arc::default(),
             in_flight: Arc::new(Semaphore::new(settings.in_flight_max)),
-            upload_memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            upload_memory: Arc::new(Semaphore::new(units)),
             pulls: Arc::new(Semaphore::new(PULLS_MAX)),
-            receive_memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            // What nobody reads takes no memory of what comes in.
+            answer_memory: Arc::new(Semaphore::new(units)),
+            answer_units: units,
+            receive_memory: Arc::new(Semaphore::new(units)),
             receiving: Arc::new(Semaphore::new((settings.in_flight_max / RECEIVING_SHARE).max(1))),
             engine,
             ingest,

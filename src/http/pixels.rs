@@ -21,7 +21,7 @@ use crate::error::Result;
 pub async fn thumbnail(state: Data<State>, id: Path<String>) -> Result<HttpResponse> {
     let id = id.parse()?;
     audited::images([id]);
-    Ok(picture(state.engine.thumbnail(id).await?))
+    picture(&state, state.engine.thumbnail(id).await?)
 }
 
 /// A picture of an image, large enough to read, with another window if asked for.
@@ -36,15 +36,15 @@ pub async fn thumbnail(state: Data<State>, id: Path<String>) -> Result<HttpRespo
 pub async fn rendered(state: Data<State>, id: Path<String>, query: Query<RenderQuery>) -> Result<HttpResponse> {
     let id = id.parse()?;
     audited::images([id]);
-    Ok(picture(
-        state.engine.rendered(id, query.window()?, query.size()?).await?,
-    ))
+    let png = state.engine.rendered(id, query.window()?, query.size()?).await?;
+    picture(&state, png)
 }
 
 /// Patients' pixels stay in no cache.
-fn picture(png: Bytes) -> HttpResponse {
-    HttpResponse::Ok()
+fn picture(state: &State, png: Bytes) -> Result<HttpResponse> {
+    let mut answer = HttpResponse::Ok();
+    answer
         .insert_header((header::CONTENT_TYPE, "image/png"))
-        .insert_header((header::CACHE_CONTROL, "private, no-store"))
-        .body(png)
+        .insert_header((header::CACHE_CONTROL, "private, no-store"));
+    state.whole(answer, png)
 }

@@ -96,7 +96,7 @@ const fn title(kind: ErrorKind) -> &'static str {
         ErrorKind::NotAcceptable => "This is not given in a form that the client takes",
         ErrorKind::MethodNotAllowed => "This method is not allowed here",
         ErrorKind::Overloaded => "The server is busy",
-        ErrorKind::RateLimited => "Too many requests in a minute",
+        ErrorKind::RateLimited => "Too many requests",
         ErrorKind::StorageFull => "The storage is full",
         ErrorKind::Unavailable => "Not available at the moment",
         ErrorKind::PacsFailed => "The PACS does not answer as it should",

@@ -2,15 +2,17 @@
 
 use std::time::Instant;
 
+use actix_web::HttpRequest;
 use actix_web::web::{Data, Json};
 
+use super::rate::NamedBy;
 use super::search::show;
 use super::wire::{ByReference, QueryReference, Referenced, SearchResponse};
 use super::{State, audited, problem};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::PullOutcome;
 use crate::pacs::{Pacs, PacsList, Pulled, Reference};
-use crate::search::Upload;
+use crate::search::{Level, Upload};
 
 /// Find the cases most similar to an image of a PACS.
 ///
@@ -27,11 +29,17 @@ use crate::search::Upload;
         problem::SearchingByReference
     )
 )]
-pub async fn by_reference(state: Data<State>, request: Json<ByReference>) -> Result<Json<SearchResponse>> {
+pub async fn by_reference(
+    state: Data<State>,
+    request: HttpRequest,
+    body: Json<ByReference>,
+) -> Result<Json<SearchResponse>> {
     let deadline = state.deadline();
-    let request = request.into_inner();
+    let naming = state.naming(&request, NamedBy::File)?;
+    let request = body.into_inner();
     let (frame, region, preview) = (request.frame(), request.region()?, request.preview());
     let (pacs, reference) = find(&state.settings.pacs, request.referenced()?)?;
+    audited::reference(pacs.name().as_str(), &named(&reference));
     let wanted = request.options.wanted()?;
     let _place = state.reserve_pull()?;
     let Pulled { bytes, chosen, took } = pull(&state, pacs, &reference, deadline).await?;
@@ -45,9 +53,24 @@ pub async fn by_reference(state: Data<State>, request: Json<ByReference>) -> Res
         preview,
     };
     let answer = state.engine.search_image(upload, wanted, region, deadline).await?;
+    naming.missed(answer.query.names_unknown.into());
     let mut shown = show(&state, &answer);
     shown.query.reference = Some(QueryReference::new(pacs.name(), took, chosen));
     Ok(shown)
+}
+
+/// The UIDs of a reference, from the study down.
+fn named(reference: &Reference) -> Vec<(Level, &str)> {
+    let lower = [
+        (Level::Series, reference.series.as_ref()),
+        (Level::Instance, reference.instance.as_ref()),
+    ];
+    let lower = lower
+        .into_iter()
+        .filter_map(|(level, uid)| Some((level, uid?.as_str())));
+    std::iter::once((Level::Study, reference.study.as_str()))
+        .chain(lower)
+        .collect()
 }
 
 /// The PACS and what is asked of it. What a URL says and what stands beside it must be the same.

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use actix_web::HttpRequest;
 use actix_web::web::{Data, Json};
 
+use super::rate::NamedBy;
 use super::upload::Form;
 use super::wire::{ById, ByVector, Names, SearchForm, SearchFormFields, SearchResponse};
 use super::{State, audited, problem};
 use crate::error::{Error, ErrorKind, Result};
+use crate::imaging::Format;
+use crate::imaging::sniff::sniff;
 use crate::metrics::Stage;
-use crate::search::{Answer, Engine};
+use crate::search::{Answer, Engine, Upload};
 
 /// Find the cases most similar to an uploaded image.
 ///
@@ -25,7 +29,11 @@ use crate::search::{Answer, Engine};
         problem::SearchingByImage
     )
 )]
-pub async fn by_image(state: Data<State>, form: Form<SearchForm>) -> Result<Json<SearchResponse>> {
+pub async fn by_image(
+    state: Data<State>,
+    request: HttpRequest,
+    form: Form<SearchForm>,
+) -> Result<Json<SearchResponse>> {
     let deadline = state.deadline();
     let SearchForm {
         upload,
@@ -35,11 +43,24 @@ pub async fn by_image(state: Data<State>, form: Form<SearchForm>) -> Result<Json
     audited::query_by_image(&upload.bytes);
     let archive = state.engine.overview();
     options.split_lists(&archive.classes, &archive.sources);
+    let naming = named_by(&upload).map(|by| state.naming(&request, by)).transpose()?;
     let answer = state
         .engine
         .search_image(upload, options.wanted()?, region, deadline)
         .await?;
+    if let Some(naming) = naming {
+        naming.missed(answer.query.names_unknown.into());
+    }
     Ok(show(&state, &answer))
+}
+
+/// How an upload says whose image it is, if it may say so.
+fn named_by(upload: &Upload) -> Option<NamedBy> {
+    if upload.patient_id.is_some() || upload.study_uid.is_some() {
+        Some(NamedBy::Request)
+    } else {
+        matches!(sniff(&upload.bytes), Ok(Format::Dicom)).then_some(NamedBy::File)
+    }
 }
 
 /// Find the cases most similar to images of the archive.

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use super::receive::Reception;
 use super::{Ingest, Labelling};
 use crate::archive::{Inbox, InboxId, Outcome, Reason};
+use crate::audit::{Action, Audit, Event, EventId, Who};
 use crate::domain::{FrameNumber, Frames, ImageId, Label};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{DicomFacts, Limits};
@@ -58,13 +59,15 @@ pub struct InboxSettings {
     pub labelling: Arc<Labelling>,
 }
 
-/// Opens an archive's inbox on this replica: gives what takes files, and embeds them until the last clone of that is dropped.
+/// Opens an archive's inbox on this replica: gives what takes files, and embeds them until the last clone of that is dropped. With an audit what becomes of each
+/// has a line.
 pub fn open_inbox(
     engine: &Engine,
     ingest: Ingest,
     inbox: Inbox,
     settings: InboxSettings,
     metrics: Arc<Metrics>,
+    audit: Option<Audit>,
 ) -> Reception {
     let (limits, frames) = (settings.limits, settings.frames);
     let (arrived, arrivals) = mpsc::channel(ARRIVED_MAX);
@@ -78,6 +81,8 @@ pub fn open_inbox(
             metrics: Arc::clone(&metrics),
         },
         metrics: Arc::clone(&metrics),
+        audit,
+        senders: HashMap::new(),
         turns: Turns::default(),
     };
     tokio::spawn(keeper.run(arrivals));
@@ -96,11 +101,14 @@ pub fn open_inbox(
 struct Keeper {
     work: Work,
     metrics: Arc<Metrics>,
+    audit: Option<Audit>,
+    /// Who sent what waits, as far as this replica took it.
+    senders: HashMap<InboxId, Who>,
     turns: Turns,
 }
 
 impl Keeper {
-    async fn run(mut self, mut arrivals: mpsc::Receiver<InboxId>) {
+    async fn run(mut self, mut arrivals: mpsc::Receiver<(InboxId, Who)>) {
         let mut running = FuturesUnordered::new();
         let mut open = true;
         let mut look_at = tokio::time::Instant::now();
@@ -109,18 +117,19 @@ impl Keeper {
         loop {
             while let Some((id, progress)) = self.turns.next(Instant::now()) {
                 let work = self.work.clone();
-                running.push(
-                    tokio::spawn(async move { (id, work.embed(id, progress).await) }).map(move |done| (id, done)),
-                );
+                running.push(tokio::spawn(async move { work.embed(id, progress).await }).map(move |done| (id, done)));
             }
             tokio::select! {
                 arrived = arrivals.recv(), if open => match arrived {
-                    Some(id) => self.turns.add(id),
+                    Some((id, sender)) => {
+                        self.senders.insert(id, sender);
+                        self.turns.add(id);
+                    }
                     None => open = false,
                 },
                 Some((id, done)) = running.next() => {
-                    let done = done.unwrap_or_else(|_| (id, Err(Error::internal("embedding a file panicked"))));
-                    self.settle(done).await;
+                    let (images, embedded) = done.unwrap_or_else(|_| panicked());
+                    self.settle(id, images, embedded).await;
                 }
                 () = tokio::time::sleep_until(look_at), if open => {
                     let waits = self.look(others_after).await;
@@ -150,6 +159,7 @@ impl Keeper {
         self.metrics.inbox_waits(waiting.len(), oldest);
         let there: HashSet<InboxId> = waiting.iter().map(|waiting| waiting.id).collect();
         self.turns.keep(&there);
+        self.senders.retain(|id, _| self.turns.known.contains_key(id));
         for waiting in &waiting {
             if age(waiting.since) >= others_after {
                 self.turns.add(waiting.id);
@@ -162,18 +172,27 @@ impl Keeper {
         !waiting.is_empty()
     }
 
-    async fn settle(&mut self, (id, embedded): (InboxId, Result<Embedded>)) {
+    /// `images`: those that the turn has found or made.
+    async fn settle(&mut self, id: InboxId, images: Vec<ImageId>, embedded: Result<Embedded>) {
         let error = match embedded {
-            Ok(Embedded::Part(progress)) => return self.turns.go_on(id, progress),
+            Ok(Embedded::Part(progress)) => {
+                self.note(id, InboxOutcome::Embedded, images, None);
+                return self.turns.go_on(id, progress);
+            }
             Ok(embedded) => {
                 self.turns.done(id);
-                self.metrics.inbox(match embedded {
+                let outcome = match embedded {
                     Embedded::Inserted => InboxOutcome::Embedded,
                     Embedded::Known => InboxOutcome::Known,
                     Embedded::Erased => InboxOutcome::Erased,
                     Embedded::Outside => InboxOutcome::Outside,
-                    Embedded::Gone | Embedded::Part(_) => return,
-                });
+                    Embedded::Gone | Embedded::Part(_) => {
+                        self.senders.remove(&id);
+                        return;
+                    }
+                };
+                self.metrics.inbox(outcome);
+                self.note_last(id, outcome, images, None);
                 return;
             }
             Err(error) => error,
@@ -182,6 +201,9 @@ impl Keeper {
         match fate(error.kind(), broken) {
             Fate::Again => {
                 self.metrics.inbox(InboxOutcome::Again);
+                if !images.is_empty() {
+                    self.note(id, InboxOutcome::Embedded, images, None);
+                }
                 let wait = self.turns.again(id, Instant::now());
                 tracing::warn!(error = %error, seconds = wait.as_secs(), "a file of the inbox could not be embedded yet");
             }
@@ -190,6 +212,7 @@ impl Keeper {
                 Ok(()) => {
                     self.turns.done(id);
                     self.metrics.inbox(InboxOutcome::Failed);
+                    self.note_last(id, InboxOutcome::Failed, images, Some(error.kind().slug()));
                     tracing::warn!(problem = error.kind().slug(), "a file of the inbox can't be embedded");
                 }
                 Err(error) => {
@@ -198,6 +221,27 @@ impl Keeper {
                 }
             },
         }
+    }
+}
+
+impl Keeper {
+    /// Puts into the audit what became of a file, or of those of its frames that had their turn. Who sent it is known until this replica stops, and on no other:
+    /// then the line is the server's own, and that of the request that brought it says who.
+    fn note(&self, id: InboxId, outcome: InboxOutcome, images: Vec<ImageId>, refused: Option<&'static str>) {
+        let Some(audit) = &self.audit else { return };
+        let sender = self.senders.get(&id).cloned().unwrap_or(Who::Server);
+        audit.note(Event {
+            images,
+            outcome: Some(outcome.as_str()),
+            refused: refused.map(|reason| (reason, None)),
+            ..Event::new("embedInstance", EventId::Import, Action::Create, sender)
+        });
+    }
+
+    /// The same of a file that waits no more.
+    fn note_last(&mut self, id: InboxId, outcome: InboxOutcome, images: Vec<ImageId>, refused: Option<&'static str>) {
+        self.note(id, outcome, images, refused);
+        self.senders.remove(&id);
     }
 }
 
@@ -377,15 +421,31 @@ struct Seen {
     sha256: [u8; 32],
 }
 
+/// What a turn came to, with the images that it found or made.
+type Turned = (Vec<ImageId>, Result<Embedded>);
+
+fn panicked() -> Turned {
+    (Vec::new(), Err(Error::internal("embedding a file panicked")))
+}
+
 impl Work {
-    async fn embed(&self, id: InboxId, progress: Progress) -> Result<Embedded> {
-        let work = AssertUnwindSafe(self.embed_file(id, progress)).catch_unwind();
-        work.await
-            .unwrap_or_else(|_| Err(Error::internal("embedding a file panicked")))
+    async fn embed(&self, id: InboxId, progress: Progress) -> Turned {
+        let work = async {
+            let mut images = Vec::new();
+            let embedded = self.embed_file(id, progress, &mut images).await;
+            (images, embedded)
+        };
+        let work = AssertUnwindSafe(work).catch_unwind();
+        work.await.unwrap_or_else(|_| panicked())
     }
 
     /// Each wanted frame in turn, and then the file leaves the inbox. Whoever comes back to it after a fault or a crash passes over what is there.
-    async fn embed_file(&self, id: InboxId, mut progress: Progress) -> Result<Embedded> {
+    async fn embed_file(
+        &self,
+        id: InboxId,
+        mut progress: Progress,
+        images: &mut Vec<ImageId>,
+    ) -> Result<Embedded> {
         let file = match self.inbox.read(id).await {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Embedded::Gone),
             file => file?,
@@ -395,7 +455,8 @@ impl Work {
         let turn_ends = Instant::now() + TURN_TIME;
         let mut constant = None;
         for &frame in wanted.iter().skip(progress.done) {
-            if self.is_there(frame, &sha256) {
+            if let Some(image) = self.known(frame, &sha256) {
+                images.push(image);
                 progress.embedded = true;
                 progress.done += 1;
                 continue;
@@ -404,7 +465,7 @@ impl Work {
             if Instant::now() >= turn_ends {
                 return Ok(Embedded::Part(progress));
             }
-            match self.embed_frame(id, file.clone(), frame, label.clone()).await {
+            match self.embed_frame(id, file.clone(), frame, label.clone(), images).await {
                 Ok(Embedded::Inserted) => (progress.embedded, progress.inserted) = (true, true),
                 Ok(Embedded::Known) => progress.embedded = true,
                 Ok(done) => {
@@ -454,13 +515,22 @@ impl Work {
         .await
     }
 
-    /// Whether the version that is served has this frame of this file.
-    fn is_there(&self, frame: FrameNumber, sha256: &[u8; 32]) -> bool {
+    /// The image that the version that is served has of this frame of this file.
+    fn known(&self, frame: FrameNumber, sha256: &[u8; 32]) -> Option<ImageId> {
         let key = self.ingest.identity().file_key(&frame.digest(sha256));
-        self.ingest.version().state.by_file_key(key).next().is_some()
+        let version = self.ingest.version();
+        let at = version.state.by_file_key(key).next()?;
+        Some(version.state.at(at).id)
     }
 
-    async fn embed_frame(&self, id: InboxId, file: Bytes, frame: FrameNumber, label: Label) -> Result<Embedded> {
+    async fn embed_frame(
+        &self,
+        id: InboxId,
+        file: Bytes,
+        frame: FrameNumber,
+        label: Label,
+        images: &mut Vec<ImageId>,
+    ) -> Result<Embedded> {
         let upload = Upload {
             bytes: file,
             frame,
@@ -478,10 +548,14 @@ impl Work {
             }),
             Err(error) => Err(error),
             Ok(receipt) if receipt.outcome == Outcome::Inserted => {
+                images.push(receipt.id);
                 self.metrics.near_identical(receipt.near_identical_to.is_some());
                 Ok(Embedded::Inserted)
             }
-            Ok(_) => Ok(Embedded::Known),
+            Ok(receipt) => {
+                images.push(receipt.id);
+                Ok(Embedded::Known)
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{BurnedInRule, Ingest};
 use crate::archive::{Inbox, InboxId, Outside, PutFile, ScopeFacts};
+use crate::audit::Who;
 use crate::domain::{FrameNumber, Frames, ImageId, InstanceKeys, Key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::{DicomFacts, Limits};
@@ -29,7 +30,7 @@ pub struct Reception {
     pub(super) burned_in: BurnedInRule,
     pub(super) metrics: Arc<Metrics>,
     /// To whoever embeds on this replica. A full queue does no harm: what waits is listed every few seconds.
-    pub(super) arrived: mpsc::Sender<InboxId>,
+    pub(super) arrived: mpsc::Sender<(InboxId, Who)>,
 }
 
 /// What became of a file. `Debug` shows no identifier.
@@ -152,10 +153,10 @@ struct Checked {
 
 impl Reception {
     /// Takes a DICOM file. A [`Verdict`] that is a success means that the sender may forget it: it is durable, known, or not wanted here.
-    /// `study` is the only study it may be of.
-    pub async fn receive(&self, file: Bytes, study: Option<&str>, deadline: Instant) -> Received {
+    /// `study` is the only study it may be of, `sender` who brings it.
+    pub async fn receive(&self, file: Bytes, study: Option<&str>, sender: &Who, deadline: Instant) -> Received {
         let named = DicomFacts::named(&file);
-        let (facts, verdict) = match self.judge(file, study, deadline).await {
+        let (facts, verdict) = match self.judge(file, study, sender, deadline).await {
             Ok(judged) => judged,
             Err(error) => (None, refused(&error)),
         };
@@ -191,11 +192,12 @@ impl Reception {
         &self,
         file: Bytes,
         study: Option<&str>,
+        sender: &Who,
         deadline: Instant,
     ) -> Result<(Option<DicomFacts>, Verdict)> {
         let (limits, bytes) = (self.limits, file.clone());
         let facts = run_blocking(move || DicomFacts::read(&bytes, &limits)).await?;
-        let verdict = match self.verdict(&facts, file, study, deadline).await {
+        let verdict = match self.verdict(&facts, file, study, sender, deadline).await {
             Ok(verdict) => verdict,
             Err(error) => refused(&error),
         };
@@ -207,6 +209,7 @@ impl Reception {
         facts: &DicomFacts,
         file: Bytes,
         study: Option<&str>,
+        sender: &Who,
         deadline: Instant,
     ) -> Result<Verdict> {
         let refuse = |why, message: &str| Ok(Verdict::Refused(why, message.to_owned()));
@@ -242,7 +245,7 @@ impl Reception {
         let id = checked.id;
         match self.inbox.put(id, file).await? {
             PutFile::New => {
-                let _ = self.arrived.try_send(id);
+                let _ = self.arrived.try_send((id, sender.clone()));
                 Ok(Verdict::Accepted)
             }
             PutFile::Known => Ok(Verdict::Known),

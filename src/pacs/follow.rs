@@ -21,7 +21,7 @@ use super::client::Pacs;
 use super::settings::Followed;
 use super::sweep::{Sweep, SweepSettings, Swept};
 use crate::archive::{Archive, Bookmark, Cursor, Mark, Origin, OriginBook};
-use crate::audit::Audit;
+use crate::audit::{Audit, Who};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::{Reception, Refusal, Verdict};
 use crate::metrics::{FollowOutcome, Metrics, SweepOutcome};
@@ -545,7 +545,7 @@ impl Follower {
         }
         let outcome = match self
             .reception
-            .receive(file, None, Instant::now() + RECEIVE_MAX)
+            .receive(file, None, &Who::Server, Instant::now() + RECEIVE_MAX)
             .await
             .verdict
         {

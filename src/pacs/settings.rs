@@ -161,6 +161,15 @@ pub fn read(path: &Path) -> Result<PacsFile> {
     parse(&text, folder).map_err(context)
 }
 
+/// The files with credentials that it names; none of a file that can't be read, which [`read`] tells of.
+pub fn credential_files(path: &Path) -> Vec<PathBuf> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let file: Option<File> = text_of(path).ok().and_then(|text| toml::from_str(&text).ok());
+    let entries = file.into_iter().flat_map(|file| [file.pacs, file.orthanc]).flatten();
+    let named = entries.flat_map(|entry| [entry.basic_file, entry.header_file, entry.client_certificate_file]);
+    named.flatten().map(|path| folder.join(path)).collect()
+}
+
 /// Reads the text of such a file.
 ///
 /// # Errors
@@ -425,6 +434,36 @@ mod tests {
         assert_eq!(file.followed[1].sweep, Some(SweepSettings { every, bounds }));
         // Where one deletes, it is known of all what they have.
         assert!(file.followed[0].sweep.is_none() && file.followed[0].noted);
+    }
+
+    #[test]
+    fn files_with_credentials_are_found_also_of_an_orthanc_that_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pacs.toml");
+        let text = r#"
+            [[pacs]]
+            name = "main"
+            url = "https://pacs.example"
+            basic_file = "basic"
+            ca_file = "everybody-may-read.pem"
+            [[pacs]]
+            name = "other"
+            url = "https://other.example"
+            header_file = "/run/secrets/header"
+            client_certificate_file = "own.pem"
+            [[orthanc]]
+            name = "front"
+            url = "http://10.0.0.1:8042"
+            basic_file = "front"
+        "#;
+        std::fs::write(&path, text).unwrap();
+        let mut expected = ["basic", "own.pem", "front"]
+            .map(|name| folder.path().join(name))
+            .to_vec();
+        expected.insert(1, "/run/secrets/header".into());
+        assert_eq!(credential_files(&path), expected);
+        std::fs::write(&path, "[[pacs").unwrap();
+        assert!(credential_files(&path).is_empty() && credential_files(Path::new("nowhere")).is_empty());
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub struct AskedQuery {
     pub region: Option<Region>,
     /// The picture as it was understood, PNG, if it was asked for.
     pub preview: Option<Vec<u8>>,
+    /// It names a patient or a study that the archive does not have; for whoever counts such requests, and not for the answer.
+    pub names_unknown: bool,
 }
 
 /// Milliseconds spent in each stage.

@@ -132,6 +132,7 @@ impl Engine {
             .run(upload.bytes.clone(), excerpt, coming, deadline)
             .await?;
         let whose = Whose::of(self.0.parts.archive.identity(), &upload, &image);
+        let names_unknown = self.names_unknown(&version, &upload, &whose).await?;
         let facts = image.facts.clone();
         // Pixels are not needed after this; nothing large waits for the model.
         let ranged = |(_, calibration): (_, &Calibration)| calibration.appearances.is_some();
@@ -176,6 +177,7 @@ impl Engine {
             image: Some(facts),
             region,
             preview,
+            names_unknown,
         };
         answer.timings = Timings {
             decode_ms: ms(decode),
@@ -186,6 +188,20 @@ impl Engine {
             total_ms: ms(started.elapsed()),
         };
         Ok(answer)
+    }
+
+    /// Whether the archive has nothing of the patient whose image this is said to be, or of the study that the request names. A study that a file names is as
+    /// good as random, and nobody tries one after the other.
+    async fn names_unknown(&self, version: &Arc<Version>, upload: &Upload, whose: &Whose) -> Result<bool> {
+        let is_there = |patient| version.state.by_patient(patient).next().is_some();
+        if whose.patient.is_some_and(|patient| !is_there(patient)) {
+            return Ok(true);
+        }
+        let Some(study) = whose.study.filter(|_| upload.study_uid.is_some()) else {
+            return Ok(false);
+        };
+        let version = Arc::clone(version);
+        run_blocking(move || Ok(version.hierarchy().under(study.into(), super::Level::Study).is_empty())).await
     }
 
     /// Finds the cases most similar to images of the archive (to the mean of their directions when there are several).

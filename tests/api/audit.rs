@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use medsearch::app::{App, AuditPlace, Settings};
+use medsearch::archive::{Archive, Identity, IdentityMode};
 use medsearch::audit::{BYTES_MAX_LEAST, audit_files};
-use medsearch::http::SERVED;
+use medsearch::http::{Rate, RateSettings, SERVED};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::archive::{self, image, secret};
 use crate::cluster::eventually;
+use crate::files::Instance;
 use crate::harness::{BOUNDARY, KEY, Part, form_body, problem};
 
 /// A server with an audit and a key.
@@ -32,16 +34,26 @@ impl Audited {
     }
 
     async fn over(folder: TempDir, bytes_max: u64) -> Self {
-        let settings = Settings {
+        Self::with(folder, |settings| {
+            if let Some(audit) = &mut settings.audit {
+                audit.bytes_max = bytes_max;
+            }
+        })
+        .await
+    }
+
+    async fn with(folder: TempDir, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings {
             program: env!("CARGO_BIN_EXE_medsearch").into(),
             api_key: Some(KEY.to_owned()),
             keys_file: Some(keys_file(folder.path())),
             audit: Some(AuditPlace {
                 folder: folder.path().join("audit"),
-                bytes_max,
+                bytes_max: 1 << 30,
             }),
             ..Settings::local(folder.path().join("archive").display().to_string(), secret())
         };
+        change(&mut settings);
         let app = App::build(settings).await.unwrap();
         let url = format!("http://{}", app.address());
         let handle = app.handle();
@@ -503,10 +515,12 @@ async fn what_is_refused_is_told_with_the_reason_and_without_the_key() {
     for _ in 0..100 {
         server.open_request("GET", "/v1/archive").send().await.unwrap();
     }
+    let packed = server.request("POST", "/v1/search").header("content-encoding", "gzip");
+    assert_eq!(problem(packed.body("x").send().await.unwrap()).await.0, 415);
     std::fs::write(server.folder.path().join("keys.json"), r#"{"format": 1, "keys": [] }"#).unwrap();
     let folder = server.stop().await;
     let lines = lines(folder.path());
-    let refused: Vec<String> = lines
+    let mut refused: Vec<String> = lines
         .iter()
         .filter(|line| line["what"] == "refused")
         .map(said)
@@ -519,12 +533,51 @@ async fn what_is_refused_is_told_with_the_reason_and_without_the_key() {
             "refused dicom=110113 action=E refused=forbidden_origin status=403 problem=forbidden-origin",
         ]
     );
+    // Whoever is known has lines of their own, however many come from others.
+    let packed = "refused dicom=110113 action=E who=api-key refused=content_encoding operation=searchByImage status=415 problem=unsupported-media";
+    assert_eq!(refused.remove(60), packed);
     // A flood has sixty lines a minute, and one that counts the others.
     assert_eq!(
         (refused.len(), refused[60].as_str()),
         (61, "refused dicom=110113 action=E count=43")
     );
     assert!(lines.iter().all(|line| !line.to_string().contains(guess)));
+}
+
+#[actix_web::test]
+async fn who_asks_too_often_is_told() {
+    let rates = RateSettings {
+        requests: Rate::per_minute(1),
+        wrong_keys: Rate::per_minute(1),
+        ..RateSettings::default()
+    };
+    let server = Audited::with(archive::copy(), |settings| settings.rates = rates).await;
+    for _ in 0..23 {
+        server.request("GET", "/v1/classes").send().await.unwrap();
+    }
+    for _ in 0..2 {
+        let guess = server
+            .open_request("GET", "/v1/classes")
+            .header("x-api-key", "0123456789abcdef");
+        guess.send().await.unwrap();
+    }
+    let folder = server.stop().await;
+    let lines = lines(folder.path());
+    let refused: Vec<String> = lines
+        .iter()
+        .filter(|line| line["what"] == "refused")
+        .map(said)
+        .collect();
+    let limited = "refused dicom=110113 action=E who=api-key refused=rate_limited operation=getClasses status=429 problem=rate-limited";
+    assert!(refused[..20].iter().all(|line| line == limited), "{refused:?}");
+    assert_eq!(
+        refused[20..],
+        [
+            "refused dicom=110114 action=E refused=unknown_key operation=getClasses status=401 problem=unauthorized",
+            "refused dicom=110114 action=E refused=wrong_keys operation=getClasses status=429 problem=rate-limited",
+            "refused dicom=110113 action=E who=api-key count=2",
+        ]
+    );
 }
 
 #[actix_web::test]
@@ -672,4 +725,128 @@ async fn what_is_done_to_the_files_is_found_by_the_command() {
     );
     assert_eq!(verify(&folder, &["--since", "2999-01-01T00:00:00Z"]).0, Some(0));
     assert_eq!(verify(&folder, &["--replica", "another"]).0, Some(0));
+}
+
+/// Lines of one operation.
+fn of<'a>(lines: &'a [Value], what: &str) -> Vec<&'a Value> {
+    lines.iter().filter(|line| line["what"] == what).collect()
+}
+
+#[actix_web::test]
+async fn searches_by_names_can_be_told_from_each_other_and_by_whoever_has_the_secret() {
+    let folder = archive::copy();
+    let pacs = folder.path().join("pacs.toml");
+    let entry = "[[pacs]]\nname = \"main\"\nurl = \"http://127.0.0.1:9/dicom-web\"\n";
+    std::fs::write(&pacs, entry).unwrap();
+    let server = Audited::with(folder, |settings| settings.pacs_file = Some(pacs)).await;
+    let names = [
+        "PatientID=Linked%5EPatient",
+        "00100020=Linked%5EPatient&limit=3",
+        "PatientID=Other%5EPatient",
+        "StudyInstanceUID=1.2.840.4711",
+        "Modality=CR",
+    ];
+    for query in names {
+        let found = server.request("GET", &format!("/dicom-web/studies?{query}"));
+        assert_eq!(found.send().await.unwrap().status(), 200, "{query}");
+    }
+    for study in ["1.2.840.4711", "1.2.840.4711", "1.2.840.4712"] {
+        let reference = json!({"pacs": "main", "study_uid": study});
+        let search = server.request("POST", "/v1/search/by-reference").json(&reference);
+        assert_ne!(search.send().await.unwrap().status(), 200);
+    }
+    let folder = server.stop().await;
+    let lines = lines(folder.path());
+    let found = of(&lines, "searchStudies");
+    let identity = Identity::new(secret(), IdentityMode::Anonymous);
+    let pseudonym = |id| identity.pseudonym(identity.patient_keys(None, id).unwrap().patient);
+    assert_eq!(found[0]["patient"], pseudonym("Linked^Patient"));
+    assert_eq!(found[2]["patient"], pseudonym("Other^Patient"));
+    assert!(found[0]["query"].is_string() && found[0]["query"] == found[1]["query"]);
+    for (one, other) in [(0, 2), (0, 3), (2, 3)] {
+        assert_ne!(found[one]["query"], found[other]["query"]);
+    }
+    // As README says: everybody who has the secret can make the digest anew.
+    let mut digest = blake3::Hasher::new_keyed(&identity.audit_key());
+    for part in ["names", "study", "1.2.840.4711"] {
+        digest
+            .update(&(part.len() as u64).to_le_bytes())
+            .update(part.as_bytes());
+    }
+    let digest = &digest.finalize().to_hex()[..32];
+    assert_eq!(found[3]["query"], digest);
+    assert!(found[..4].iter().all(|line| line["count"] == 0), "nothing was found");
+    assert!(found[4]["query"].is_null() && found[4]["count"].is_null());
+    let fetched = of(&lines, "searchByReference");
+    assert!(
+        fetched
+            .iter()
+            .all(|line| line["pacs"] == "main" && line["problem"] == "pacs-failed"),
+        "{fetched:?}"
+    );
+    assert_eq!(fetched[0]["reference"], digest);
+    assert!(fetched[0]["reference"] == fetched[1]["reference"] && fetched[0]["reference"] != fetched[2]["reference"]);
+    let text: String = lines.iter().map(Value::to_string).collect();
+    for secret in ["Linked", "Other", "1.2.840.4711", "1.2.840.4712"] {
+        assert!(!text.contains(secret), "the audit has `{secret}`");
+    }
+}
+
+#[actix_web::test]
+async fn what_becomes_of_a_stored_file_has_a_line_of_its_own() {
+    let folder = archive::copy();
+    let archive = Archive::open(folder.path().join("archive").to_str().unwrap(), secret())
+        .await
+        .unwrap();
+    let inbox = archive.inbox();
+    // As a server left it that was killed: who sent it is not known any more.
+    let left = Instance {
+        sop_uid: "1.2.840.4711.1",
+        ..Instance::default()
+    };
+    let left = left.file(1);
+    let waiting = inbox.id(&left, None, archive.identity().sop_key("1.2.840.4711.1"));
+    inbox.put(waiting, left.into()).await.unwrap();
+    let server = Audited::with(folder, |_| {}).await;
+    let sent = Instance {
+        sop_uid: "1.2.840.4711.2",
+        ..Instance::default()
+    };
+    let blank = Instance {
+        sop_uid: "1.2.840.4711.3",
+        ..Instance::default()
+    };
+    let mut blank = blank.file(3);
+    let pixels = blank.len() - 96 * 96;
+    blank[pixels..].fill(0);
+    for file in [sent.file(2), blank] {
+        let stored = server.request("POST", "/instances").body(file).send().await.unwrap();
+        assert_eq!(stored.status(), 200);
+    }
+    eventually("nothing waits", async || {
+        inbox.list().await.unwrap().is_empty() && inbox.failed_count().await.unwrap() == 1
+    })
+    .await;
+    let folder = server.stop().await;
+    let lines = lines(folder.path());
+    let mut embedded: Vec<String> = of(&lines, "embedInstance")
+        .iter()
+        .map(|line| {
+            let images = line["images"].as_array().map_or(0, Vec::len);
+            format!("{} outcome={} images={images}", said(line), line["outcome"])
+        })
+        .collect();
+    embedded.sort();
+    assert_eq!(
+        embedded,
+        [
+            "embedInstance dicom=110107 action=C who=api-key outcome=\"embedded\" images=1",
+            "embedInstance dicom=110107 action=C who=api-key refused=constant-image outcome=\"failed\" images=0",
+            "embedInstance dicom=110107 action=C who=server outcome=\"embedded\" images=1",
+        ]
+    );
+    assert_eq!(of(&lines, "storePeerInstance").len(), 4);
+    let text: String = lines.iter().map(Value::to_string).collect();
+    assert!(!text.contains("1.2.840.4711"));
+    assert_eq!(verify(&folder, &[]).0, Some(0));
 }

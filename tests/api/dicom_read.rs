@@ -1,14 +1,19 @@
 //! DICOMweb reads: what a client finds and gets, in archives that keep the originals and in those that don't, with and without the scope for them.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+
 use medsearch::archive::{Archive, IdentityMode, NewArchive, NewModel, Retention};
 use medsearch::embed::load_backend;
-use medsearch::http::{Credentials, Scope};
+use medsearch::http::{ApiKey, Credentials, HttpSettings, Key, KeysFile, Rate, Scope, Scopes};
 use medsearch::pacs::BaseUrl;
 use reqwest::Response;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::archive::secret;
+use crate::cluster::eventually;
 use crate::files::{EXPLICIT, dicom, element, even};
 use crate::harness::{KEY, Part, TestApp, new_key, problem, spawn_over};
 
@@ -110,6 +115,10 @@ const FILES: [[&str; 4]; 5] = [
 
 impl Hospital {
     async fn open(identity: IdentityMode, retention: Retention) -> Self {
+        Self::with(identity, retention, |_| {}).await
+    }
+
+    async fn with(identity: IdentityMode, retention: Retention, change: impl FnOnce(&mut HttpSettings)) -> Self {
         let keys = tempfile::tempdir().unwrap();
         let file = keys.path().join("keys.json");
         let search = new_key(&file, "viewer", &[Scope::Search]);
@@ -117,6 +126,7 @@ impl Hospital {
         let app = spawn_over(empty(identity, retention).await, |settings| {
             settings.credentials = Credentials::open(Some(KEY), Some(&file)).unwrap();
             settings.loopback = false;
+            change(settings);
         });
         let hospital = Self {
             app: app.await,
@@ -652,4 +662,201 @@ async fn without_keys_the_machine_itself_sees_the_originals() {
         (text(&found[0], "0020000D"), text(&found[0], "00100020")),
         ("1.2.1", "4711")
     );
+}
+
+#[actix_web::test]
+async fn whoever_tries_names_that_are_not_there_has_to_wait() {
+    let few = |settings: &mut HttpSettings| settings.rates.identity_misses = Rate::per_hour(7);
+    let hospital = Hospital::with(IdentityMode::Linked, Retention::Original, few).await;
+    let count = async |key: &str, query: &str| hospital.json(key, query).await.len();
+    let search = async |patient: &str, body: &[u8]| {
+        let parts = [Part::Text("patient_id", patient.as_bytes()), Part::File("image", body)];
+        let parts = &parts[usize::from(patient.is_empty())..];
+        let form = hospital
+            .app
+            .form("/v1/search", parts)
+            .header("x-api-key", &hospital.search);
+        form.send().await.unwrap()
+    };
+    let (viewer, picture) = (&hospital.search, crate::files::png(64, 64));
+    let metadata = "/studies/1.2.1/metadata";
+    // What is there is found as often as anybody likes, and pseudonyms name nobody.
+    for _ in 0..10 {
+        assert_eq!(count(viewer, "/studies?PatientID=4711").await, 2);
+        assert_eq!(count(viewer, "/instances?SOPInstanceUID=1.2.1.1.1,1.2.1.1.2").await, 2);
+        assert_eq!(hospital.get(viewer, metadata).await.status(), 200);
+        assert_eq!(search("4711", &picture).await.status(), 200);
+        assert_eq!(count(viewer, "/studies?PatientID=p_000000000000&Modality=MR").await, 0);
+    }
+    // Four that miss, each in another way, and a list with three that do beside one that is there.
+    assert_eq!(count(viewer, "/studies?PatientID=1").await, 0);
+    assert_eq!(
+        count(viewer, "/series?PatientID=4711&StudyInstanceUID=1.2.3").await,
+        0,
+        "both are there"
+    );
+    assert_eq!(hospital.get(viewer, "/studies/9.9/metadata").await.status(), 404);
+    assert_eq!(search("nobody", &picture).await.status(), 200);
+    assert_eq!(count(viewer, "/studies?StudyInstanceUID=9.1,1.2.1,9.2,9.3").await, 1);
+    // From now on nobody is told from anybody.
+    for path in [
+        "/studies?PatientID=4711",
+        "/studies?PatientID=1",
+        "/instances?SOPInstanceUID=1.2.1.1.1",
+        "/studies/1.2.1/series",
+        metadata,
+        "/studies/9.9/metadata",
+    ] {
+        let refused = hospital.get(viewer, path).await;
+        let wait: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((300..=3600 / 7 + 1).contains(&wait), "{path}: {wait}");
+        assert_eq!(problem(refused).await.1, "rate-limited", "{path}");
+    }
+    for patient in ["4711", "nobody"] {
+        assert_eq!(problem(search(patient, &picture).await).await.1, "rate-limited");
+    }
+    // What names nobody goes on, and so do files of new patients, for a while.
+    assert_eq!(count(viewer, "/studies").await, 3);
+    let study = text(&hospital.json(viewer, "/studies").await[0], "0020000D").to_owned();
+    assert_eq!(
+        hospital
+            .get(viewer, &format!("/studies/{study}/metadata"))
+            .await
+            .status(),
+        200
+    );
+    assert_eq!(search("", &picture).await.status(), 200);
+    let mut searched = 0;
+    for patient in 0..80 {
+        let new = file("1.3.1", "1.3.1.1", "1.3.1.1.1", &format!("new {patient}"), &[]);
+        searched += usize::from(search("", &new).await.status() == 200);
+    }
+    assert_eq!(searched, 70);
+    // Whoever may see the originals has nothing to find out.
+    for key in [hospital.link.as_str(), KEY] {
+        for _ in 0..10 {
+            assert_eq!(count(key, "/studies?PatientID=1").await, 0);
+        }
+        assert_eq!(count(key, "/studies?PatientID=4711").await, 2);
+    }
+    let metrics = hospital.app.request("GET", "/metrics").header("x-api-key", KEY);
+    let metrics = metrics.send().await.unwrap().text().await.unwrap();
+    assert!(
+        metrics.contains(r#"medsearch_requests_refused_total{reason="identity_misses"} 18"#),
+        "{metrics}"
+    );
+}
+
+#[actix_web::test]
+async fn a_search_for_studies_ends_when_its_time_is_over() {
+    let app = crate::harness::spawn_with(|settings| settings.request_seconds_max = 0.0).await;
+    for path in ["/studies", "/series", "/instances?Modality=CR"] {
+        let late = app.get(&format!("/dicom-web{path}")).await;
+        let (status, slug, _) = problem(late).await;
+        assert_eq!((status, slug.as_str()), (504, "deadline"), "{path}");
+    }
+}
+
+/// Sockets of a server with somebody at the other end.
+fn connections(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let own = format!(":{port:04X}");
+    let established = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&own)) && fields.nth(1) == Some("01")
+    };
+    table.lines().filter(established).count()
+}
+
+#[actix_web::test]
+async fn answers_that_nobody_reads_take_a_bounded_memory_and_not_for_ever() {
+    const SIDE: u16 = 2400;
+    let small = |settings: &mut HttpSettings| {
+        settings.upload_bytes_max = 12 << 20;
+        settings.answer_idle_max = std::time::Duration::from_secs(3);
+    };
+    let hospital = Hospital::with(IdentityMode::Linked, Retention::Original, small).await;
+    let size = |tag| (0x0028_u16, tag, SIDE.to_le_bytes().to_vec());
+    let large = large_file("1.5.1", &[size(0x0010), size(0x0011)], usize::from(SIDE));
+    hospital.keep(&large).await;
+    let path = "/dicom-web/studies/1.5.1/series/1.5.1.1/instances/1.5.1.1.1";
+    // What is read comes whole, in one way and the other.
+    let bytes = usize::from(SIDE) * usize::from(SIDE) * 2;
+    let request = |path: &str| hospital.app.request("GET", path).header("x-api-key", KEY);
+    let whole = request(path)
+        .header("accept", "application/dicom")
+        .send()
+        .await
+        .unwrap();
+    let length: usize = whole.headers()["content-length"].to_str().unwrap().parse().unwrap();
+    assert!(length > bytes);
+    assert_eq!(whole.bytes().await.unwrap().len(), length);
+    let frames = request(&format!("{path}/frames/1,1")).send().await.unwrap();
+    let frames = frames.bytes().await.unwrap();
+    assert!(frames.ends_with(b"--\r\n") && frames.len() > 2 * bytes);
+
+    // 8 uploads' worth of memory is there, and an answer of 11 MB that nobody reads holds it but for what the system takes.
+    let ask = || {
+        let mut connection = TcpStream::connect(("127.0.0.1", hospital.app.port)).unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\n\r\n");
+        connection.write_all(head.as_bytes()).unwrap();
+        connection
+    };
+    let mut silent = Vec::new();
+    let mut refused = None;
+    for _ in 0..14 {
+        silent.push(ask());
+        actix_web::rt::time::sleep(std::time::Duration::from_millis(150)).await;
+        let answer = request(path).send().await.unwrap();
+        if answer.status() == 429 {
+            refused = Some(answer);
+            break;
+        }
+        drop(answer);
+    }
+    let (_, slug, said) = problem(refused.expect("there is no memory for all of them")).await;
+    assert_eq!(slug, "overloaded");
+    assert!(said.detail.contains("large answers"), "{}", said.detail);
+    // Others are answered, uploads too, and those who read are served again when nobody took the others.
+    assert_eq!(request("/dicom-web/studies").send().await.unwrap().status(), 200);
+    let again = hospital.add(&file("1.6.1", "1.6.1.1", "1.6.1.1.1", "4712", &[])).await;
+    assert_eq!(again.status(), 201);
+    eventually("the memory is free again", async || {
+        let answer = request(path).send().await.unwrap();
+        answer.status() == 200 && answer.bytes().await.is_ok_and(|body| body.len() > bytes)
+    })
+    .await;
+    assert!(connections(hospital.app.port) >= silent.len());
+    // Whoever reads at last is not told that this is all.
+    for mut connection in silent {
+        let mut rest = Vec::new();
+        connection
+            .set_read_timeout(Some(std::time::Duration::from_secs(20)))
+            .unwrap();
+        let _ = connection.read_to_end(&mut rest);
+        assert!(!rest.ends_with(b"--\r\n") && rest.len() < bytes, "{}", rest.len());
+    }
+}
+
+/// A file with a picture of noise, which no compression makes small.
+fn large_file(study: &str, sizes: &[(u16, u16, Vec<u8>)], side: usize) -> Vec<u8> {
+    let (series, instance) = (format!("{study}.1"), format!("{study}.1.1"));
+    let file = file(study, &series, &instance, "big", &[]);
+    let before = file.len() - samples(&instance).len() - 4;
+    let mut file = file[..before].to_vec();
+    for (group, number, value) in sizes {
+        let head = element(*group, *number, b"US", &[0, 0]);
+        let at = file.windows(8).position(|window| window[..6] == head[..6]).unwrap();
+        file[at + 8..at + 10].copy_from_slice(value);
+    }
+    let mut state = 88_172_645_463_325_252_u64;
+    let noise = (0..side * side).flat_map(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((state % 4000) as u16).to_le_bytes()
+    });
+    file.extend(((side * side * 2) as u32).to_le_bytes());
+    file.extend(noise);
+    file
 }

@@ -1,7 +1,9 @@
 //! STOW-RS and Orthanc's own way, with the bytes that PACS really send: what is answered as stored is in the archive soon, once, and nothing else is.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use medsearch::app::{App, Settings};
 use medsearch::archive::{Archive, Scope};
@@ -493,4 +495,77 @@ async fn a_server_that_only_reads_takes_nothing() {
         assert_eq!((status, slug.as_str()), (405, "method-not-allowed"), "{path}");
     }
     handle.stop(false).await;
+}
+
+/// A sender of a study that stops in the middle of it.
+fn half(app: &TestApp) -> TcpStream {
+    let mut connection = TcpStream::connect(("127.0.0.1", app.port)).unwrap();
+    let head = format!(
+        "POST /dicom-web/studies HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
+        app.port,
+        orthanc_type()
+    );
+    let begun = format!(
+        "--{ORTHANC}\r\nContent-Type: application/dicom\r\n\r\n{}",
+        "x".repeat(1000)
+    );
+    let chunk = format!("{:x}\r\n{begun}\r\n", begun.len());
+    connection.write_all(format!("{head}{chunk}").as_bytes()).unwrap();
+    connection
+}
+
+/// Stores a file whose length nobody knows before, so that memory for the largest is needed.
+async fn store_chunked(app: &TestApp, sop_uid: &str) -> u16 {
+    let body = orthanc_body(&[instance(sop_uid).file(7)]);
+    let head = format!(
+        "POST /dicom-web/studies HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+        app.port,
+        orthanc_type()
+    );
+    let chunk = format!("{:x}\r\n", body.len());
+    let request = [head.as_bytes(), chunk.as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+    let answer = app.raw(request).await;
+    answer
+        .split(' ')
+        .nth(1)
+        .unwrap_or_else(|| panic!("{answer}"))
+        .parse()
+        .unwrap()
+}
+
+/// How long a sender may be silent: what is given back later than this was given back for another reason.
+const SOON: Duration = Duration::from_secs(6);
+
+#[actix_web::test]
+async fn a_sender_who_goes_away_leaves_its_place() {
+    // One place for senders.
+    let app = spawn_with(|settings| settings.in_flight_max = 4).await;
+    let silent = half(&app);
+    actix_web::rt::time::sleep(Duration::from_millis(300)).await;
+    let began = Instant::now();
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&429) {
+        assert!(began.elapsed() < SOON, "{statuses:?}");
+        statuses.push(store_chunked(&app, &format!("1.2.7.{}", statuses.len())).await);
+    }
+    drop(silent);
+    let began = Instant::now();
+    while store_chunked(&app, "1.2.8").await == 429 {
+        assert!(began.elapsed() < SOON, "the place was not given back");
+        actix_web::rt::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[actix_web::test]
+async fn senders_who_go_away_leave_their_memory() {
+    let app = spawn_app().await;
+    let silent: Vec<TcpStream> = (0..8).map(|_| half(&app)).collect();
+    actix_web::rt::time::sleep(Duration::from_millis(500)).await;
+    let waiting = store_chunked(&app, "1.2.9");
+    futures_util::pin_mut!(waiting);
+    let at_once = actix_web::rt::time::timeout(Duration::from_secs(2), &mut waiting).await;
+    assert!(at_once.is_err(), "there is memory for eight");
+    drop(silent);
+    let stored = actix_web::rt::time::timeout(SOON, waiting).await;
+    assert_eq!(stored.expect("their memory was not given back"), 200);
 }

@@ -119,6 +119,7 @@ async fn launch(
         port,
         pacs: PacsList::default(),
         dicom_web_url: None,
+        answer_idle_max: Duration::from_secs(30),
         tls: None,
     };
     let metrics = Arc::new(Metrics::new().unwrap());
@@ -158,7 +159,7 @@ async fn launch(
         frames,
         labelling,
     };
-    let reception = open_inbox(&engine, ingest.clone(), inbox, inbox_settings, Arc::clone(&metrics));
+    let reception = open_inbox(&engine, ingest.clone(), inbox, inbox_settings, Arc::clone(&metrics), None);
     let state = State::new(engine, Some(ingest), settings, metrics).with_reception(reception);
     actix_web::rt::spawn(http::server(listener, state).unwrap());
     // The client is built with TLS for the sake of archives in buckets, and wants to know whose.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::web::{self, Data};
@@ -140,6 +141,11 @@ pub struct Behaviour {
     pub asked_for_keys: usize,
     /// Code -> the challenge it was asked with, and the tokens that it gives, once.
     pub codes: HashMap<String, (String, Value)>,
+    /// How long it takes to answer for its keys, and for a code.
+    pub delay: Duration,
+    /// Codes that it exchanges at the moment, and most of them at a time so far.
+    pub exchanging: usize,
+    pub exchanging_max: usize,
 }
 
 /// A running issuer.
@@ -212,8 +218,13 @@ async fn describe(behaviour: Data<Mutex<Behaviour>>, url: Data<Arc<str>>) -> Htt
 }
 
 async fn keys_of(behaviour: Data<Mutex<Behaviour>>) -> HttpResponse {
-    let mut behaviour = behaviour.lock().unwrap();
-    behaviour.asked_for_keys += 1;
+    let delay = {
+        let mut behaviour = behaviour.lock().unwrap();
+        behaviour.asked_for_keys += 1;
+        behaviour.delay
+    };
+    actix_web::rt::time::sleep(delay).await;
+    let behaviour = behaviour.lock().unwrap();
     HttpResponse::Ok().json(json!({ "keys": behaviour.keys }))
 }
 
@@ -235,6 +246,14 @@ async fn exchange(
     if !is_client || form["grant_type"] != "authorization_code" || !form["redirect_uri"].ends_with("/login/callback") {
         return refuse();
     }
+    let delay = {
+        let mut behaviour = behaviour.lock().unwrap();
+        behaviour.exchanging += 1;
+        behaviour.exchanging_max = behaviour.exchanging_max.max(behaviour.exchanging);
+        behaviour.delay
+    };
+    actix_web::rt::time::sleep(delay).await;
+    behaviour.lock().unwrap().exchanging -= 1;
     let Some((challenge, tokens)) = behaviour.lock().unwrap().codes.remove(&form["code"]) else {
         return refuse();
     };

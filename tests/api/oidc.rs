@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use futures_util::future::{join, join_all};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
 use medsearch::archive::Secret;
@@ -176,6 +177,16 @@ async fn tokens_that_do_not_hold_are_refused_and_counted_by_reason() {
             "token_type",
         ),
         (
+            "one that says who signed in, for the same audience",
+            signer.sign(&changed("at_hash", json!("x"))),
+            "token_type",
+        ),
+        (
+            "with nothing of one to ask with",
+            signer.sign(&changed("scope", Value::Null)),
+            "token_type",
+        ),
+        (
             "bound to a key",
             signer.sign(&changed("cnf", json!({"jkt": "x"}))),
             "token_type",
@@ -286,6 +297,67 @@ async fn keys_come_and_go_at_the_issuer() {
 
     issuer.change(|issuer| issuer.down = true);
     assert_eq!(status(&app, &new.sign(&claims)).await, 200, "the last keys stay");
+}
+
+#[actix_web::test]
+async fn all_that_wait_for_a_new_key_wait_for_one_answer_of_the_issuer() {
+    let (old, new) = (Signer::ec("old"), Signer::ec("new"));
+    let issuer = Issuer::start(&[&old]);
+    let app = spawn_for(&issuer).await;
+    let claims = issuer.claims(SUBJECT, "reader");
+    assert_eq!(status(&app, &old.sign(&claims)).await, 200);
+    let asked = issuer.change(|issuer| {
+        issuer.keys = vec![new.jwk()];
+        issuer.delay = Duration::from_millis(300);
+        issuer.asked_for_keys
+    });
+    let token = new.sign(&claims);
+    let statuses = join_all((0..16).map(|_| status(&app, &token))).await;
+    assert_eq!(statuses, [200; 16]);
+    assert_eq!(issuer.change(|issuer| issuer.asked_for_keys), asked + 1);
+
+    // An issuer that is slow holds nobody up for longer than a moment: the place of a request is worth more.
+    issuer.change(|issuer| issuer.delay = Duration::from_secs(4));
+    let (third, fourth) = (Signer::ec("third"), Signer::ec("fourth"));
+    actix_web::rt::time::sleep(Duration::from_secs(10)).await;
+    let first = status(&app, &third.sign(&claims));
+    let others = async {
+        actix_web::rt::time::sleep(Duration::from_millis(200)).await;
+        let started = Instant::now();
+        let token = fourth.sign(&claims);
+        let statuses = join_all((0..16).map(|_| status(&app, &token))).await;
+        (statuses, started.elapsed())
+    };
+    let (first, (others, took)) = join(first, others).await;
+    assert_eq!((first, others), (401, vec![401; 16]));
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+}
+
+#[actix_web::test]
+async fn the_issuer_is_asked_for_four_codes_at_a_time() {
+    let signer = Signer::ec("a");
+    let issuer = Issuer::start(&[&signer]);
+    let app = spawn_for(&issuer).await;
+    let mut backs = Vec::new();
+    for _ in 0..7 {
+        let way = Way::begin(&app).await;
+        let code = way.let_in(&issuer, &signer, "reader", &json!({}));
+        backs.push((way.back(&issuer, &code), way.cookie));
+    }
+    issuer.change(|issuer| issuer.delay = Duration::from_secs(1));
+    let came = backs.iter().map(|(back, cookie)| come_back(&app, back, Some(cookie)));
+    let mut pages: Vec<String> = join_all(came)
+        .await
+        .iter()
+        .map(|response| header(response, "location"))
+        .collect();
+    pages.sort();
+    let unavailable = "/#sign-in-unavailable";
+    assert_eq!(pages, ["/", "/", "/", "/", unavailable, unavailable, unavailable]);
+    assert_eq!(issuer.change(|issuer| issuer.exchanging_max), 4);
+    // Their places are free again.
+    issuer.change(|issuer| issuer.delay = Duration::ZERO);
+    sign_in(&app, &issuer, &signer, "reader").await;
 }
 
 #[actix_web::test]
@@ -470,6 +542,9 @@ async fn people_sign_in_and_out_on_the_page() {
     assert!(header(&response, "set-cookie").starts_with("__Host-medsearch=; Path=/; Max-Age=0;"));
     let ended: Value = response.json().await.unwrap();
     assert_eq!(ended["continue"], format!("{}/end?client_id={CLIENT}", issuer.url));
+    // Whoever copied it before has nothing now.
+    let copied = by_page(&app, "GET", "/v1/archive", &session, &OWN[..1]).await;
+    assert_eq!(problem(copied).await.0, 401);
     // What a key may do the key decides, whatever cookie comes along.
     let response = app
         .request("POST", "/v1/embeddings")
@@ -598,6 +673,42 @@ async fn forged_and_old_sessions_are_refused() {
         401
     );
     assert_eq!(refused(&app, "expired_session").await, 1);
+}
+
+#[actix_web::test]
+async fn sessions_end_when_the_rules_by_which_they_were_made_change() {
+    let signer = Signer::ed("a");
+    let issuer = Issuer::start(&[&signer]);
+    let app = spawn_for(&issuer).await;
+    let session = sign_in(&app, &issuer, &signer, "boss").await;
+    let still = async |other: OidcSettings| {
+        let app = spawn(Oidc::new(other, &secret()).unwrap()).await;
+        let response = by_page(&app, "GET", "/v1/archive", &session, &OWN[..1]).await;
+        response.status().as_u16()
+    };
+    let roles = |claim: &str, roles: &[&str]| {
+        let roles = roles.iter().map(|role| role.parse().unwrap()).collect();
+        Roles::new(claim.to_owned(), roles).unwrap()
+    };
+    let with_roles = |roles| OidcSettings {
+        roles,
+        ..settings(&issuer)
+    };
+    let same = roles("scope", &["boss=admin", "r+d=vectors", "reader=search"]);
+    assert_eq!(still(with_roles(same)).await, 200);
+    // The boss is one no more, or roles stand elsewhere.
+    let fewer = roles("scope", &["reader=search", "r+d=vectors", "boss=search"]);
+    assert_eq!(still(with_roles(fewer)).await, 401);
+    let elsewhere = roles("groups", &["boss=admin", "r+d=vectors", "reader=search"]);
+    assert_eq!(still(with_roles(elsewhere)).await, 401);
+    let mut another_client = settings(&issuer);
+    another_client.client.as_mut().unwrap().id = "another".to_owned();
+    assert_eq!(still(another_client).await, 401);
+    let another_issuer = OidcSettings {
+        issuer: "https://another.example".to_owned(),
+        ..settings(&issuer)
+    };
+    assert_eq!(still(another_issuer).await, 401);
 }
 
 #[actix_web::test]

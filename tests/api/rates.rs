@@ -89,7 +89,7 @@ async fn ingest_counts_apart() {
 }
 
 #[actix_web::test]
-async fn who_tries_keys_is_held_up_before_the_key_is_looked_at() {
+async fn who_tries_keys_is_held_up_and_does_not_find_one_that_was_thought_up() {
     let (app, _) = spawn(RateSettings {
         wrong_keys: Rate::per_minute(3),
         ..RateSettings::default()
@@ -99,6 +99,7 @@ async fn who_tries_keys_is_held_up_before_the_key_is_looked_at() {
         let (status, slug, _) = problem(ask(&app, "GET", "/v1/archive", WRONG).await).await;
         assert_eq!((status, slug.as_str()), (401, "unauthorized"));
     }
+    // `KEY` is a short one, as somebody thinks up.
     for key in [WRONG, KEY] {
         let response = ask(&app, "GET", "/v1/archive", key).await;
         let wait: u64 = said(&response, "retry-after").parse().unwrap();
@@ -118,20 +119,33 @@ async fn who_tries_keys_is_held_up_before_the_key_is_looked_at() {
 
 #[actix_web::test]
 async fn one_behind_the_same_proxy_locks_nobody_out() {
-    let (app, guest) = spawn(RateSettings {
-        wrong_keys: Rate::per_minute(3),
-        ..RateSettings::default()
+    let long = "operator-key-".repeat(3);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    let (text, guest) = ApiKey::random().unwrap();
+    let made = "2026-01-01T00:00:00Z".parse().unwrap();
+    let scopes = Scopes::new([Scope::Search]).unwrap();
+    let guest = Key::new("guest".parse().unwrap(), guest, scopes, made, None).unwrap();
+    KeysFile::at(&file).change(|keys| keys.add(guest)).unwrap();
+    let app = spawn_with(|settings| {
+        settings.credentials = Credentials::open(Some(&long), Some(&file)).unwrap();
+        settings.loopback = false;
+        settings.rates.wrong_keys = Rate::per_minute(3);
     })
     .await;
-    assert_eq!(ask(&app, "GET", "/v1/archive", &guest).await.status(), 200);
+    // Nobody with a good key was here before.
     let mut statuses = Vec::new();
     for _ in 0..5 {
         statuses.push(ask(&app, "GET", "/v1/archive", WRONG).await.status().as_u16());
     }
     assert_eq!(statuses, [401, 401, 401, 429, 429]);
-    assert_eq!(ask(&app, "GET", "/v1/archive", &guest).await.status(), 200);
-    let metrics = ask(&app, "GET", "/metrics", KEY).await.text().await.unwrap();
-    assert!(metrics.contains(r#"medsearch_requests_refused_total{reason="wrong_keys"} 2"#));
+    for key in [&text, &long] {
+        assert_eq!(ask(&app, "GET", "/v1/archive", key).await.status(), 200);
+    }
+    // Neither does a token that nobody signed cost the server more than a key that nobody has.
+    assert_eq!(ask(&app, "GET", "/v1/archive", "e30.e30.e30").await.status(), 429);
+    let metrics = ask(&app, "GET", "/metrics", &long).await.text().await.unwrap();
+    assert!(metrics.contains(r#"medsearch_requests_refused_total{reason="wrong_keys"} 3"#));
 }
 
 #[actix_web::test]

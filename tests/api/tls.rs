@@ -278,24 +278,35 @@ async fn the_program_takes_both_files_or_none_and_says_where_it_serves() {
     assert!(String::from_utf8(half.stderr).unwrap().contains("--tls-key-file"));
 
     std::fs::set_permissions(&files.key, Permissions::from_mode(0o644)).unwrap();
+    let (pacs, credential) = (folder.path().join("pacs.toml"), folder.path().join("pacs-user"));
+    let entry = "[[pacs]]\nname = \"main\"\nurl = \"https://pacs.example\"\nbasic_file = \"pacs-user\"\n";
+    std::fs::write(&pacs, entry).unwrap();
+    std::fs::write(&credential, "user:password").unwrap();
+    std::fs::set_permissions(&credential, Permissions::from_mode(0o644)).unwrap();
     let mut command = serve();
     command.arg("--tls-key-file").arg(&files.key).stderr(Stdio::piped());
+    command.arg("--pacs-file").arg(&pacs);
     let mut program = Program(command.spawn().unwrap());
     // Kept to the end: the program goes on writing.
     let mut said = BufReader::new(program.0.stderr.take().unwrap())
         .lines()
         .map(Result::unwrap);
-    let mut warned = false;
+    let mut warned = [false; 2];
     let mut address = None;
     for line in said.by_ref() {
-        warned |= line.contains("tls.key") && line.contains("can be read by other users");
+        for (warned, file) in warned.iter_mut().zip(["tls.key", "pacs-user"]) {
+            *warned |= line.contains(file) && line.contains("can be read by other users");
+        }
         if let Some(rest) = line.strip_prefix("medsearch: serving at ") {
             address = rest.split_whitespace().next().map(str::to_owned);
             break;
         }
     }
     let address = address.expect("it serves");
-    assert!(warned, "others can read the key");
+    assert_eq!(
+        warned, [true; 2],
+        "others can read the key and what a PACS wants to see"
+    );
     let believing = Certificate::from_pem(authority.pem.as_bytes()).unwrap();
     let client = Client::builder().tls_certs_only([believing]).build().unwrap();
     let answer = client.get(format!("{address}/readyz")).send().await.unwrap();

@@ -49,7 +49,9 @@ def server(small_archive, serve, tmp_path):
         ).stdout.strip()
         for scope in SCOPES
     }
-    server = serve(small_archive, "--keys-file", tmp_path / "keys.json", log=tmp_path / "log")
+    # What is made up is not there, and shall be asked for all the same.
+    unbounded = ("--identity-misses-per-hour", "0")
+    server = serve(small_archive, "--keys-file", tmp_path / "keys.json", *unbounded, log=tmp_path / "log")
     return server, keys
 
 

@@ -17,6 +17,9 @@ use crate::telemetry::run_blocking;
 /// change may be the same after two changes, and in Kubernetes is that of a link.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Fewest characters of an operator's own key that is taken for one that a program made (`openssl rand -hex 16`): shorter ones may be thought up.
+const CHARACTERS_RANDOM: usize = 32;
+
 /// Who asks: whoever holds a key, or whom an issuer vouches for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyHolder {
@@ -30,6 +33,8 @@ pub struct KeyHolder {
 #[derive(Debug)]
 pub struct Credentials {
     api_key: Option<ApiKey>,
+    /// That key is so short that it may be guessed.
+    guessable: bool,
     keys: ArcSwap<Keys>,
     file: Option<KeysFile>,
     oidc: Option<Arc<Oidc>>,
@@ -65,6 +70,7 @@ impl Credentials {
         }
         Ok(Some(Arc::new(Self {
             api_key: api_key.map(ApiKey::new).transpose()?,
+            guessable: api_key.is_some_and(|key| key.len() < CHARACTERS_RANDOM),
             changes: watch::Sender::new(keys.iter().len()),
             keys: ArcSwap::from_pointee(keys),
             file,
@@ -94,6 +100,11 @@ impl Credentials {
             (Err(Refusal::UnknownKey), Some(oidc)) if looks_like_a_token(offered) => oidc.holder(offered, now),
             (holder, _) => holder,
         }
+    }
+
+    /// Whether somebody may have thought this caller's key up, so that it can be found by trying.
+    pub fn may_be_guessed(&self, holder: &KeyHolder) -> bool {
+        self.guessable && holder.name == KeyName::of_api_key()
     }
 
     fn key_holder(&self, offered: ApiKey, now: Timestamp) -> Result<KeyHolder, Refusal> {

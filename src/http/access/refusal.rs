@@ -93,10 +93,13 @@ impl Refusal {
         }
     }
 
-    /// Whether somebody may be trying keys: a missing one is a first visit, an expired one was good, and signatures of tokens and seals of sessions are not found by trying.
+    /// Whether somebody may be trying keys, or making the server work for nothing with tokens that nobody signed. A missing key is a first visit, an expired
+    /// one was good, a key of the issuer that is not known may be its next one, and a session may be of another day's settings.
     pub fn is_wrong_key(&self) -> bool {
         match self {
-            Self::UnknownKey => true,
+            Self::UnknownKey | Self::Token(TokenFault::Malformed | TokenFault::Algorithm | TokenFault::Signature) => {
+                true
+            }
             Self::NoKey
             | Self::ExpiredKey
             | Self::Token(_)

@@ -6,8 +6,8 @@
 mod routes;
 mod touched;
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix_web::body::{BoxBody, MessageBody};
@@ -17,17 +17,23 @@ use actix_web::{HttpMessage, HttpRequest, web};
 use tokio::sync::watch;
 
 use self::routes::Audited;
-use super::access::{KeyName, Refusal};
+use super::access::KeyName;
 use super::observe::{RequestId, key_of};
 use super::{State, problem};
 use crate::audit::{Action, Answered, Audit, Event, EventId, Stage, Who};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::metrics::RefusalReason;
+use crate::search::Level;
 use touched::{Query, Touched};
 pub(super) use touched::{asked_about, count, images, patient, query, version};
 
-/// Refused requests that have a line each in [`WINDOW`]. Whoever sends more, and needs no key for it, shall not fill the disk: they are counted together.
+/// Refused requests of callers that are not known that have a line each in [`WINDOW`]. Whoever sends more, and needs no key for it, shall not fill the disk:
+/// they are counted together.
 const REFUSALS_MAX: usize = 60;
+/// The same for each caller that is known. They have lines of their own, so that nobody who is not known crowds them out.
+const NAMED_REFUSALS_MAX: usize = 20;
+/// Callers whose refused requests are told apart. Those of more have lines together.
+const NAMES_MAX: usize = 1024;
 /// Time in which they are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -35,7 +41,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Auditor {
     audit: Audit,
-    refusals: Mutex<Refusals>,
+    refusals: Mutex<Budgets>,
 }
 
 impl Auditor {
@@ -54,18 +60,19 @@ impl Auditor {
 
     /// Tells of what is due, and tries again what failed: to be called now and then.
     pub fn tick(&self) {
-        let unlisted = self.refusals().take_unlisted(Instant::now());
-        if unlisted > 0 {
-            self.audit.note(more_refused(unlisted));
-        }
+        self.note_unlisted(Some(Instant::now()));
         self.audit.look();
     }
 
     /// Tells of what is left.
     pub fn end(&self) {
-        let unlisted = std::mem::take(&mut self.refusals().unlisted);
-        if unlisted > 0 {
-            self.audit.note(more_refused(unlisted));
+        self.note_unlisted(None);
+    }
+
+    fn note_unlisted(&self, now: Option<Instant>) {
+        let unlisted = self.refusals().take_unlisted(now);
+        for (who, requests) in unlisted {
+            self.audit.note(more_refused(who, requests));
         }
     }
 
@@ -82,8 +89,46 @@ impl Auditor {
         }
     }
 
-    fn refusals(&self) -> std::sync::MutexGuard<'_, Refusals> {
+    fn refusals(&self) -> std::sync::MutexGuard<'_, Budgets> {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many lines are left for the refused requests of each caller, and of all that are not known together.
+#[derive(Debug, Default)]
+struct Budgets {
+    unknown: Refusals,
+    named: HashMap<Arc<str>, Refusals>,
+    /// Of callers beyond [`NAMES_MAX`].
+    further: Refusals,
+}
+
+impl Budgets {
+    /// Whether this one has a line of its own.
+    fn list(&mut self, who: &Who, now: Instant) -> bool {
+        let Who::Named(name) = who else {
+            return self.unknown.list(REFUSALS_MAX, now);
+        };
+        if self.named.len() >= NAMES_MAX && !self.named.contains_key(name) {
+            return self.further.list(NAMED_REFUSALS_MAX, now);
+        }
+        let own = self.named.entry(Arc::clone(name)).or_default();
+        own.list(NAMED_REFUSALS_MAX, now)
+    }
+
+    /// Those that had none, of callers for whom there is room again; without a time of all.
+    fn take_unlisted(&mut self, now: Option<Instant>) -> Vec<(Who, u64)> {
+        let mut unlisted = vec![
+            (Who::Unknown, self.unknown.take_unlisted(REFUSALS_MAX, now)),
+            (Who::Unknown, self.further.take_unlisted(NAMED_REFUSALS_MAX, now)),
+        ];
+        for (name, refusals) in &mut self.named {
+            let requests = refusals.take_unlisted(NAMED_REFUSALS_MAX, now);
+            unlisted.push((Who::Named(Arc::clone(name)), requests));
+        }
+        self.named.retain(|_, refusals| !refusals.is_over());
+        unlisted.retain(|(_, requests)| *requests > 0);
+        unlisted
     }
 }
 
@@ -95,10 +140,9 @@ struct Refusals {
 }
 
 impl Refusals {
-    /// Whether this one has a line of its own.
-    fn list(&mut self, now: Instant) -> bool {
+    fn list(&mut self, lines_max: usize, now: Instant) -> bool {
         self.forget(now);
-        if self.latest.len() >= REFUSALS_MAX {
+        if self.latest.len() >= lines_max {
             self.unlisted += 1;
             return false;
         }
@@ -106,13 +150,14 @@ impl Refusals {
         true
     }
 
-    /// Those that had none, once there is room for a line again.
-    fn take_unlisted(&mut self, now: Instant) -> u64 {
-        self.forget(now);
-        match self.latest.len() < REFUSALS_MAX {
-            true => std::mem::take(&mut self.unlisted),
-            false => 0,
+    fn take_unlisted(&mut self, lines_max: usize, now: Option<Instant>) -> u64 {
+        if let Some(now) = now {
+            self.forget(now);
+            if self.latest.len() >= lines_max {
+                return 0;
+            }
         }
+        std::mem::take(&mut self.unlisted)
     }
 
     fn forget(&mut self, now: Instant) {
@@ -124,12 +169,17 @@ impl Refusals {
             self.latest.pop_front();
         }
     }
+
+    /// There is nothing left to count or to tell.
+    fn is_over(&self) -> bool {
+        self.latest.is_empty() && self.unlisted == 0
+    }
 }
 
-fn more_refused(requests: u64) -> Event {
+fn more_refused(who: Who, requests: u64) -> Event {
     Event {
         count: Some(requests),
-        ..Event::new("refused", EventId::SecurityAlert, Action::Execute, Who::Unknown)
+        ..Event::new("refused", EventId::SecurityAlert, Action::Execute, who)
     }
 }
 
@@ -190,30 +240,33 @@ pub async fn audited(
     answered.map(ServiceResponse::map_into_boxed_body)
 }
 
-/// A request that the guard turned away.
-pub fn refused(state: &State, request: &ServiceRequest, refusal: &Refusal) {
+/// A request that the guard turned away: why, and as what it was answered.
+pub fn refused(state: &State, request: &ServiceRequest, reason: RefusalReason, kind: ErrorKind) {
     let Some(auditor) = &state.auditor else {
         return;
     };
-    if !auditor.refusals().list(Instant::now()) {
+    let named = key_of(request.request()).map(|name| Who::Named(name.as_str().into()));
+    let who = named.unwrap_or(Who::Unknown);
+    if !auditor.refusals().list(&who, Instant::now()) {
         return;
     }
     let pattern = request.match_pattern();
     let operation = pattern.and_then(|pattern| routes::name_of(request.method().as_str(), &pattern));
-    let kind = refusal.error().kind();
-    let dicom = match refusal.reason() {
-        RefusalReason::InsufficientScope | RefusalReason::ForbiddenOrigin => EventId::SecurityAlert,
+    let dicom = match reason {
+        RefusalReason::InsufficientScope
+        | RefusalReason::ForbiddenOrigin
+        | RefusalReason::RateLimited
+        | RefusalReason::ContentEncoding => EventId::SecurityAlert,
         _ => EventId::UserAuthentication,
     };
-    let named = key_of(request.request()).map(|name| Who::Named(name.as_str().into()));
     auditor.audit.note(Event {
-        refused: Some((refusal.reason().as_str(), operation)),
+        refused: Some((reason.as_str(), operation)),
         answered: Some(Answered {
             status: Some(problem::status(kind).as_u16()),
             problem: Some(kind.slug()),
         }),
         request: id_of(request.request()),
-        ..Event::new("refused", dicom, Action::Execute, named.unwrap_or(Who::Unknown))
+        ..Event::new("refused", dicom, Action::Execute, who)
     });
 }
 
@@ -222,10 +275,10 @@ pub fn signed(state: &State, request: &HttpRequest, what: &'static str, who: Opt
     let Some(auditor) = &state.auditor else {
         return;
     };
-    if who.is_none() && !auditor.refusals().list(Instant::now()) {
+    let named = who.map_or(Who::Unknown, |name| Who::Named(name.as_str().into()));
+    if who.is_none() && !auditor.refusals().list(&named, Instant::now()) {
         return;
     }
-    let named = who.map_or(Who::Unknown, |name| Who::Named(name.as_str().into()));
     auditor.audit.note(Event {
         refused: who.is_none().then(|| (RefusalReason::Login.as_str(), Some(what))),
         request: id_of(request),
@@ -239,14 +292,18 @@ pub fn signed(state: &State, request: &HttpRequest, what: &'static str, who: Opt
 }
 
 fn event_of(row: &Audited, state: &State, request: &HttpRequest) -> Event {
-    let who = match key_of(request) {
+    Event {
+        request: id_of(request),
+        ..Event::new(row.what, row.dicom, row.action, who(state, request))
+    }
+}
+
+/// Who sent a request that was let in.
+pub(super) fn who(state: &State, request: &HttpRequest) -> Who {
+    match key_of(request) {
         Some(name) => Who::Named(name.as_str().into()),
         None if state.settings.credentials.is_none() => Who::Loopback,
         None => Who::Unknown,
-    };
-    Event {
-        request: id_of(request),
-        ..Event::new(row.what, row.dicom, row.action, who)
     }
 }
 
@@ -293,6 +350,34 @@ pub(super) fn query_by_vector(vector: &[f32]) {
     query(Query::Vector, &[&bytes]);
 }
 
+/// A query by what patients and images were called before they came here: the names of each level, in their order. Whoever has the archive's secret can tell
+/// whether it was one that they think of.
+pub(super) fn query_by_names(names: &[(&'static str, &str)]) {
+    query(Query::Names, &parts_of(names));
+}
+
+/// An image that is fetched from a PACS, by the UIDs that name it there.
+pub(super) fn reference(pacs: &str, uids: &[(Level, &str)]) {
+    let names: Vec<_> = uids.iter().map(|(level, uid)| (level_name(*level), *uid)).collect();
+    touched::reference(pacs, &parts_of(&names));
+}
+
+/// What a level is called in digests.
+pub(super) const fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Study => "study",
+        Level::Series => "series",
+        Level::Instance => "instance",
+    }
+}
+
+fn parts_of<'a>(names: &[(&'static str, &'a str)]) -> Vec<&'a [u8]> {
+    names
+        .iter()
+        .flat_map(|(what, name)| [what.as_bytes(), name.trim().as_bytes()])
+        .collect()
+}
+
 /// Pictures that are embedded: one alone is the same query as in a search.
 pub(super) fn query_by_images(files: &[bytes::Bytes]) {
     let parts: Vec<&[u8]> = files.iter().map(AsRef::as_ref).collect();
@@ -305,12 +390,40 @@ mod tests {
 
     #[test]
     fn so_many_refused_requests_have_a_line_and_the_others_are_counted() {
-        let (mut refusals, start) = (Refusals::default(), Instant::now());
-        let listed = (0..REFUSALS_MAX + 7).filter(|_| refusals.list(start)).count();
+        let (mut budgets, start) = (Budgets::default(), Instant::now());
+        let listed = (0..REFUSALS_MAX + 7)
+            .filter(|_| budgets.list(&Who::Unknown, start))
+            .count();
         assert_eq!(listed, REFUSALS_MAX);
-        assert_eq!(refusals.take_unlisted(start + Duration::from_secs(59)), 0);
-        assert_eq!(refusals.take_unlisted(start + WINDOW), 7);
-        assert_eq!(refusals.take_unlisted(start + WINDOW), 0);
-        assert!(refusals.list(start + WINDOW));
+        assert_eq!(budgets.take_unlisted(Some(start + Duration::from_secs(59))), []);
+        assert_eq!(budgets.take_unlisted(Some(start + WINDOW)), [(Who::Unknown, 7)]);
+        assert_eq!(budgets.take_unlisted(Some(start + WINDOW)), []);
+        assert!(budgets.list(&Who::Unknown, start + WINDOW));
+    }
+
+    #[test]
+    fn nobody_crowds_out_the_lines_of_another_caller() {
+        let (mut budgets, start) = (Budgets::default(), Instant::now());
+        let named = |name: &str| Who::Named(name.into());
+        for _ in 0..10 * REFUSALS_MAX {
+            budgets.list(&Who::Unknown, start);
+            budgets.list(&named("greedy"), start);
+        }
+        assert!(budgets.list(&named("guest"), start));
+        let mut unlisted = budgets.take_unlisted(None);
+        unlisted.sort_by_key(|(_, requests)| *requests);
+        let of = |lines: usize| (10 * REFUSALS_MAX - lines) as u64;
+        let expected = [
+            (Who::Unknown, of(REFUSALS_MAX)),
+            (named("greedy"), of(NAMED_REFUSALS_MAX)),
+        ];
+        assert_eq!(unlisted, expected);
+        // What is over takes no memory, and callers without end take so much.
+        budgets.take_unlisted(Some(start + WINDOW));
+        assert!(budgets.named.is_empty());
+        for name in 0..2 * NAMES_MAX {
+            budgets.list(&named(&name.to_string()), start + WINDOW);
+        }
+        assert_eq!(budgets.named.len(), NAMES_MAX);
     }
 }

@@ -26,6 +26,8 @@ struct Named {
     images: Vec<ImageId>,
     count: Option<u64>,
     query: Option<Digest>,
+    pacs: Option<String>,
+    reference: Option<Digest>,
     patient: Option<String>,
     version: Option<u64>,
 }
@@ -37,6 +39,8 @@ pub enum Query {
     Image,
     /// A vector.
     Vector,
+    /// Names of patients, studies, series and instances.
+    Names,
 }
 
 impl Query {
@@ -44,6 +48,7 @@ impl Query {
         match self {
             Self::Image => b"image",
             Self::Vector => b"vector",
+            Self::Names => b"names",
         }
     }
 }
@@ -62,6 +67,11 @@ impl Touched {
         CURRENT.scope(self, work).await
     }
 
+    fn digest(&self, query: Query, parts: &[&[u8]]) -> Digest {
+        let parts: Vec<&[u8]> = std::iter::once(query.name()).chain(parts.iter().copied()).collect();
+        self.0.audit.digest(&parts)
+    }
+
     /// What was named, as part of an event.
     pub fn put_into(&self, event: &mut Event) {
         let named = self.0.named.take();
@@ -69,6 +79,8 @@ impl Touched {
         event.images = named.images;
         event.count = named.count;
         event.query = named.query;
+        event.pacs = named.pacs;
+        event.reference = named.reference;
         event.patient = named.patient;
         event.version = named.version;
     }
@@ -105,9 +117,17 @@ pub fn count(count: usize) {
 /// The query. Its digest says whether two are equal, and nothing more.
 pub fn query(query: Query, parts: &[&[u8]]) {
     let _ = CURRENT.try_with(|touched| {
-        let parts: Vec<&[u8]> = std::iter::once(query.name()).chain(parts.iter().copied()).collect();
-        let digest = touched.0.audit.digest(&parts);
+        let digest = touched.digest(query, parts);
         touched.0.named.borrow_mut().query = Some(digest);
+    });
+}
+
+/// What is fetched from a PACS for it.
+pub fn reference(pacs: &str, parts: &[&[u8]]) {
+    let _ = CURRENT.try_with(|touched| {
+        let digest = touched.digest(Query::Names, parts);
+        let mut named = touched.0.named.borrow_mut();
+        (named.pacs, named.reference) = (Some(pacs.to_owned()), Some(digest));
     });
 }
 

@@ -43,7 +43,24 @@ impl Wanted {
     }
 }
 
-/// Looks for what a query asks for on a level, until `deadline`. `base` is what RetrieveURLs are made of.
+/// How many patients and images that a query names by what they were called before they came here are not there.
+pub fn missing(state: &State, hierarchy: &Hierarchy, query: &Query, shown: &mut Shown) -> usize {
+    let patient = shown.patient_keys();
+    let patient_missing = patient.is_some_and(|keys| state.by_patient(keys).next().is_none());
+    let mut uids_missing = 0;
+    for (level, texts) in query.uids() {
+        for text in texts {
+            let is_missing = |shown: &mut Shown| {
+                let uids = shown.uids(level, text);
+                uids.iter().all(|uid| hierarchy.under(*uid, level).is_empty())
+            };
+            uids_missing += usize::from(shown.is_original(level, text) && is_missing(shown));
+        }
+    }
+    uids_missing + usize::from(patient_missing)
+}
+
+/// Looks for what a query asks for on a level, until `deadline`. `shown` knows the patient that it names, `base` is what RetrieveURLs are made of.
 ///
 /// # Errors
 /// `Damaged` when a sealed record can't be opened; `Deadline`.
@@ -56,7 +73,6 @@ pub fn search(
     base: Option<&BaseUrl>,
     deadline: Instant,
 ) -> Result<Found> {
-    shown.ask_for(query);
     let mut uids = |level, texts: &Option<Vec<String>>| {
         let texts = texts.as_ref()?;
         Some(texts.iter().flat_map(|text| shown.uids(level, text)).collect())
@@ -153,8 +169,8 @@ impl Search<'_> {
     }
 
     fn look_at_the_clock(&self) -> Result<()> {
-        self.looked.set(self.looked.get().wrapping_add(1));
-        match self.looked.get().is_multiple_of(LOOK_EVERY) && Instant::now() >= self.deadline {
+        let looked = self.looked.replace(self.looked.get().wrapping_add(1));
+        match looked.is_multiple_of(LOOK_EVERY) && Instant::now() >= self.deadline {
             true => Err(Error::new(
                 ErrorKind::Deadline,
                 "the search takes too long: ask for less",

@@ -60,7 +60,9 @@ pub async fn store(state: Data<State>, request: HttpRequest, body: Payload) -> R
     let _receiving = state.receive(length.unwrap_or(bytes_max)).await?;
     let file = read(body, bytes_max, length.unwrap_or(0)).await?;
     audited::count(1);
-    let received = reception.receive(file.freeze(), None, state.deadline()).await;
+    let received = reception
+        .receive(file.freeze(), None, &audited::who(&state, &request), state.deadline())
+        .await;
     let status = match received.verdict {
         Verdict::Accepted => "Success",
         Verdict::Known => "AlreadyStored",

@@ -9,6 +9,7 @@ use super::shown::{Names, Shown};
 use crate::domain::Record;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::access::sees_links;
+use crate::http::rate::NamedBy;
 use crate::http::{State, audited};
 use crate::search::{Level, Version};
 use crate::telemetry::run_blocking;
@@ -42,9 +43,20 @@ impl Place {
             .iter()
             .map(|((level, _), text)| (*level, shown.uids(*level, text)))
             .collect();
+        let names: Vec<_> = named
+            .iter()
+            .map(|((level, _), text)| (audited::level_name(*level), **text))
+            .collect();
+        let naming = match named.iter().any(|((level, _), text)| shown.is_original(*level, text)) {
+            true => {
+                audited::query_by_names(&names);
+                Some(state.naming(request, NamedBy::Request)?)
+            }
+            false => None,
+        };
         let name = named.last().map_or("study", |((_, name), _)| *name);
         let not_found = move || Error::new(ErrorKind::NotFound, format!("this archive has no such {name}"));
-        let place = run_blocking(move || {
+        let found = run_blocking(move || {
             let hierarchy = version.hierarchy();
             let (level, lowest) = wanted.last().ok_or_else(not_found)?;
             let is_there = |range: &Range<usize>| {
@@ -55,7 +67,12 @@ impl Place {
             let range = ranges.into_iter().find(is_there).ok_or_else(not_found)?;
             Ok(Self { version, shown, range })
         })
-        .await?;
+        .await;
+        if let Some(naming) = naming {
+            let is_missing = found.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+            naming.missed(is_missing.into());
+        }
+        let place = found?;
         audited::count(place.range.len());
         let named = place.range.clone().take(AUDITED_MAX);
         audited::images(named.map(|at| place.record(at).id));

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use super::json::Tag;
 use super::tags;
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::audited::level_name;
+use crate::search::Level;
 
 /// Most results of one answer, also where none says how many.
 pub const RESULTS_MAX: usize = 1000;
@@ -166,6 +168,30 @@ impl Query {
         }
         query.warnings.extend(warning(&ignored));
         Ok(query)
+    }
+
+    /// What of it names a patient, or images by what they are called: in an order of its own, so that the same names are the same query however they came.
+    pub fn names(&self) -> Vec<(&'static str, &str)> {
+        let patient = [("patient", &self.patient_id), ("issuer", &self.issuer)];
+        let patient = patient
+            .into_iter()
+            .filter_map(|(what, name)| Some((what, name.as_deref()?)));
+        let uids = self.uids();
+        let uids = uids
+            .into_iter()
+            .flat_map(|(level, uids)| uids.iter().map(move |uid| (level_name(level), uid.as_str())));
+        let mut names: Vec<_> = patient.chain(uids).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The UIDs that it names on each level.
+    pub fn uids(&self) -> [(Level, &[String]); 3] {
+        [
+            (Level::Study, self.studies.as_deref().unwrap_or_default()),
+            (Level::Series, self.series.as_deref().unwrap_or_default()),
+            (Level::Instance, self.instances.as_deref().unwrap_or_default()),
+        ]
     }
 
     fn take(&mut self, attribute: Attribute, value: &str) -> Result<()> {

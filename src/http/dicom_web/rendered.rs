@@ -322,7 +322,7 @@ async fn show_frames(
     match records.as_slice() {
         [record] if is_single => {
             let body = picture(&state, record, &view).await?;
-            Ok(whole(body, view.media))
+            whole(&state, body, view.media)
         }
         _ => pictures(state, records, view, StatusCode::OK).await,
     }
@@ -338,15 +338,24 @@ async fn pictures(
     let media = view.media;
     let mut records = records.into_iter();
     let first = match records.next() {
-        Some(record) => picture(&state, &record, &view).await?,
+        Some(record) => {
+            let body = picture(&state, &record, &view).await?;
+            let room = state.room(body.len())?;
+            Held::new(body, room)
+        }
         None => return Err(Error::internal("there is nothing to show")),
     };
+    let sender = state.clone();
     let rest = stream::iter(records).then(move |record| {
         let (state, view) = (state.clone(), view.clone());
-        async move { picture(&state, &record, &view).await }
+        async move {
+            let body = picture(&state, &record, &view).await?;
+            let room = state.room_in_time(body.len()).await?;
+            Ok(Held::new(body, room))
+        }
     });
     let parts = stream::once(std::future::ready(Ok(first))).chain(rest);
-    Ok(related(status, media, "", parts))
+    Ok(related(&sender, status, media, "", parts))
 }
 
 async fn picture(state: &State, record: &Record, view: &View) -> Result<Bytes> {
@@ -369,7 +378,7 @@ async fn thumbnail(state: &State, request: &HttpRequest, uids: &[&str], how: &Re
 
 async fn small(state: &State, record: &Record, media: &'static str, quality: u8) -> Result<HttpResponse> {
     let png = state.in_time(state.engine.thumbnail(record.id)).await?;
-    Ok(whole(coded(png, media, quality).await?, media))
+    whole(state, coded(png, media, quality).await?, media)
 }
 
 /// A picture as its media type has it.
@@ -380,11 +389,12 @@ async fn coded(png: Bytes, media: &'static str, quality: u8) -> Result<Bytes> {
     }
 }
 
-fn whole(body: Bytes, media: &'static str) -> HttpResponse {
-    HttpResponse::Ok()
+fn whole(state: &State, body: Bytes, media: &'static str) -> Result<HttpResponse> {
+    let mut answer = HttpResponse::Ok();
+    answer
         .insert_header((header::CONTENT_TYPE, media))
-        .insert_header(UNCACHED)
-        .body(body)
+        .insert_header(UNCACHED);
+    state.whole(answer, body)
 }
 
 #[cfg(test)]

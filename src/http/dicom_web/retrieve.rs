@@ -7,7 +7,6 @@ use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::web::{Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse};
-use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -18,8 +17,9 @@ use super::parts::{STORED, UNCACHED, related, single};
 use super::place::Place;
 use super::search::{JSON, json};
 use super::{attributes, part10};
-use crate::domain::Record;
+use crate::domain::{PixelsRef, Record};
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::sending::{Held, Room};
 use crate::http::wire::ImageFile;
 use crate::http::{State, problem};
 use crate::telemetry::run_blocking;
@@ -175,16 +175,21 @@ pub async fn frames(
     let place = Place::find(&state, &request, &[&path.0, &path.1, &path.2]).await?;
     let instance = place.instances().swap_remove(0);
     let wanted = numbered(&place.frames(&instance), &path.3)?;
-    let first = frame(&state, &wanted[0]).await?;
+    let room = state.room(frame_bytes_max(&wanted[0]))?;
+    let first = frame(&state, &wanted[0], room).await?;
     if form == Parts::Single && wanted.len() == 1 {
-        return Ok(single(OCTETS, first));
+        return Ok(single(&state, OCTETS, first));
     }
+    let sender = state.clone();
     let rest = stream::iter(wanted.into_iter().skip(1)).then(move |record| {
         let state = state.clone();
-        async move { frame(&state, &record).await }
+        async move {
+            let room = state.room_in_time(frame_bytes_max(&record)).await?;
+            frame(&state, &record, room).await
+        }
     });
     let parts = stream::once(std::future::ready(Ok(first))).chain(rest);
-    Ok(related(StatusCode::OK, OCTETS, STORED, parts))
+    Ok(related(&sender, StatusCode::OK, OCTETS, STORED, parts))
 }
 
 /// The frames of a list of numbers.
@@ -215,9 +220,16 @@ pub fn numbered(frames: &[&Arc<Record>], list: &str) -> Result<Vec<Arc<Record>>>
         .collect()
 }
 
-async fn frame(state: &State, record: &Record) -> Result<Bytes> {
+async fn frame(state: &State, record: &Record, room: Room) -> Result<Held> {
     let (_, frame) = state.in_time(state.engine.native_frame(record)).await?;
-    Ok(frame.into())
+    let room = room.shrink(frame.len());
+    Ok(Held::new(frame.into(), room))
+}
+
+/// Most bytes that a frame may have: 16 bit grey, or three colours of 8 bit.
+fn frame_bytes_max(record: &Record) -> usize {
+    let pixels = |pixels: &PixelsRef| pixels.width as usize * pixels.height as usize * 3;
+    record.pixels.as_ref().map_or(0, pixels)
 }
 
 async fn metadata(state: &State, request: &HttpRequest, uids: &[&str], form: &Form) -> Result<HttpResponse> {
@@ -230,10 +242,11 @@ async fn metadata(state: &State, request: &HttpRequest, uids: &[&str], form: &Fo
     let sets = state.in_time(stream::iter(sets).buffered(READS_AT_ONCE).try_collect::<Vec<DataSet>>());
     let sets = sets.await?;
     let body = run_blocking(move || json(&sets)).await?;
-    Ok(HttpResponse::Ok()
+    let mut answer = HttpResponse::Ok();
+    answer
         .insert_header((header::CONTENT_TYPE, form))
-        .insert_header(UNCACHED)
-        .body(body))
+        .insert_header(UNCACHED);
+    state.whole(answer, body)
 }
 
 async fn described(state: &State, place: &Place, instance: &Range<usize>) -> Result<DataSet> {
@@ -249,20 +262,21 @@ async fn instances(state: Data<State>, request: &HttpRequest, uids: &[&str], for
     let form = Accept::read(request.headers(), form.accept.as_deref())?.parts(DICOM)?;
     let place = Arc::new(Place::find(&state, request, uids).await?);
     let (first, rest, status) = kept(&place, INSTANCES_MAX)?;
-    let first = file(&state, &place, &first).await?;
+    let first = file(&state, &place, &first, true).await?;
     if form == Parts::Single && rest.is_empty() {
-        return Ok(single(DICOM, first));
+        return Ok(single(&state, DICOM, first));
     }
+    let sender = state.clone();
     let rest = stream::iter(rest).then(move |instance| {
         let (state, place) = (state.clone(), Arc::clone(&place));
-        async move { file(&state, &place, &instance).await }
+        async move { file(&state, &place, &instance, false).await }
     });
     let parts = stream::once(std::future::ready(Ok(first))).chain(rest);
-    Ok(related(status, DICOM, STORED, parts))
+    Ok(related(&sender, status, DICOM, STORED, parts))
 }
 
-/// An instance as a file.
-async fn file(state: &State, place: &Place, instance: &Range<usize>) -> Result<Bytes> {
+/// An instance as a file, at the beginning of an answer or further on.
+async fn file(state: &State, place: &Place, instance: &Range<usize>, first: bool) -> Result<Held> {
     let records = place.frames(instance);
     let layout = state.in_time(state.engine.pixel_layout(records[0])).await?;
     let bytes = layout.frame_bytes().saturating_mul(records.len() as u64);
@@ -271,7 +285,11 @@ async fn file(state: &State, place: &Place, instance: &Range<usize>) -> Result<B
         return Err(Error::new(ErrorKind::TooLarge, message));
     }
     // The frames, and the file that is made of them.
-    let _room = state.reserve(2 * bytes as usize)?;
+    let both = 2 * bytes as usize;
+    let room = match first {
+        true => state.room(both)?,
+        false => state.room_in_time(both).await?,
+    };
     let mut frames = Vec::with_capacity(records.len());
     for record in &records {
         frames.push(state.in_time(state.engine.native_frame(record)).await?.1);
@@ -281,7 +299,13 @@ async fn file(state: &State, place: &Place, instance: &Range<usize>) -> Result<B
         records[0],
         Some((layout, records.len() as u32)),
     );
-    run_blocking(move || Ok(Bytes::from(part10::file(&set, &layout, &frames)))).await
+    run_blocking(move || {
+        let file = part10::file(&set, &layout, &frames);
+        drop(frames);
+        let room = room.shrink(file.len());
+        Ok(Held::new(file.into(), room))
+    })
+    .await
 }
 
 /// The first of a place's instances whose pixels are kept, the others, and the status of an answer that has them all: 206 where some are not kept.

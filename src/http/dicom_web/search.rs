@@ -12,6 +12,7 @@ use super::query::Query;
 use super::shown::Shown;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::access::sees_links;
+use crate::http::rate::NamedBy;
 use crate::http::{State, audited, problem};
 use crate::search::Level;
 use crate::telemetry::run_blocking;
@@ -202,10 +203,22 @@ async fn answer(
     query.series = above.series.map(|uid| vec![uid]).or(query.series);
     let mut warnings = std::mem::take(&mut query.warnings);
     let (version, identity) = state.engine.identified();
-    let shown = Shown::new(identity, sees_links(request));
+    let mut shown = Shown::new(identity, sees_links(request));
+    shown.ask_for(&query);
+    let naming = match shown.names_anybody(&query) {
+        true => {
+            audited::query_by_names(&query.names());
+            if let Some(keys) = shown.patient_keys() {
+                audited::patient(identity.pseudonym(keys.patient));
+            }
+            Some(state.naming(request, NamedBy::Request)?)
+        }
+        false => None,
+    };
     let deadline = state.deadline();
     let base = state.settings.dicom_web_url.clone();
-    let (body, images, more) = run_blocking(move || {
+    let (body, images, more, missing) = run_blocking(move || {
+        let missing = matching::missing(&version.state, version.hierarchy(), &query, &mut shown);
         let found = matching::search(
             &version.state,
             version.hierarchy(),
@@ -215,9 +228,17 @@ async fn answer(
             base.as_ref(),
             deadline,
         )?;
-        Ok((json(&found.results)?, found.images, found.more))
+        Ok((json(&found.results)?, found.images, found.more, missing))
     })
     .await?;
+    if let Some(naming) = naming {
+        // Those that are there, but not together, tell something too.
+        let nothing = images.is_empty() && !more;
+        naming.missed(missing.max(nothing.into()));
+        if nothing {
+            audited::count(0);
+        }
+    }
     audited::images(images);
     if more {
         let message =
@@ -233,7 +254,7 @@ async fn answer(
             answer.append_header((header::WARNING, warning));
         }
     }
-    Ok(answer.body(body))
+    state.whole(answer, body)
 }
 
 /// Data sets as they are sent.

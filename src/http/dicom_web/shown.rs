@@ -92,6 +92,24 @@ impl Shown {
         hashed.into_iter().chain(text.parse()).collect()
     }
 
+    /// Whether a UID of the request is one that images came with, and no pseudonym: those are random, and everybody who is shown an image knows its own.
+    pub fn is_original(&self, level: Level, text: &str) -> bool {
+        let text = text.trim();
+        let key = match level {
+            Level::Study => self.identity.study_key(text),
+            Level::Series => self.identity.series_key(text),
+            Level::Instance => self.identity.sop_key(text),
+        };
+        key.is_some() && text.parse::<PseudonymousUid>().is_err()
+    }
+
+    /// Whether a query names a patient by the id, or anything by the UID that it came with. The patient was taken before.
+    pub fn names_anybody(&self, query: &Query) -> bool {
+        let mut uids = query.uids().into_iter();
+        self.patient_keys().is_some()
+            || uids.any(|(level, texts)| texts.iter().any(|text| self.is_original(level, text)))
+    }
+
     /// Takes the patient that a query names, if it names one.
     pub fn ask_for(&mut self, query: &Query) {
         self.patient = query.patient_id.as_ref().map(|id| {

@@ -71,11 +71,12 @@ async fn store(state: &State, request: &HttpRequest, body: Payload, study: Optio
     let _receiving = state
         .receive(length.unwrap_or(part_bytes_max).min(part_bytes_max))
         .await?;
+    let sender = audited::who(state, request);
     let mut parts = Related::new(request.headers(), body, part_bytes_max)?;
     let mut stored = Stored::default();
     while let Some(part) = parts.next().await? {
         stored.add(match part {
-            Part::Whole(file) => reception.receive(file, study, state.deadline()).await,
+            Part::Whole(file) => reception.receive(file, study, &sender, state.deadline()).await,
             Part::TooLarge => too_large(part_bytes_max),
         });
     }

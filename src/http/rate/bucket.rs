@@ -1,15 +1,20 @@
-//! A bucket of so many requests that fills up again within a minute: the generic cell rate algorithm (ITU-T I.371), whose only state is a time.
+//! A bucket of so many requests that fills up again within a minute, or an hour: the generic cell rate algorithm (ITU-T I.371), whose only state is a time.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// The time in which an empty bucket is full again.
+/// The time in which an empty bucket of so many a minute is full again.
 pub const WINDOW: Duration = Duration::from_secs(60);
-const WINDOW_NS: u64 = WINDOW.as_nanos() as u64;
+const HOUR: Duration = Duration::from_secs(3600);
+/// Longest wait for one after many were taken that were not there.
+const OVERDRAWN_NS_MAX: u64 = 24 * HOUR.as_nanos() as u64;
 
-/// So many a minute, all of them at once too.
+/// So many a minute, or an hour, all of them at once too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate(NonZeroU32);
+pub struct Rate {
+    count: NonZeroU32,
+    window_ns: u64,
+}
 
 /// A bucket, full at first: when it will be full again, on a clock that begins with the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,7 +36,25 @@ pub struct Left {
 impl Rate {
     /// None for zero: without a bound.
     pub fn per_minute(count: u32) -> Option<Self> {
-        NonZeroU32::new(count).map(Self)
+        Self::new(count, WINDOW)
+    }
+
+    /// The same for an hour.
+    pub fn per_hour(count: u32) -> Option<Self> {
+        Self::new(count, HOUR)
+    }
+
+    fn new(count: u32, window: Duration) -> Option<Self> {
+        let window_ns = nanoseconds(window);
+        NonZeroU32::new(count).map(|count| Self { count, window_ns })
+    }
+
+    /// So many times as many, in the same time.
+    pub fn times(self, times: NonZeroU32) -> Self {
+        Self {
+            count: self.count.saturating_mul(times),
+            ..self
+        }
     }
 
     /// Takes one out.
@@ -42,16 +65,30 @@ impl Rate {
         let now_ns = nanoseconds(now);
         let full_at_ns = bucket.full_at_ns.max(now_ns).saturating_add(self.each_ns());
         let empty_for_ns = full_at_ns - now_ns;
-        if empty_for_ns > WINDOW_NS {
-            return Err(Duration::from_nanos(empty_for_ns - WINDOW_NS));
+        if empty_for_ns > self.window_ns {
+            return Err(Duration::from_nanos(empty_for_ns - self.window_ns));
         }
         bucket.full_at_ns = full_at_ns;
-        let remaining = (WINDOW_NS - empty_for_ns) / self.each_ns();
+        let remaining = (self.window_ns - empty_for_ns) / self.each_ns();
         Ok(Left {
-            limit: self.0.get(),
+            limit: self.count.get(),
             remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
             full_in: Duration::from_nanos(empty_for_ns),
         })
+    }
+
+    /// Takes so many out, also those that are not there: it will take the longer until there is one again, an hour for each full bucket of so many an hour. At
+    /// most a day's worth.
+    pub fn overdraw(self, bucket: &mut Bucket, count: u32, now: Duration) {
+        let now_ns = nanoseconds(now);
+        let full_at_ns = bucket.full_at_ns.max(now_ns);
+        let full_at_ns = full_at_ns.saturating_add(self.each_ns().saturating_mul(u64::from(count)));
+        bucket.full_at_ns = full_at_ns.min(now_ns.saturating_add(self.window_ns + OVERDRAWN_NS_MAX));
+    }
+
+    /// Puts one back that was taken out.
+    pub fn give_back(self, bucket: &mut Bucket) {
+        bucket.full_at_ns = bucket.full_at_ns.saturating_sub(self.each_ns());
     }
 
     /// How long until one could be taken out; none where one could be now.
@@ -63,7 +100,7 @@ impl Rate {
     /// What is left where one was refused.
     pub fn nothing_left(self, bucket: Bucket, now: Duration) -> Left {
         Left {
-            limit: self.0.get(),
+            limit: self.count.get(),
             remaining: 0,
             full_in: Duration::from_nanos(bucket.full_at_ns.saturating_sub(nanoseconds(now))),
         }
@@ -71,7 +108,7 @@ impl Rate {
 
     /// The time in which one comes back. Rounded down: a minute's worth always fits into a minute.
     fn each_ns(self) -> u64 {
-        WINDOW_NS / u64::from(self.0.get())
+        self.window_ns / u64::from(self.count.get())
     }
 }
 
@@ -154,5 +191,30 @@ mod tests {
         assert_eq!(remaining(&mut bucket, at(25)), Ok(0));
         assert_eq!(remaining(&mut bucket, at(85)), Ok(2));
         assert_eq!(Rate::per_minute(0), None);
+    }
+
+    #[test]
+    fn what_is_put_back_can_be_taken_again_and_no_more_than_that() {
+        let rate = Rate::per_hour(2).unwrap();
+        let (mut bucket, at) = (Bucket::default(), Duration::from_secs);
+        for _ in 0..100 {
+            assert!(rate.take(&mut bucket, at(5)).is_ok());
+            rate.give_back(&mut bucket);
+        }
+        assert!(rate.take(&mut bucket, at(5)).is_ok() && rate.take(&mut bucket, at(5)).is_ok());
+        assert_eq!(rate.take(&mut bucket, at(5)), Err(at(1800)));
+        rate.give_back(&mut bucket);
+        assert!(rate.take(&mut bucket, at(5)).is_ok());
+        // Many at once are waited for.
+        rate.overdraw(&mut bucket, 3, at(5));
+        assert_eq!(rate.wait(bucket, at(5)), Some(at(4 * 1800)));
+        rate.overdraw(&mut bucket, u32::MAX, at(5));
+        assert_eq!(rate.wait(bucket, at(5)), Some(at(24 * 3600 + 1800)));
+        // What is put back into a full one does not make it fuller.
+        let mut bucket = Bucket::default();
+        rate.give_back(&mut bucket);
+        assert_eq!(rate.take(&mut bucket, at(5)).unwrap().remaining, 1);
+        let more = Rate::per_hour(2).unwrap().times(NonZeroU32::new(10).unwrap());
+        assert_eq!(more.take(&mut bucket, at(5)).unwrap().limit, 20);
     }
 }

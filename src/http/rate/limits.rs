@@ -1,6 +1,7 @@
 //! Who has asked how often, while a server runs.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,9 @@ use super::{Left, Rate};
 const CALLERS: usize = 4096;
 /// Addresses that are told apart, twice so many at most.
 const ADDRESSES: usize = 16_384;
-/// An address from which a key came that is known is not held up for so long, whatever else comes from there: it may be a proxy, or a hospital's.
-const TRUSTED_FOR: Duration = Duration::from_secs(3600);
+/// Files that name somebody whom the archive does not have may be searched so many times as often as others may be asked for: they are what a search is
+/// for, and each costs a run of the model.
+const FILES_TO_ONE: NonZeroU32 = NonZeroU32::new(10).expect("ten is not zero");
 
 /// What an operator decides.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,6 +26,17 @@ pub struct RateSettings {
     pub ingest: Option<Rate>,
     /// Wrong keys from one address.
     pub wrong_keys: Option<Rate>,
+    /// Requests of one caller that name a patient or a UID which the archive does not have.
+    pub identity_misses: Option<Rate>,
+}
+
+/// How a request names whom it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NamedBy {
+    /// In its own words: a field, a query, a path.
+    Request,
+    /// By what is written in a DICOM file.
+    File,
 }
 
 /// Which bucket a request is from, as its headers call it.
@@ -45,21 +58,21 @@ impl Spent {
     }
 }
 
+/// A miss that was taken, until it is known whether it is one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Miss {
+    caller: Box<str>,
+    by: NamedBy,
+}
+
 /// The buckets of everybody.
 #[derive(Debug)]
 pub struct Limits {
     settings: RateSettings,
     began: Instant,
     callers: Mutex<Recent<(Box<str>, Spent), Bucket>>,
-    addresses: Mutex<Recent<IpAddr, Address>>,
-}
-
-/// What is known of an address.
-#[derive(Debug, Default)]
-struct Address {
-    wrong_keys: Bucket,
-    /// When a known key last came from it.
-    known_at: Option<Duration>,
+    addresses: Mutex<Recent<IpAddr, Bucket>>,
+    misses: Mutex<Recent<(Box<str>, NamedBy), Bucket>>,
 }
 
 impl Limits {
@@ -70,6 +83,7 @@ impl Limits {
             began: Instant::now(),
             callers: Mutex::new(Recent::new(CALLERS)),
             addresses: Mutex::new(Recent::new(ADDRESSES)),
+            misses: Mutex::new(Recent::new(CALLERS)),
         }
     }
 
@@ -92,24 +106,49 @@ impl Limits {
         taken.map(Some).map_err(|wait| (rate.nothing_left(*bucket, now), wait))
     }
 
-    /// How long a key from this address is not looked at: too many wrong ones came from it, and no known one.
+    /// Takes one of the misses of a caller, before it is known whether it is one: while none is left, what is there is not told from what is not. None where
+    /// there is no bound.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn take_miss(&self, caller: &str, by: NamedBy, now: Instant) -> Result<Option<Miss>, Duration> {
+        let Some(rate) = self.misses_rate(by) else {
+            return Ok(None);
+        };
+        let now = self.since_began(now);
+        rate.take(lock(&self.misses).get((caller.into(), by)), now)?;
+        let caller = caller.into();
+        Ok(Some(Miss { caller, by }))
+    }
+
+    /// It was one, or several: a request may name many.
+    pub fn missed(&self, Miss { caller, by }: Miss, count: u32, now: Instant) {
+        if let Some(rate) = self.misses_rate(by) {
+            let now = self.since_began(now);
+            rate.overdraw(lock(&self.misses).get((caller, by)), count.saturating_sub(1), now);
+        }
+    }
+
+    /// It was none: the caller may miss once more.
+    pub fn no_miss(&self, Miss { caller, by }: Miss) {
+        if let Some(rate) = self.misses_rate(by) {
+            rate.give_back(lock(&self.misses).get((caller, by)));
+        }
+    }
+
+    fn misses_rate(&self, by: NamedBy) -> Option<Rate> {
+        let rate = self.settings.identity_misses?;
+        Some(match by {
+            NamedBy::Request => rate,
+            NamedBy::File => rate.times(FILES_TO_ONE),
+        })
+    }
+
+    /// How long a key that may be guessed has to wait, since too many wrong ones came from this address.
     pub fn held_up(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let rate = self.settings.wrong_keys?;
         let now = self.since_began(now);
-        let mut addresses = lock(&self.addresses);
-        let known = addresses.get(network(address));
-        if known.known_at.is_some_and(|at| now.saturating_sub(at) < TRUSTED_FOR) {
-            return None;
-        }
-        rate.wait(known.wrong_keys, now)
-    }
-
-    /// A known key came from this address.
-    pub fn known_key(&self, address: IpAddr, now: Instant) {
-        if self.settings.wrong_keys.is_some() {
-            let now = self.since_began(now);
-            lock(&self.addresses).get(network(address)).known_at = Some(now);
-        }
+        rate.wait(*lock(&self.addresses).get(network(address)), now)
     }
 
     /// A wrong key came from this address. Gives how long to wait, where that is one too many.
@@ -117,7 +156,7 @@ impl Limits {
         let rate = self.settings.wrong_keys?;
         let now = self.since_began(now);
         let mut addresses = lock(&self.addresses);
-        rate.take(&mut addresses.get(network(address)).wrong_keys, now).err()
+        rate.take(addresses.get(network(address)), now).err()
     }
 
     fn since_began(&self, now: Instant) -> Duration {
@@ -149,6 +188,7 @@ mod tests {
             requests: Rate::per_minute(requests),
             ingest: Rate::per_minute(ingest),
             wrong_keys: Rate::per_minute(wrong_keys),
+            identity_misses: None,
         })
     }
 
@@ -208,17 +248,29 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_a_known_key_is_not_held_up_for_an_hour() {
-        let limits = limits(0, 0, 1);
-        let (now, proxy) = (Instant::now(), address("192.0.2.1"));
-        limits.known_key(proxy, now);
-        assert_eq!(limits.wrong_key(proxy, now), None);
-        assert!(limits.wrong_key(proxy, now).is_some(), "the wrong key itself is told");
-        assert_eq!(limits.held_up(proxy, now), None);
-        let later = now + TRUSTED_FOR - SECOND;
-        assert_eq!(limits.held_up(proxy, later), None);
-        let later = now + TRUSTED_FOR + SECOND;
-        limits.wrong_key(proxy, later);
-        assert!(limits.held_up(proxy, later).is_some());
+    fn whoever_names_nobody_that_is_there_has_so_many_tries_an_hour_and_files_more() {
+        let limits = Limits::new(RateSettings {
+            identity_misses: Rate::per_hour(2),
+            ..RateSettings::default()
+        });
+        let now = Instant::now();
+        let miss = |caller, by| limits.take_miss(caller, by, now);
+        for _ in 0..50 {
+            let hit = miss("a", NamedBy::Request).unwrap().unwrap();
+            limits.no_miss(hit);
+        }
+        assert!(miss("a", NamedBy::Request).is_ok() && miss("a", NamedBy::Request).is_ok());
+        let wait = miss("a", NamedBy::Request).unwrap_err();
+        assert!(wait > 1799 * SECOND && wait <= 1800 * SECOND, "{wait:?}");
+        assert!(miss("b", NamedBy::Request).is_ok());
+        // A list of many costs as many, whatever else it names.
+        let list = miss("c", NamedBy::Request).unwrap().unwrap();
+        limits.missed(list, 5, now);
+        let wait = miss("c", NamedBy::Request).unwrap_err();
+        assert!(wait > 4 * 1799 * SECOND && wait <= 4 * 1800 * SECOND, "{wait:?}");
+        let files = (0..50).filter(|_| miss("a", NamedBy::File).is_ok()).count();
+        assert_eq!(files, 20);
+        let unlimited = Limits::new(RateSettings::default());
+        assert_eq!(unlimited.take_miss("a", NamedBy::Request, now), Ok(None));
     }
 }

@@ -1,4 +1,4 @@
-//! How often one may ask: so many requests a minute for each caller, and so many wrong keys for each address.
+//! How often one may ask: so many requests a minute for each caller, so many wrong keys for each address, and so many an hour that name somebody who is not there.
 //!
 //! `bucket` is the arithmetic, `recent` a map that never grows beyond its bound, `limits` what a running server keeps. `guard.rs` asks them. Each replica
 //! counts for itself.
@@ -8,4 +8,4 @@ mod limits;
 mod recent;
 
 pub use bucket::{Left, Rate, WINDOW};
-pub use limits::{Limits, RateSettings, Spent};
+pub use limits::{Limits, Miss, NamedBy, RateSettings, Spent};

@@ -632,6 +632,7 @@ pub(super) mod tests {
                 }),
                 region: None,
                 preview: None,
+                names_unknown: false,
             },
             ask: Ask::default(),
             ranking: Ranking {

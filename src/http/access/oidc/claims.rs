@@ -66,6 +66,21 @@ struct Registered {
     nonce: Option<String>,
     /// Keycloak's word for what it is.
     typ: Option<String>,
+    /// Cognito's.
+    token_use: Option<Value>,
+    /// What binds an ID token to what it came with (OpenID Connect Core 3.3.2.11).
+    at_hash: Option<Value>,
+    c_hash: Option<Value>,
+    s_hash: Option<Value>,
+    /// What issuers that say neither write into tokens to ask with, and into no others: what is permitted, for which client, and how that said who it is.
+    scope: Option<Value>,
+    scp: Option<Value>,
+    permissions: Option<Value>,
+    client_id: Option<Value>,
+    cid: Option<Value>,
+    appid: Option<Value>,
+    azpacr: Option<Value>,
+    gty: Option<Value>,
     /// Bound to a key that must come with it (RFC 7800), and does not.
     cnf: Option<Value>,
     preferred_username: Option<Value>,
@@ -106,11 +121,19 @@ impl Claims {
 }
 
 impl Registered {
-    /// By the media type of RFC 9068 and by Keycloak's claim; issuers that say neither can't be told.
+    /// By the media type of RFC 9068, section 2.1, or by Keycloak's claim. Where an issuer says neither, by what its tokens to ask with have and ID tokens don't:
+    /// where both are for the same audience, who has signed in somewhere shall not be able to ask with what they got there.
     fn is_for(&self, usage: Use<'_>, kind: Option<&str>) -> bool {
         let claimed = self.typ.as_deref();
         match usage {
-            Use::Access => matches!(kind, None | Some("jwt" | "at+jwt")) && matches!(claimed, None | Some("Bearer")),
+            Use::Access => {
+                let said = kind == Some("at+jwt") || claimed == Some("Bearer");
+                matches!(kind, None | Some("jwt" | "at+jwt"))
+                    && matches!(claimed, None | Some("Bearer"))
+                    && !self.is_of_a_sign_in()
+                    // Keycloak before 25 has it in all its tokens.
+                    && (said || (self.nonce.is_none() && self.looks_like_one_to_ask_with()))
+            }
             Use::Id { nonce } => {
                 matches!(kind, None | Some("jwt"))
                     && matches!(claimed, None | Some("ID"))
@@ -118,6 +141,24 @@ impl Registered {
                     && self.nonce.as_deref() == Some(nonce)
             }
         }
+    }
+
+    /// It has what only ID tokens have.
+    fn is_of_a_sign_in(&self) -> bool {
+        let of_id = self
+            .token_use
+            .as_ref()
+            .is_some_and(|usage| usage.as_str() != Some("access"));
+        of_id
+            || [&self.at_hash, &self.c_hash, &self.s_hash]
+                .into_iter()
+                .any(Option::is_some)
+    }
+
+    fn looks_like_one_to_ask_with(&self) -> bool {
+        let permitted = [&self.scope, &self.scp, &self.permissions, &self.token_use];
+        let client = [&self.client_id, &self.cid, &self.appid, &self.azpacr, &self.gty];
+        permitted.into_iter().chain(client).any(Option::is_some)
     }
 
     fn check_audience(&self, expected: &Expected<'_>) -> Result<(), TokenFault> {
@@ -172,7 +213,8 @@ mod tests {
     const NOW: i64 = 1_800_000_000;
 
     fn read(kind: Option<&str>, change: &Value, usage: Use<'_>) -> Result<Claims, TokenFault> {
-        let mut payload = json!({"iss": "https://issuer.example", "sub": "s", "aud": "us", "exp": NOW + 60, "iat": NOW, "nonce": "n"});
+        let mut payload =
+            json!({"iss": "https://issuer.example", "sub": "s", "aud": "us", "exp": NOW + 60, "iat": NOW});
         for (name, value) in change.as_object().unwrap() {
             match value {
                 Value::Null => payload.as_object_mut().unwrap().remove(name),
@@ -203,7 +245,12 @@ mod tests {
     #[test]
     #[rustfmt::skip] // a table
     fn a_token_to_ask_with() {
-        let fault = |change: Value| read(Some("JWT"), &change, Use::Access).err();
+        let with_scope = |change: &Value| {
+            let mut claims = json!({"scope": "openid reader"});
+            claims.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            claims
+        };
+        let fault = |change: Value| read(Some("JWT"), &with_scope(&change), Use::Access).err();
         assert_eq!(fault(json!({})), None);
         for good in [
             json!({"aud": ["others", "us"]}), json!({"exp": NOW - 29}), json!({"exp": f64::from(60) + NOW as f64}), json!({"nbf": NOW + 29}),
@@ -237,6 +284,40 @@ mod tests {
         }
     }
 
+    /// As issuers write them, with what does not matter left out. All are signed by the right key and for the right audience.
+    #[test]
+    #[rustfmt::skip] // a table
+    fn a_token_that_says_who_has_signed_in_is_none_to_ask_with() {
+        for (what, kind, claims, taken) in [
+            ("RFC 9068, oidc-provider", Some("at+jwt"), json!({"client_id": "page", "scope": "openid", "jti": "x"}), true),
+            ("RFC 9068 without a scope", Some("application/at+jwt"), json!({"client_id": "page"}), true),
+            ("Keycloak", Some("JWT"), json!({"typ": "Bearer", "azp": "page", "scope": "openid", "session_state": "x"}), true),
+            ("Keycloak before 25", Some("JWT"), json!({"typ": "Bearer", "azp": "page", "nonce": "n"}), true),
+            ("Keycloak, lightweight", Some("JWT"), json!({"typ": "Bearer", "azp": "page"}), true),
+            ("Entra 2.0 of a person", Some("JWT"), json!({"ver": "2.0", "azp": "page", "azpacr": "1", "scp": "read", "roles": ["r"]}), true),
+            ("Entra 2.0 of a program", Some("JWT"), json!({"ver": "2.0", "azp": "page", "azpacr": "2", "roles": ["r"]}), true),
+            ("Entra 1.0 of a program", Some("JWT"), json!({"ver": "1.0", "appid": "page", "appidacr": "1", "roles": ["r"]}), true),
+            ("Okta", None, json!({"ver": 1, "cid": "page", "uid": "x", "scp": ["openid"]}), true),
+            ("Auth0", Some("JWT"), json!({"azp": "page", "scope": "read", "permissions": []}), true),
+            ("Auth0 of a program", Some("JWT"), json!({"azp": "page", "gty": "client-credentials"}), true),
+            ("Cognito", None, json!({"token_use": "access", "client_id": "page", "scope": "openid"}), true),
+            ("an ID token of the simplest kind", Some("JWT"), json!({}), false),
+            ("the same without a type", None, json!({"azp": "us", "email": "a@b"}), false),
+            ("of a code flow with a nonce", Some("JWT"), json!({"nonce": "n", "scope": "openid"}), false),
+            ("with the hash of what it came with", Some("JWT"), json!({"at_hash": "x", "scope": "openid"}), false),
+            ("of a hybrid flow", Some("JWT"), json!({"c_hash": "x", "client_id": "page"}), false),
+            ("of FAPI", Some("at+jwt"), json!({"s_hash": "x"}), false),
+            ("Keycloak's ID token", Some("JWT"), json!({"typ": "ID", "azp": "us", "at_hash": "x"}), false),
+            ("Keycloak's, said to be one to ask with", Some("JWT"), json!({"typ": "Bearer", "at_hash": "x"}), false),
+            ("Entra's ID token", Some("JWT"), json!({"ver": "2.0", "rh": "x", "uti": "x", "roles": ["r"], "preferred_username": "a"}), false),
+            ("Okta's ID token", None, json!({"ver": 1, "amr": ["pwd"], "idp": "x", "auth_time": NOW}), false),
+            ("Cognito's ID token", None, json!({"token_use": "id", "cognito:groups": ["r"], "client_id": "page"}), false),
+        ] {
+            let expected = (!taken).then_some(TokenFault::Type);
+            assert_eq!(read(kind, &claims, Use::Access).err(), expected, "{what}");
+        }
+    }
+
     #[test]
     #[rustfmt::skip] // a table
     fn a_token_that_says_who_has_signed_in() {
@@ -252,13 +333,15 @@ mod tests {
             (None, json!({"aud": ["us", "others"]}), Some(TokenFault::Audience)),
             (None, json!({"azp": "others"}), Some(TokenFault::Audience)),
         ] {
-            assert_eq!(read(kind, &change, usage).err(), expected, "{kind:?} {change}");
+            let mut claims = json!({"nonce": "n"});
+            claims.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            assert_eq!(read(kind, &claims, usage).err(), expected, "{kind:?} {change}");
         }
     }
 
     #[test]
     fn names_are_short_and_harmless() {
-        let name = |change: Value| read(None, &change, Use::Access).unwrap().name;
+        let name = |change: Value| read(Some("at+jwt"), &change, Use::Access).unwrap().name;
         assert_eq!(
             name(json!({"name": "Dr. Ada\n<b>", "preferred_username": "ada"})).as_deref(),
             Some("Dr. Ada<b>")

@@ -2,7 +2,7 @@
 //! cookie of the browser that went, so that any replica can take it up, and no other browser.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::claims::{Claims, Expected, Use};
 use super::provider::{Published, with_query};
 use super::sealed::{CookieKey, random_text};
-use super::{ClientSettings, Oidc, Session, TokenFault};
+use super::{ClientSettings, Oidc, Roles, Session, TokenFault, session};
 use crate::archive::Secret;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::access::Refusal;
@@ -32,6 +32,8 @@ pub const WAY_MAX: Duration = Duration::from_secs(600);
 const QUERY_BYTES_MAX: usize = 8 << 10;
 /// Ways back that are remembered, so that none is taken twice here. Another replica would take it; the issuer takes a code once.
 const TAKEN_MAX: usize = 4096;
+/// Sessions that were signed out of and are remembered, so that a copy of one is none here. Another replica would take it until its time is over.
+const ENDED_MAX: usize = 4096;
 /// Codes exchanged at the issuer at a time.
 const EXCHANGES_MAX: usize = 4;
 /// Where the issuer sends people back to.
@@ -42,7 +44,9 @@ pub const CALLBACK: &str = "/login/callback";
 pub struct Login {
     client: ClientSettings,
     key: CookieKey,
+    session_kind: String,
     taken: Mutex<VecDeque<[u8; 32]>>,
+    ended: Mutex<VecDeque<[u8; 32]>>,
     exchanges: Semaphore,
 }
 
@@ -163,7 +167,7 @@ struct Tokens {
 impl Login {
     /// # Errors
     /// `InvalidRequest` for a client that asks for something else than who somebody is.
-    pub fn new(client: ClientSettings, secret: &Secret) -> Result<Self> {
+    pub fn new(client: ClientSettings, secret: &Secret, issuer: &str, roles: &Roles) -> Result<Self> {
         if client.id.is_empty() || !client.scope.split(' ').any(|scope| scope == "openid") {
             let message = "the client of the issuer has an id, and what it asks for includes `openid`";
             return Err(Error::new(ErrorKind::InvalidRequest, message));
@@ -171,14 +175,31 @@ impl Login {
         let key = client.session_secret.as_ref().unwrap_or(secret).derived(COOKIES);
         Ok(Self {
             key: CookieKey::new(&key),
+            session_kind: session::kind_under(issuer, &client.id, roles),
             client,
             taken: Mutex::default(),
+            ended: Mutex::default(),
             exchanges: Semaphore::new(EXCHANGES_MAX),
         })
     }
 
     pub(super) fn cookie_key(&self) -> &CookieKey {
         &self.key
+    }
+
+    pub(super) fn session_kind(&self) -> &str {
+        &self.session_kind
+    }
+
+    /// Somebody has signed out of this session, given as the cookie has it: copies of it are none from now on.
+    pub fn end(&self, cookie: &str) {
+        remember(&self.ended, ENDED_MAX, cookie);
+    }
+
+    pub(super) fn has_ended(&self, cookie: &str) -> bool {
+        let digest: [u8; 32] = Sha256::digest(cookie).into();
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.contains(&digest)
     }
 
     /// Where browsers find this server.
@@ -229,16 +250,7 @@ impl Login {
 
     /// Whether this way back is taken for the first time.
     fn take(&self, state: &str) -> bool {
-        let digest: [u8; 32] = Sha256::digest(state).into();
-        let mut taken = self.taken.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if taken.contains(&digest) {
-            return false;
-        }
-        if taken.len() == TAKEN_MAX {
-            taken.pop_front();
-        }
-        taken.push_back(digest);
-        true
+        remember(&self.taken, TAKEN_MAX, state)
     }
 
     /// Whoever went, and comes back with what belongs to it.
@@ -259,6 +271,20 @@ impl Login {
             Err(LoginFault::Taken)
         }
     }
+}
+
+/// Remembers a text by its digest, and forgets the oldest of too many. Says whether it is new.
+fn remember(seen: &Mutex<VecDeque<[u8; 32]>>, max: usize, text: &str) -> bool {
+    let digest: [u8; 32] = Sha256::digest(text).into();
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    if seen.contains(&digest) {
+        return false;
+    }
+    if seen.len() == max {
+        seen.pop_front();
+    }
+    seen.push_back(digest);
+    true
 }
 
 impl Oidc {
@@ -430,7 +456,8 @@ mod tests {
             session: Duration::from_secs(3600),
             session_secret: None,
         };
-        Login::new(client, &Secret::from_bytes([1; 32])).unwrap()
+        let roles = Roles::new("scope".to_owned(), vec!["reader=search".parse().unwrap()]).unwrap();
+        Login::new(client, &Secret::from_bytes([1; 32]), "https://issuer.example", &roles).unwrap()
     }
 
     #[test]

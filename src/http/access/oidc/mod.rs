@@ -56,7 +56,7 @@ impl Oidc {
     /// `InvalidRequest` for settings that don't fit together, or a CA file that is none.
     pub fn new(settings: OidcSettings, secret: &Secret) -> Result<Arc<Self>> {
         let login = match settings.client {
-            Some(client) => Some(Login::new(client, secret)?),
+            Some(client) => Some(Login::new(client, secret, &settings.issuer, &settings.roles)?),
             None => None,
         };
         Ok(Arc::new(Self {

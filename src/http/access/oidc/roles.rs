@@ -59,6 +59,18 @@ impl Roles {
         Ok(Self { claim, known })
     }
 
+    /// Where they stand, and each with what it permits, in an order of their own: the same text for the same rules, however they are given.
+    pub fn text(&self) -> String {
+        let mut known: Vec<String> = self
+            .known
+            .iter()
+            .map(|role| format!("{}={}", role.value, role.scopes))
+            .collect();
+        known.sort_unstable();
+        known.dedup();
+        format!("{}\n{}", self.claim, known.join("\n"))
+    }
+
     /// What these claims permit; none: nothing.
     pub fn scopes(&self, claims: &Value) -> Option<Scopes> {
         let values = words(self.claim_of(claims)?);
@@ -123,6 +135,24 @@ mod tests {
             json!({"realm_access": {"roles": true}}),
         ] {
             assert_eq!(found(none.clone()), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn the_text_is_of_the_rules_and_not_of_their_order() {
+        let text = |claim: &str, known: &[&str]| {
+            let known = known.iter().map(|role| role.parse().unwrap()).collect();
+            Roles::new(claim.to_owned(), known).unwrap().text()
+        };
+        let rules = text("scope", &["a=search", "b=ingest+search"]);
+        assert_eq!(text("scope", &["b=search+ingest", "a=search", "a=search"]), rules);
+        for other in [
+            text("roles", &["a=search", "b=ingest+search"]),
+            text("scope", &["a=search", "b=search"]),
+            text("scope", &["a=search"]),
+            text("scope", &["a=search", "b=ingest+search", "c=admin"]),
+        ] {
+            assert_ne!(other, rules);
         }
     }
 

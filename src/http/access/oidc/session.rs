@@ -1,15 +1,27 @@
-//! Who has signed in on the page. The cookie holds all there is: a pseudonym, scopes, an end, and the name to show; no token.
+//! Who has signed in on the page. The cookie holds all there is: a pseudonym, scopes, an end, and the name to show; no token. It opens while the issuer, the client and
+//! what roles permit are those by which it was made.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::{KeyHolder, KeyName, Refusal};
-use super::Oidc;
 use super::login::Login;
+use super::{Oidc, Roles};
 use crate::error::Result;
 
 /// What a session is sealed as.
 const KIND: &str = "session";
+
+/// What sessions are sealed as under these settings: after another mapping of roles, say, those that were made before are none.
+pub(super) fn kind_under(issuer: &str, client: &str, roles: &Roles) -> String {
+    let mut digest = blake3::Hasher::new();
+    for part in [issuer, client, &roles.text()] {
+        digest
+            .update(&(part.len() as u64).to_le_bytes())
+            .update(part.as_bytes());
+    }
+    format!("{KIND} {}", digest.finalize().to_hex())
+}
 
 /// Someone who has signed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,11 +55,11 @@ impl Session {
             shown: self.shown.clone(),
         };
         let plain = serde_json::to_vec(&kept).expect("strings and a number are JSON");
-        login.cookie_key().seal(KIND, &plain)
+        login.cookie_key().seal(login.session_kind(), &plain)
     }
 
     fn open(login: &Login, text: &str) -> Option<Self> {
-        let kept: Kept = serde_json::from_slice(&login.cookie_key().open(KIND, text)?).ok()?;
+        let kept: Kept = serde_json::from_slice(&login.cookie_key().open(login.session_kind(), text)?).ok()?;
         Some(Self {
             holder: KeyHolder {
                 name: KeyName::of_sealed(&kept.name)?,
@@ -67,7 +79,9 @@ impl Oidc {
     pub fn session(&self, cookie: &str, now: Timestamp) -> Result<Session, Refusal> {
         let login = self.login().ok_or(Refusal::NoKey)?;
         let session = Session::open(login, cookie).ok_or(Refusal::UnknownSession)?;
-        if session.expires <= now {
+        if login.has_ended(cookie) {
+            Err(Refusal::UnknownSession)
+        } else if session.expires <= now {
             Err(Refusal::ExpiredSession)
         } else {
             Ok(session)

@@ -41,7 +41,8 @@ PRODUCT = {
         "counter",
         reason="no_key unknown_key expired_key token_malformed token_algorithm token_type token_key token_signature "
         "token_issuer token_audience token_expired token_early no_role issuer_unavailable unknown_session "
-        "expired_session login insufficient_scope forbidden_origin rate_limited wrong_keys identity_misses content_encoding",
+        "expired_session login insufficient_scope forbidden_origin rate_limited wrong_keys identity_misses "
+        "content_encoding",
     ),
     "medsearch_keys_file_broken": metric("gauge"),
     "medsearch_labels_file_broken": metric("gauge"),

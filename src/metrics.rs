@@ -494,7 +494,7 @@ impl Metrics {
             http_in_flight: gauge("medsearch_http_in_flight_requests", "HTTP requests being answered")?,
             refused: counters(
                 "medsearch_requests_refused_total",
-                "HTTP requests turned away: no_key, unknown_key, expired_key, token_malformed, token_algorithm, token_type, token_key, token_signature, token_issuer, token_audience, token_expired, token_early, no_role, issuer_unavailable, unknown_session, expired_session, login, insufficient_scope, forbidden_origin, rate_limited, wrong_keys",
+                "HTTP requests turned away: no_key, unknown_key, expired_key, token_malformed, token_algorithm, token_type, token_key, token_signature, token_issuer, token_audience, token_expired, token_early, no_role, issuer_unavailable, unknown_session, expired_session, login, insufficient_scope, forbidden_origin, rate_limited, wrong_keys, identity_misses, content_encoding",
                 &["reason"],
             )?,
             oidc_issuer_broken: gauge(
@@ -790,6 +790,8 @@ impl Metrics {
                     "forbidden_origin",
                     "rate_limited",
                     "wrong_keys",
+                    "identity_misses",
+                    "content_encoding",
                 ],
             ),
             (&self.audit_heads, &["committed", "failed"]),

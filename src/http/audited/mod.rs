@@ -395,9 +395,9 @@ mod tests {
             .filter(|_| budgets.list(&Who::Unknown, start))
             .count();
         assert_eq!(listed, REFUSALS_MAX);
-        assert_eq!(budgets.take_unlisted(Some(start + Duration::from_secs(59))), []);
+        assert!(budgets.take_unlisted(Some(start + Duration::from_secs(59))).is_empty());
         assert_eq!(budgets.take_unlisted(Some(start + WINDOW)), [(Who::Unknown, 7)]);
-        assert_eq!(budgets.take_unlisted(Some(start + WINDOW)), []);
+        assert!(budgets.take_unlisted(Some(start + WINDOW)).is_empty());
         assert!(budgets.list(&Who::Unknown, start + WINDOW));
     }
 

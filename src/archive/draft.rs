@@ -16,8 +16,8 @@ use super::{
     State,
 };
 use crate::domain::{
-    Alias, ClassLabel, Embedding, ImageId, InstanceKeys, Key, Label, LabelSource, LabelledBy, PatientKeys, PixelsRef, Record,
-    SpaceId, Unknown,
+    Alias, ClassLabel, Embedding, ImageId, InstanceKeys, Key, Label, LabelSource, LabelledBy, PatientKeys, PixelsRef,
+    Record, SpaceId, Unknown,
 };
 use crate::error::{Error, ErrorKind, Result};
 

@@ -440,12 +440,7 @@ impl Work {
     }
 
     /// Each wanted frame in turn, and then the file leaves the inbox. Whoever comes back to it after a fault or a crash passes over what is there.
-    async fn embed_file(
-        &self,
-        id: InboxId,
-        mut progress: Progress,
-        images: &mut Vec<ImageId>,
-    ) -> Result<Embedded> {
+    async fn embed_file(&self, id: InboxId, mut progress: Progress, images: &mut Vec<ImageId>) -> Result<Embedded> {
         let file = match self.inbox.read(id).await {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Embedded::Gone),
             file => file?,

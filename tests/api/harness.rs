@@ -159,7 +159,14 @@ async fn launch(
         frames,
         labelling,
     };
-    let reception = open_inbox(&engine, ingest.clone(), inbox, inbox_settings, Arc::clone(&metrics), None);
+    let reception = open_inbox(
+        &engine,
+        ingest.clone(),
+        inbox,
+        inbox_settings,
+        Arc::clone(&metrics),
+        None,
+    );
     let state = State::new(engine, Some(ingest), settings, metrics).with_reception(reception);
     actix_web::rt::spawn(http::server(listener, state).unwrap());
     // The client is built with TLS for the sake of archives in buckets, and wants to know whose.

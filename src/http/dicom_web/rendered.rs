@@ -16,6 +16,7 @@ use super::place::Place;
 use super::retrieve::{kept, numbered};
 use crate::domain::Record;
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::sending::Held;
 use crate::http::wire::ImageFile;
 use crate::http::{State, problem};
 use crate::imaging::jpeg;

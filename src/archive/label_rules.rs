@@ -235,10 +235,9 @@ impl LabelRule {
     }
 
     fn meets(&self, facts: LabelFacts<'_>) -> bool {
-        let codes = self.codes(facts).into_iter();
-        let texts = self.patterns(facts).into_iter();
-        codes.into_iter().all(|(list, value)| admits(list, value))
-            && texts.into_iter().all(|(list, value)| fits_one(list, value))
+        let mut codes = self.codes(facts).into_iter();
+        let mut texts = self.patterns(facts).into_iter();
+        codes.all(|(list, value)| admits(list, value)) && texts.all(|(list, value)| fits_one(list, value))
     }
 }
 
@@ -268,22 +267,13 @@ fn fits_one(patterns: &[String], text: Option<&str>) -> bool {
     if patterns.is_empty() {
         return true;
     }
-    let text = text
-        .unwrap_or_default()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
-    let folded = match text.is_empty() {
-        true => UNSTATED.to_lowercase(),
-        false => text.to_lowercase(),
-    };
-    patterns
-        .iter()
-        .any(|pattern| match (text.is_empty(), pattern.as_str()) {
-            // What is not there fits no pattern by chance.
-            (true, pattern) => pattern.eq_ignore_ascii_case(UNSTATED),
-            (false, pattern) => fits(&pattern.to_lowercase(), &folded),
-        })
+    let words: Vec<&str> = text.unwrap_or_default().split_whitespace().collect();
+    let text = words.join(" ").to_lowercase();
+    patterns.iter().any(|pattern| match text.is_empty() {
+        // What is not there fits no pattern by chance.
+        true => pattern.eq_ignore_ascii_case(UNSTATED),
+        false => fits(&pattern.to_lowercase(), &text),
+    })
 }
 
 /// Whether `text` is what stands between the stars of `pattern`, in this order, with anything in their place. Each part is looked for once, where it comes

@@ -254,11 +254,11 @@ impl Columns {
     }
 
     fn uid<'a>(&self, row: &'a csv::StringRecord) -> Option<(Level, &'a str)> {
-        let cells = self
+        let mut cells = self
             .uids
             .iter()
             .map(|(at, level)| (*level, row.get(*at).unwrap_or_default()));
-        cells.into_iter().find(|(_, uid)| !uid.is_empty())
+        cells.find(|(_, uid)| !uid.is_empty())
     }
 
     fn label(&self, row: &csv::StringRecord) -> Result<Label> {

@@ -1,6 +1,7 @@
 //! Labels: what one more file says of a known image, and what was settled.
 
 use super::*;
+use crate::domain::LabelledBy;
 
 /// File `bytes` of the pixels of image `number`, under a name of its own.
 fn file(archive: &Archive, number: u32, bytes: u8, label: Option<&str>) -> NewImage {
@@ -189,4 +190,38 @@ async fn classes_are_bounded() {
         .write(insert(archive, 1001, Some("in place of the one that is gone")))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_rule_disputes_nothing_that_somebody_said() {
+    let place = Place::new(IdentityMode::Linked).await;
+    let archive = &place.archive;
+    let writer = writer(archive).await;
+    let by = |by: LabelledBy, bytes, label| {
+        let mut image = file(archive, 1, bytes, Some(label));
+        image.record.labelled_by = Some(by);
+        Change::Insert(Box::new(image))
+    };
+    writer.write(by(LabelledBy::Tags, 0, "COVID")).await.unwrap();
+    let done = writer.write(by(LabelledBy::File, 1, "Normal")).await.unwrap();
+    assert_eq!((done.outcome, done.label_conflict), (Outcome::Conflict, true));
+    writer.write(relabel(archive, Some("Pneumonia"))).await.unwrap();
+    for (bytes, rule) in [(2, LabelledBy::Tags), (3, LabelledBy::File)] {
+        let done = writer.write(by(rule, bytes, "Other")).await.unwrap();
+        assert_eq!((done.outcome, done.label_conflict), (Outcome::Duplicate, false));
+        assert_eq!(done.class, Some(class("Pneumonia")));
+    }
+    // A label that is taken away stays away.
+    writer.write(relabel(archive, None)).await.unwrap();
+    let done = writer.write(by(LabelledBy::Tags, 4, "Other")).await.unwrap();
+    assert_eq!((done.outcome, done.class), (Outcome::Duplicate, None));
+    let found = &contents(&place.again().await).await[&id(archive, 1)];
+    assert_eq!(found.labelled_by, Some(LabelledBy::Api));
+    let by = |at: usize| found.history[at].labelled_by.clone();
+    assert_eq!([by(0), by(1)], [Some(LabelledBy::Tags), Some(LabelledBy::Api)]);
+    // What comes with a label of its own is another opinion.
+    let done = writer.write(relabel(archive, Some("Normal"))).await.unwrap();
+    assert_eq!(done.class, Some(class("Normal")));
+    let other = Change::Insert(Box::new(file(archive, 1, 5, Some("Other"))));
+    assert_eq!(writer.write(other).await.unwrap().outcome, Outcome::Conflict);
 }

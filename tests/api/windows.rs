@@ -147,7 +147,7 @@ async fn queries_and_images_get_the_windows_of_the_archive() {
         ])
     );
     let lung = json!({"kind": "fixed", "low": -326.0, "high": 1173.0});
-    let own = json!({"kind": "file", "low": 500.0, "high": 1500.0, "sigmoid": false});
+    let own = json!({"kind": "file", "low": 499.5, "high": 1499.5, "sigmoid": false});
     for (modality, number, window, expected) in [
         ("CT", 1, None, Some(&lung)),
         ("CT", 2, Some(("40", "400")), Some(&lung)),

@@ -1,6 +1,8 @@
 """The runner of the README's examples: what it picks, what counts as failed, what stays from block to block."""
 
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,32 @@ echo "$GREETING again"
 def test_only_marked_blocks_are_run_and_their_lines_are_known():
     found = run_readme.examples(TEXT)
     assert [(example.line, example.language) for example in found] == [(6, "sh"), (11, "python"), (16, "sh")]
+
+
+def test_other_marks_are_run_where_they_are_asked_for():
+    text = TEXT + "\n```sh run-with-pacs\necho there\n```\n"
+    assert [example.line for example in run_readme.examples(text, ["run-with-pacs"])] == [20]
+    assert len(run_readme.examples(text, ["run", "run-with-pacs"])) == 4
+
+
+def test_a_server_that_asks_nobody_for_a_key_is_no_trial_of_one():
+    class Anybody(BaseHTTPRequestHandler):
+        status = 200
+
+        def do_GET(self):
+            self.send_response(self.status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Anybody) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert not run_readme.asks_for_a_key(url)
+        Anybody.status = 401
+        assert run_readme.asks_for_a_key(url)
+        server.shutdown()
 
 
 def test_what_a_shell_block_exports_stays(tmp_path: Path):

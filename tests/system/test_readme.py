@@ -66,7 +66,7 @@ def test_a_pacs_is_connected_as_printed(small_archive, tmp_path):
     """From the scope and the keys to the image in the archive, with a real Orthanc and a real C-STORE."""
     need_orthanc()
     have("storescu")
-    [walk] = examples((ROOT / "README.md").read_text(), {"run-with-orthanc"})
+    [walk] = examples((ROOT / "README.md").read_text(), ["run-with-orthanc"])
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/medsearch").symlink_to(PROGRAM.resolve())
@@ -112,7 +112,7 @@ def test_orthanc_is_set_up_and_sends_again_as_printed(small_archive, tmp_path):
     ports = {"8000": port, "8042": rest, "4242": dimse}
     first, again = (
         re.sub("|".join(ports), lambda found: str(ports[found[0]]), example.code)
-        for example in examples((ROOT / "scripts/orthanc/README.md").read_text(), {"run"})
+        for example in examples((ROOT / "scripts/orthanc/README.md").read_text())
     )
     keys = tmp_path / "keys.json"
     key = medsearch("key", "new", "--name", "me", "--scope", "search", "--file", keys).stdout.strip()

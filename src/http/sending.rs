@@ -39,7 +39,8 @@ impl Room {
 #[derive(Debug)]
 pub struct Held {
     bytes: Bytes,
-    room: Option<Room>,
+    /// Held, not read: it is free again when the bytes are gone.
+    _room: Option<Room>,
 }
 
 impl Held {
@@ -47,13 +48,13 @@ impl Held {
     pub fn new(bytes: Bytes, room: Room) -> Self {
         Self {
             bytes,
-            room: Some(room),
+            _room: Some(room),
         }
     }
 
     /// Bytes that are few, such as a boundary.
     pub fn small(bytes: Bytes) -> Self {
-        Self { bytes, room: None }
+        Self { bytes, _room: None }
     }
 
     /// How many bytes.

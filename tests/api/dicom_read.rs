@@ -2,11 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 
 use medsearch::archive::{Archive, IdentityMode, NewArchive, NewModel, Retention};
 use medsearch::embed::load_backend;
-use medsearch::http::{ApiKey, Credentials, HttpSettings, Key, KeysFile, Rate, Scope, Scopes};
+use medsearch::http::{Credentials, HttpSettings, Rate, Scope};
 use medsearch::pacs::BaseUrl;
 use reqwest::Response;
 use serde_json::{Value, json};

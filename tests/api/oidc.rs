@@ -320,7 +320,8 @@ async fn all_that_wait_for_a_new_key_wait_for_one_answer_of_the_issuer() {
     issuer.change(|issuer| issuer.delay = Duration::from_secs(4));
     let (third, fourth) = (Signer::ec("third"), Signer::ec("fourth"));
     actix_web::rt::time::sleep(Duration::from_secs(10)).await;
-    let first = status(&app, &third.sign(&claims));
+    let token = third.sign(&claims);
+    let first = status(&app, &token);
     let others = async {
         actix_web::rt::time::sleep(Duration::from_millis(200)).await;
         let started = Instant::now();

@@ -122,11 +122,7 @@ async fn one_behind_the_same_proxy_locks_nobody_out() {
     let long = "operator-key-".repeat(3);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.json");
-    let (text, guest) = ApiKey::random().unwrap();
-    let made = "2026-01-01T00:00:00Z".parse().unwrap();
-    let scopes = Scopes::new([Scope::Search]).unwrap();
-    let guest = Key::new("guest".parse().unwrap(), guest, scopes, made, None).unwrap();
-    KeysFile::at(&file).change(|keys| keys.add(guest)).unwrap();
+    let text = new_key(&file, "guest", &[Scope::Search]);
     let app = spawn_with(|settings| {
         settings.credentials = Credentials::open(Some(&long), Some(&file)).unwrap();
         settings.loopback = false;

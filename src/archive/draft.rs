@@ -251,6 +251,7 @@ fn without(record: &Record, gone: InstanceKeys, identity: &Identity) -> Result<O
     if heir.class.is_some() && !heir.settled {
         left.class = heir.class;
         left.label_source = heir.label_source;
+        left.labelled_by = heir.labelled_by;
     }
     left.study = heir.study;
     left.series = heir.series;

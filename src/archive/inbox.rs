@@ -323,6 +323,10 @@ impl Inbox {
         self.archive.store().delete(&name).await?;
         self.archive.store().put_if_absent(&name, sealed).await?;
         self.remove(id).await?;
+        // Whoever erases leaves a note before the files are listed: one of both sees the other.
+        if self.was_erased(id).await? {
+            self.forget(id).await?;
+        }
         self.drop_oldest_failed().await
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::commit::{Propose, Proposed, base, commit};
-use super::scope::{admits, checked};
+use super::scope::{admits, checked, uids};
 use super::{Archive, Manifest, ScopeFacts, State, UNSTATED};
 use crate::domain::{ClassLabel, Label, LabelSource, LabelledBy, Unknown};
 use crate::error::{Error, ErrorKind, Result};
@@ -198,7 +198,7 @@ impl LabelRule {
             modality: checked(written.modality)?,
             body_part: checked(written.body_part)?,
             view: checked(written.view)?,
-            sop_class: checked(written.sop_class)?,
+            sop_class: uids(checked(written.sop_class)?)?,
             study_description: patterns(written.study_description)?,
             series_description: patterns(written.series_description)?,
             protocol_name: patterns(written.protocol_name)?,

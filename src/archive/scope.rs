@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::commit::{Propose, Proposed, base, commit};
 use super::{Archive, Manifest, Scope, State};
+use crate::domain::Uid;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Stands in a list for objects that say nothing of it.
@@ -111,8 +112,8 @@ pub(super) fn admits(list: &[String], value: Option<&str>) -> bool {
 }
 
 /// SOP classes are told apart by UID (PS3.5, 9.1); a name or a modality would admit nothing.
-fn uids(values: Vec<String>) -> Result<Vec<String>> {
-    let is_uid = |value: &str| value.contains('.') && value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+pub(super) fn uids(values: Vec<String>) -> Result<Vec<String>> {
+    let is_uid = |value: &str| value.contains('.') && Uid::is(value);
     if let Some(odd) = values.iter().find(|value| value.as_str() != UNSTATED && !is_uid(value)) {
         let message = format!("`{odd}` is no SOP class: that is a UID, such as 1.2.840.10008.5.1.4.1.1.1.1");
         return Err(Error::new(ErrorKind::InvalidRequest, message));

@@ -128,8 +128,7 @@ impl Keeper {
                     None => open = false,
                 },
                 Some((id, done)) = running.next() => {
-                    let (images, embedded) = done.unwrap_or_else(|_| panicked());
-                    self.settle(id, images, embedded).await;
+                    self.settle(id, done.unwrap_or_else(|_| Turned::panicked())).await;
                 }
                 () = tokio::time::sleep_until(look_at), if open => {
                     let waits = self.look(others_after).await;
@@ -172,10 +171,14 @@ impl Keeper {
         !waiting.is_empty()
     }
 
-    /// `images`: those that the turn has found or made.
-    async fn settle(&mut self, id: InboxId, images: Vec<ImageId>, embedded: Result<Embedded>) {
+    async fn settle(&mut self, id: InboxId, turned: Turned) {
+        let Turned {
+            progress,
+            images,
+            embedded,
+        } = turned;
         let error = match embedded {
-            Ok(Embedded::Part(progress)) => {
+            Ok(Embedded::Part) => {
                 self.note(id, InboxOutcome::Embedded, images, None);
                 return self.turns.go_on(id, progress);
             }
@@ -186,7 +189,7 @@ impl Keeper {
                     Embedded::Known => InboxOutcome::Known,
                     Embedded::Erased => InboxOutcome::Erased,
                     Embedded::Outside => InboxOutcome::Outside,
-                    Embedded::Gone | Embedded::Part(_) => {
+                    Embedded::Gone | Embedded::Part => {
                         self.senders.remove(&id);
                         return;
                     }
@@ -204,7 +207,7 @@ impl Keeper {
                 if !images.is_empty() {
                     self.note(id, InboxOutcome::Embedded, images, None);
                 }
-                let wait = self.turns.again(id, Instant::now());
+                let wait = self.turns.again(id, progress, Instant::now());
                 tracing::warn!(error = %error, seconds = wait.as_secs(), "a file of the inbox could not be embedded yet");
             }
             Fate::AtOnce => self.turns.at_once(id),
@@ -216,7 +219,7 @@ impl Keeper {
                     tracing::warn!(problem = error.kind().slug(), "a file of the inbox can't be embedded");
                 }
                 Err(error) => {
-                    let wait = self.turns.again(id, Instant::now());
+                    let wait = self.turns.again(id, progress, Instant::now());
                     tracing::warn!(error = %error, seconds = wait.as_secs(), "a file of the inbox could not be set aside yet");
                 }
             },
@@ -370,8 +373,8 @@ impl Turns {
         self.queue.push_back(id);
     }
 
-    /// Puts a file off, twice as long with each fault. Gives how long.
-    fn again(&mut self, id: InboxId, now: Instant) -> Duration {
+    /// Puts a file off, twice as long with each fault, to go on from there. Gives how long.
+    fn again(&mut self, id: InboxId, progress: Progress, now: Instant) -> Duration {
         self.stop(id);
         let turn = self.known.entry(id).or_default();
         let wait = WAIT_FIRST.saturating_mul(1 << turn.faults.min(16)).min(WAIT_MAX);
@@ -381,7 +384,7 @@ impl Turns {
             tries: turn.tries.saturating_sub(1),
             faults: turn.faults + 1,
             not_before: Some(now + wait),
-            progress: turn.progress,
+            progress,
         };
         self.queue.push_back(id);
         wait
@@ -402,7 +405,7 @@ enum Embedded {
     /// It waits no more: another replica was faster, or it was deleted.
     Gone,
     /// It has further frames.
-    Part(Progress),
+    Part,
 }
 
 #[derive(Clone)]
@@ -421,26 +424,42 @@ struct Seen {
     sha256: [u8; 32],
 }
 
-/// What a turn came to, with the images that it found or made.
-type Turned = (Vec<ImageId>, Result<Embedded>);
+/// What a turn came to.
+struct Turned {
+    progress: Progress,
+    /// Those that were found or made.
+    images: Vec<ImageId>,
+    embedded: Result<Embedded>,
+}
 
-fn panicked() -> Turned {
-    (Vec::new(), Err(Error::internal("embedding a file panicked")))
+impl Turned {
+    /// Nothing that was done in it counts; what is there is found again.
+    fn panicked() -> Self {
+        Self {
+            progress: Progress::default(),
+            images: Vec::new(),
+            embedded: Err(Error::internal("embedding a file panicked")),
+        }
+    }
 }
 
 impl Work {
-    async fn embed(&self, id: InboxId, progress: Progress) -> Turned {
+    async fn embed(&self, id: InboxId, mut progress: Progress) -> Turned {
         let work = async {
             let mut images = Vec::new();
-            let embedded = self.embed_file(id, progress, &mut images).await;
-            (images, embedded)
+            let embedded = self.embed_file(id, &mut progress, &mut images).await;
+            Turned {
+                progress,
+                images,
+                embedded,
+            }
         };
         let work = AssertUnwindSafe(work).catch_unwind();
-        work.await.unwrap_or_else(|_| panicked())
+        work.await.unwrap_or_else(|_| Turned::panicked())
     }
 
     /// Each wanted frame in turn, and then the file leaves the inbox. Whoever comes back to it after a fault or a crash passes over what is there.
-    async fn embed_file(&self, id: InboxId, mut progress: Progress, images: &mut Vec<ImageId>) -> Result<Embedded> {
+    async fn embed_file(&self, id: InboxId, progress: &mut Progress, images: &mut Vec<ImageId>) -> Result<Embedded> {
         let file = match self.inbox.read(id).await {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Embedded::Gone),
             file => file?,
@@ -458,15 +477,17 @@ impl Work {
             }
             // At least one in a turn.
             if Instant::now() >= turn_ends {
-                return Ok(Embedded::Part(progress));
+                return Ok(Embedded::Part);
             }
             match self.embed_frame(id, file.clone(), frame, label.clone(), images).await {
                 Ok(Embedded::Inserted) => (progress.embedded, progress.inserted) = (true, true),
                 Ok(Embedded::Known) => progress.embedded = true,
-                Ok(done) => {
+                Ok(Embedded::Outside) => {
                     self.inbox.remove(id).await?;
-                    return Ok(done);
+                    return Ok(Embedded::Outside);
                 }
+                // The file is gone already, and one that has come since is another's.
+                Ok(done) => return Ok(done),
                 // Between others one that shows nothing is no fault of the file.
                 Err(error) if error.kind() == ErrorKind::ConstantImage => constant = Some(error),
                 Err(error) if frame.is_first() => return Err(error),
@@ -624,7 +645,7 @@ mod tests {
         assert_eq!(turns.next(now), Some((id(1, 1), progress)));
         // A fault does not take back what is done.
         turns.broke(id(1, 1));
-        let wait = turns.again(id(1, 1), now);
+        let wait = turns.again(id(1, 1), progress, now);
         assert_eq!(turns.next(now + wait), Some((id(1, 1), progress)));
         turns.done(id(1, 1));
         turns.add(id(1, 1));
@@ -641,7 +662,7 @@ mod tests {
         for _ in 0..12 {
             assert_eq!(next(&mut turns, now + waited), Some(id(1, 1)));
             assert_eq!(fate(ErrorKind::Unavailable, turns.broke(id(1, 1))), Fate::Again);
-            let wait = turns.again(id(1, 1), now + waited);
+            let wait = turns.again(id(1, 1), Progress::default(), now + waited);
             assert_eq!(next(&mut turns, now + waited), None);
             waited += wait;
             waits.push(wait.as_secs());

@@ -147,8 +147,8 @@ struct Checked {
     id: InboxId,
     /// Of its SOP instance.
     sop: Key,
-    /// Of the last frame that becomes an image: as they are embedded in order, the others are there when it is.
-    last: Key,
+    /// Of each frame that becomes an image.
+    frames: Vec<Key>,
 }
 
 impl Reception {
@@ -231,7 +231,8 @@ impl Reception {
             return refuse(Refusal::Broken, "it names no SOP class or no study");
         }
         let checked = self.check(facts.clone(), file.clone()).await?;
-        if version.state.by_file_key(checked.last).next().is_some() {
+        let is_there = |frame: &Key| version.state.by_file_key(*frame).next().is_some();
+        if checked.frames.iter().all(is_there) {
             return Ok(Verdict::Known);
         }
         // The archive may have this instance, of other bytes or of other frames.
@@ -345,11 +346,14 @@ impl Reception {
             let patient = said.patient_id.as_deref();
             let patient = patient.and_then(|id| identity.patient_keys(said.issuer.as_deref(), id));
             let id = inbox.id(&file, patient, Some(sop));
-            let last = match frames.of(facts.frames).last() {
-                Some(frame) if !frame.is_first() => identity.file_key(&frame.digest(&Sha256::digest(&file).into())),
-                _ => id.file,
-            };
-            Ok(Checked { id, sop, last })
+            let digest = Sha256::digest(&file).into();
+            let frames = frames.of(facts.frames);
+            let frames = frames.map(|frame| identity.file_key(&frame.digest(&digest)));
+            Ok(Checked {
+                id,
+                sop,
+                frames: frames.collect(),
+            })
         })
         .await
     }

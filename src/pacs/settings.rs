@@ -191,6 +191,9 @@ pub fn parse(text: &str, folder: &Path) -> Result<PacsFile> {
     {
         return refuse("`follow` belongs to an `[[orthanc]]`, whose URL is that of its REST");
     }
+    if (file.orthanc.iter()).any(|entry| entry.follow != Some(true) && entry.says_of_deletions()) {
+        return refuse("what is said of deletions needs `follow = true`");
+    }
     let followed: Vec<Entry> = file
         .orthanc
         .into_iter()
@@ -501,6 +504,10 @@ mod tests {
             ),
             (entry("follow = true"), "`follow` belongs to"),
             (entry("follow_deletions = true"), "`follow` belongs to"),
+            (
+                "[[orthanc]]\nname = \"m\"\nurl = \"http://10.0.0.1/\"\nfollow_deletions = true".to_owned(),
+                "needs `follow = true`",
+            ),
             (
                 "[[orthanc]]\nname = \"m\"\nurl = \"http://10.0.0.1/\"\nfollow = true\ndeletions_percent_max = 101"
                     .to_owned(),

@@ -121,6 +121,29 @@ async fn one_frame_of_each_is_known_when_it_comes_again() {
 }
 
 #[actix_web::test]
+async fn what_is_missing_of_a_file_comes_when_it_is_sent_again() {
+    let app = spawn_for(Frames::All, None).await;
+    let file = instance("1.2.3.4").frames(&[1, 2, 3]);
+    store(&app, std::slice::from_ref(&file)).await;
+    until_images(&app, BEFORE + 3).await;
+    // One of them goes, and only that: whichever it is, the others are no reason to leave it out.
+    let of_second = [
+        Part::File("image", &file),
+        Part::Text("frame", b"2"),
+        Part::Text("k", b"1"),
+        Part::Text("exclude", b"none"),
+    ];
+    let found = app.form("/v1/search", &of_second).send().await.unwrap();
+    let found: Value = found.json().await.unwrap();
+    let path = format!("/v1/images/{}", found["neighbors"][0]["id"].as_str().unwrap());
+    assert!(app.request("DELETE", &path).send().await.unwrap().status().is_success());
+    until_images(&app, BEFORE + 2).await;
+    assert_eq!(store(&app, std::slice::from_ref(&file)).await.0, 200);
+    until_images(&app, BEFORE + 3).await;
+    assert_eq!(store(&app, &[file]).await.0, 202);
+}
+
+#[actix_web::test]
 async fn a_frame_that_shows_nothing_costs_only_itself() {
     let app = spawn_for(Frames::All, None).await;
     let file = instance("1.2.3.4").frames(&[BLANK, 2, BLANK, 3]);

@@ -7,6 +7,7 @@ use medsearch::imaging::{Limits, Samples, png};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::cluster::eventually;
 use crate::files::{EXPLICIT, Instance, dicom, element, even, pattern_png};
 use crate::harness::{Part, TestApp, problem, spawn_app, spawn_over};
 
@@ -181,7 +182,9 @@ async fn an_image_is_shown_in_the_window_that_was_embedded() {
     let added = app.form("/v1/images", &form).send().await.unwrap();
     assert_eq!(added.status(), 201, "{}", added.text().await.unwrap());
     let id = added.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
-    let image = json_of(&app, &format!("/v1/images/{id}")).await;
+    let path = format!("/v1/images/{id}");
+    eventually("it is served", async || app.get(&path).await.status() == 200).await;
+    let image = json_of(&app, &path).await;
     assert_eq!(image["window"], json!({"kind": "fixed", "low": -326.0, "high": 1173.0}));
     let rendered = app
         .get(&format!("/v1/images/{id}/rendered"))

@@ -78,6 +78,7 @@ REFUSED = [
     ('extraEnv=[{"name": "MEDSEARCH_INNER_LISTEN", "value": "0.0.0.0:8001"}]', "extraEnv"),
     ('extraEnv=[{"name": "MEDSEARCH_API_KEY_FILE", "value": "/dev/null"}]', "extraEnv"),
     ('extraEnv=[{"name": "MEDSEARCH_KEYS_FILE", "value": "/tmp/keys.json"}]', "extraEnv"),
+    ('extraEnv=[{"name": "MEDSEARCH_LABELS_FILE", "value": "/tmp/labels.csv"}]', "extraEnv"),
     ('extraEnv=[{"name": "MEDSEARCH_CONFIG", "value": "/tmp/x"}]', "extraEnv"),
     ('networkPolicy.clients=[{"everybody": true}]', "clients"),
     ("networkPolicy.clients=[{}]", "clients"),

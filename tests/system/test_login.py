@@ -140,16 +140,19 @@ def test_people_sign_in_search_and_sign_out(signed, tmp_path):
         assert f'"{secret}' not in lines and (len(secret) < 8 or secret not in lines), secret
 
 
-def test_every_page_works_for_whoever_has_signed_in(small_archive, serve, tmp_path):
+def test_every_page_works_for_whoever_has_signed_in(made, synthetic, serve, tmp_path):
     """Tests of each page from tests/browser, with a session, at a server that turns away who has none."""
     if not CHROMIUM:
         pytest.skip("no chromium found; set MEDSEARCH_CHROMIUM")
     sync_api = pytest.importorskip("playwright.sync_api")
+    # With samples, which pages show.
+    where = ("--embeddings", made / "embeddings", "--data", synthetic, "--model", "thumbnail")
+    medsearch("index", *where, "--archive", tmp_path / "archive", "--synthetic", "--demo")
     port, session = free_port(), tmp_path / "session.json"
     issuer = Issuer(f"http://127.0.0.1:{port}")
     try:
         server = serve(
-            small_archive, *issuer.options(tmp_path, readers="admin"), port=port, log=tmp_path / "server.log"
+            tmp_path / "archive", *issuer.options(tmp_path, readers="admin"), port=port, log=tmp_path / "server.log"
         )
         with sync_api.sync_playwright() as running:
             browser = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -163,14 +166,15 @@ def test_every_page_works_for_whoever_has_signed_in(small_archive, serve, tmp_pa
             browser.close()
         assert status(server, "GET", "/v1/archive") == 401
         ran = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "signed_in", ROOT / "tests/browser"],
+            [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-m", "signed_in", ROOT / "tests/browser"],
             env=os.environ
             | {"MEDSEARCH_URL": server.url, "MEDSEARCH_SESSION": str(session), "MEDSEARCH_KEY": issuer.token()},
             capture_output=True,
             text=True,
             check=False,
         )
-        assert ran.returncode == 0 and " passed" in ran.stdout, ran.stdout[-6000:] + ran.stderr[-2000:]
+        said = ran.stdout[-6000:] + ran.stderr[-2000:]
+        assert ran.returncode == 0 and " passed" in ran.stdout and " skipped" not in ran.stdout, said
     finally:
         issuer.stop()
 

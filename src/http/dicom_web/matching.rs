@@ -113,6 +113,7 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn run(&self) -> Result<Found> {
+        self.look_at_the_clock()?;
         let mut matches = self.candidates().filter_map(|group| self.first(group).transpose());
         let (mut results, mut images) = (Vec::new(), Vec::new());
         for _ in 0..self.query.offset {

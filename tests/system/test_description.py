@@ -24,7 +24,8 @@ BYTES = ["embed", "explain", "addImage", "searchByImage", *STORES]
 # nor which classes, sources, spaces and PACS there are, nor which ids stand for no patient,
 NAMES = ["relabelImage", "reportLabel", "searchById", "searchByVector", "searchByReference", "deletePatient"]
 # nor what is a window, a viewport, or the place in a list.
-GRAMMARS = ["getRendered", "getRenderedInstance", "getRenderedFrame", "listFeedback"]
+RENDERED = ["getRendered", "getRenderedStudy", "getRenderedSeries", "getRenderedInstance", "getRenderedFrames"]
+GRAMMARS = [*RENDERED, "listFeedback"]
 CONFIGURATION = f"""\
 [checks]
 # A version that is not served yet: a refusal that says when to come back.

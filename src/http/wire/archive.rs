@@ -115,7 +115,7 @@ pub struct WindowRule {
     #[schema(required, example = "CT")]
     pub modality: Option<String>,
     /// Of this body part; null: of any.
-    #[schema(required, example = "CHEST")]
+    #[schema(required, example = "HEAD")]
     pub body_part: Option<String>,
     /// Which one.
     #[serde(rename = "use")]

@@ -26,7 +26,9 @@ DATA_MAX_S = 90
 # What nightly compaction is watched by comes from Kubernetes; certificates, PACS and Orthanc are where somebody set
 # them up.
 ELSEWHERE = "kube_cronjob_|medsearch_tls_|medsearch_pacs_|medsearch_orthanc_"
-ALLOWED = ("MedsearchCompactOverdue", "MedsearchTlsFilesBroken", "MedsearchCertificateExpires", "Orthanc: ", "PACS: ")
+TLS = ("MedsearchTlsFilesBroken", "MedsearchCertificateExpires")
+PACS = ("MedsearchPacs", "MedsearchOrthanc", "MedsearchDeletions", "Orthanc: ", "PACS: ")
+ALLOWED = ("MedsearchCompactOverdue", *TLS, *PACS)
 # Exported by servers that have a certificate, a PACS to ask or an Orthanc to follow.
 OPTIONAL = ("medsearch_tls_", "medsearch_pacs_", "medsearch_orthanc_")
 

@@ -2,6 +2,7 @@
 
 import io
 import subprocess
+import time
 from pathlib import Path
 
 import numpy
@@ -74,6 +75,11 @@ def hospital(request, tmp_path_factory):
         name: DICOMwebClient(f"{server.url}/dicom-web", headers={"X-API-Key": made[name]})
         for name in ("viewer", "doctor")
     }
+    # What is stored is searched within two seconds.
+    end = time.monotonic() + 10
+    while len(clients["viewer"].search_for_instances()) < len(INSTANCES):
+        assert time.monotonic() < end, "not all instances appeared"
+        time.sleep(0.05)
     yield request.param, clients, folder
     server.stop()
 

@@ -9,27 +9,28 @@ use actix_web::{HttpMessage, HttpRequest};
 
 use super::State;
 use super::access::{KeyHolder, Scope};
-use super::rate::{Limits, Miss, NamedBy};
+use super::rate::{Limits, Misses, NamedBy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::RefusalReason;
 
 /// A request that names somebody, until it is known whether the archive has them. One that ends without an answer has found out nothing.
 pub struct Naming {
     limits: Arc<Limits>,
-    miss: Option<Miss>,
+    misses: Option<Misses>,
 }
 
 impl State {
-    /// Takes a request that names somebody.
+    /// Takes a request with so many names, which all count as misses until they were looked up: lists sent at the same time try no more than one after the other.
     ///
     /// # Errors
     /// `RateLimited` for a caller who has named too many that are not there, whoever is named now: what is there shall not be told from what is not.
-    pub fn naming(&self, request: &HttpRequest, by: NamedBy) -> Result<Naming> {
+    pub fn naming(&self, request: &HttpRequest, by: NamedBy, names: usize) -> Result<Naming> {
         let limits = Arc::clone(&self.limits);
         let extensions = request.extensions();
-        let miss = match extensions.get::<KeyHolder>() {
+        let names = u32::try_from(names).unwrap_or(u32::MAX);
+        let misses = match extensions.get::<KeyHolder>() {
             Some(holder) if !holder.scopes.allow(Scope::Link) => {
-                let taken = limits.take_miss(holder.name.as_str(), by, Instant::now());
+                let taken = limits.take_misses(holder.name.as_str(), by, names, Instant::now());
                 taken.map_err(|wait| {
                     self.metrics.refused(RefusalReason::IdentityMisses);
                     let message = "this caller has named too many patients or UIDs that the archive does not have";
@@ -38,26 +39,25 @@ impl State {
             }
             _ => None,
         };
-        Ok(Naming { limits, miss })
+        Ok(Naming { limits, misses })
     }
 }
 
 impl Naming {
     /// So many of those that it names are not there.
     pub fn missed(mut self, count: usize) {
-        if count > 0
-            && let Some(miss) = self.miss.take()
-        {
-            self.limits
-                .missed(miss, u32::try_from(count).unwrap_or(u32::MAX), Instant::now());
+        self.settle(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
+    fn settle(&mut self, count: u32) {
+        if let Some(misses) = self.misses.take() {
+            self.limits.missed(misses, count);
         }
     }
 }
 
 impl Drop for Naming {
     fn drop(&mut self) {
-        if let Some(miss) = self.miss.take() {
-            self.limits.no_miss(miss);
-        }
+        self.settle(0);
     }
 }

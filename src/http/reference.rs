@@ -35,7 +35,7 @@ pub async fn by_reference(
     body: Json<ByReference>,
 ) -> Result<Json<SearchResponse>> {
     let deadline = state.deadline();
-    let naming = state.naming(&request, NamedBy::File)?;
+    let naming = state.naming(&request, NamedBy::File, 1)?;
     let request = body.into_inner();
     let (frame, region, preview) = (request.frame(), request.region()?, request.preview());
     let (pacs, reference) = find(&state.settings.pacs, request.referenced()?)?;

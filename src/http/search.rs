@@ -43,7 +43,7 @@ pub async fn by_image(
     audited::query_by_image(&upload.bytes);
     let archive = state.engine.overview();
     options.split_lists(&archive.classes, &archive.sources);
-    let naming = named_by(&upload).map(|by| state.naming(&request, by)).transpose()?;
+    let naming = named_by(&upload).map(|by| state.naming(&request, by, 1)).transpose()?;
     let answer = state
         .engine
         .search_image(upload, options.wanted()?, region, deadline)

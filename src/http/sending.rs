@@ -1,5 +1,5 @@
-//! Large answers: their bytes hold memory that is counted for as long as they are here, go out in pieces, and are given up where nobody takes them. So those who
-//! ask and do not read take no more than others, and not for ever.
+//! Large answers: their bytes hold memory that is counted for as long as they are here, go out in pieces, and are given up where nobody takes them, or too slowly. So
+//! those who ask and do not read take no more than others, and not for ever.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,6 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of a piece: what the connection copies, which it does before it knows whether anybody reads.
 const PIECE_BYTES: usize = 64 << 10;
+/// Bytes a second that whoever takes an answer takes at least, in the mean over an answer; a slow modem does.
+const RATE_MIN_BYTES_PER_S: f64 = (8 << 10) as f64;
 /// Time between two looks whether anybody takes what is there.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -144,6 +146,10 @@ struct Slot {
     held: Option<Held>,
     /// Since when the rest waits to be taken.
     waits_since: Option<Instant>,
+    /// How long pieces before waited.
+    waited: Duration,
+    /// How many bytes these were.
+    taken_bytes: usize,
     given_up: bool,
 }
 
@@ -157,7 +163,23 @@ impl Slot {
         } else {
             self.waits_since = Some(Instant::now());
         }
+        self.taken_bytes += piece.len();
         Some(piece)
+    }
+
+    /// Whoever asks for more has taken what there was.
+    fn taken(&mut self, now: Instant) {
+        if let Some(since) = self.waits_since.take() {
+            self.waited += now.saturating_duration_since(since);
+        }
+    }
+
+    /// Whether a piece has waited too long, or all of them for what was taken. What is prepared here meanwhile is nobody's fault.
+    fn is_late(&self, idle_max: Duration, now: Instant) -> bool {
+        let Some(since) = self.waits_since else { return false };
+        let waits = now.saturating_duration_since(since);
+        let for_all = idle_max.as_secs_f64() + self.taken_bytes as f64 / RATE_MIN_BYTES_PER_S;
+        waits >= idle_max || (self.waited + waits).as_secs_f64() >= for_all
     }
 }
 
@@ -173,7 +195,7 @@ async fn watch(slot: Weak<Mutex<Slot>>, idle_max: Duration) {
             return;
         };
         let mut slot = lock(&slot);
-        if slot.waits_since.is_some_and(|since| since.elapsed() >= idle_max) {
+        if slot.is_late(idle_max, Instant::now()) {
             slot.held = None;
             slot.given_up = true;
             return;
@@ -194,8 +216,7 @@ impl Stream for Pieces {
         loop {
             {
                 let mut slot = lock(&self.slot);
-                // Whoever asks for more has taken what there was.
-                slot.waits_since = None;
+                slot.taken(Instant::now());
                 if slot.given_up {
                     let message = "nobody took the answer in time";
                     return Poll::Ready(Some(Err(Error::new(ErrorKind::Deadline, message))));
@@ -211,5 +232,37 @@ impl Stream for Pieces {
                 None => return Poll::Ready(None),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether it was given up before all was taken, by somebody who takes a piece so many seconds after it was there.
+    fn gives_up(pieces: usize, each_s: u64) -> bool {
+        let idle_max = Duration::from_secs(30);
+        let bytes = Bytes::from(vec![0; pieces * PIECE_BYTES + 1]);
+        let mut slot = Slot {
+            held: Some(Held::small(bytes)),
+            ..Slot::default()
+        };
+        while slot.take().is_some() {
+            let Some(since) = slot.waits_since else { break };
+            let asked = since + Duration::from_secs(each_s);
+            if slot.is_late(idle_max, asked) {
+                return true;
+            }
+            slot.taken(asked);
+        }
+        false
+    }
+
+    #[test]
+    fn who_takes_a_piece_now_and_then_is_given_up() {
+        assert!(gives_up(1, 30), "a piece that nobody takes");
+        assert!(gives_up(20, 29) && gives_up(20, 15), "too slow in the mean");
+        assert!(!gives_up(2000, 7), "64 KiB in seven seconds are enough");
+        assert!(!gives_up(1, 29), "one pause");
     }
 }

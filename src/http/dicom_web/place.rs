@@ -50,7 +50,7 @@ impl Place {
         let naming = match named.iter().any(|((level, _), text)| shown.is_original(*level, text)) {
             true => {
                 audited::query_by_names(&names);
-                Some(state.naming(request, NamedBy::Request)?)
+                Some(state.naming(request, NamedBy::Request, 1)?)
             }
             false => None,
         };

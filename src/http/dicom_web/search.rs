@@ -207,11 +207,12 @@ async fn answer(
     shown.ask_for(&query);
     let naming = match shown.names_anybody(&query) {
         true => {
-            audited::query_by_names(&query.names());
+            let names = query.names();
+            audited::query_by_names(&names);
             if let Some(keys) = shown.patient_keys() {
                 audited::patient(identity.pseudonym(keys.patient));
             }
-            Some(state.naming(request, NamedBy::Request)?)
+            Some(state.naming(request, NamedBy::Request, names.len())?)
         }
         false => None,
     };

@@ -22,6 +22,12 @@ pub struct Bucket {
     full_at_ns: u64,
 }
 
+/// What was taken out of a bucket at once: the time in which it comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    ns: u64,
+}
+
 /// What is left of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
@@ -77,18 +83,25 @@ impl Rate {
         })
     }
 
-    /// Takes so many out, also those that are not there: it will take the longer until there is one again, an hour for each full bucket of so many an hour. At
-    /// most a day's worth.
-    pub fn overdraw(self, bucket: &mut Bucket, count: u32, now: Duration) {
-        let now_ns = nanoseconds(now);
-        let full_at_ns = bucket.full_at_ns.max(now_ns);
-        let full_at_ns = full_at_ns.saturating_add(self.each_ns().saturating_mul(u64::from(count)));
-        bucket.full_at_ns = full_at_ns.min(now_ns.saturating_add(self.window_ns + OVERDRAWN_NS_MAX));
+    /// Takes so many out where there is one, also those that are not there: it will take the longer until there is one again, an hour for each full bucket of so
+    /// many an hour. At most a day's worth.
+    ///
+    /// # Errors
+    /// How long until there is one, where there is none.
+    pub fn take_many(self, bucket: &mut Bucket, count: u32, now: Duration) -> Result<Taken, Duration> {
+        let before_ns = bucket.full_at_ns.max(nanoseconds(now));
+        self.take(bucket, now)?;
+        let more_ns = self.each_ns().saturating_mul(count.saturating_sub(1).into());
+        bucket.full_at_ns = bucket.full_at_ns.saturating_add(more_ns.min(OVERDRAWN_NS_MAX));
+        Ok(Taken {
+            ns: bucket.full_at_ns - before_ns,
+        })
     }
 
-    /// Puts one back that was taken out.
-    pub fn give_back(self, bucket: &mut Bucket) {
-        bucket.full_at_ns = bucket.full_at_ns.saturating_sub(self.each_ns());
+    /// Puts back what was taken out, but for so many.
+    pub fn give_back(self, bucket: &mut Bucket, taken: Taken, but: u32) {
+        let kept_ns = self.each_ns().saturating_mul(but.into());
+        bucket.full_at_ns = bucket.full_at_ns.saturating_sub(taken.ns.saturating_sub(kept_ns));
     }
 
     /// How long until one could be taken out; none where one could be now.
@@ -198,23 +211,34 @@ mod tests {
         let rate = Rate::per_hour(2).unwrap();
         let (mut bucket, at) = (Bucket::default(), Duration::from_secs);
         for _ in 0..100 {
-            assert!(rate.take(&mut bucket, at(5)).is_ok());
-            rate.give_back(&mut bucket);
+            let taken = rate.take_many(&mut bucket, 1, at(5)).unwrap();
+            rate.give_back(&mut bucket, taken, 0);
         }
-        assert!(rate.take(&mut bucket, at(5)).is_ok() && rate.take(&mut bucket, at(5)).is_ok());
-        assert_eq!(rate.take(&mut bucket, at(5)), Err(at(1800)));
-        rate.give_back(&mut bucket);
         assert!(rate.take(&mut bucket, at(5)).is_ok());
-        // Many at once are waited for.
-        rate.overdraw(&mut bucket, 3, at(5));
-        assert_eq!(rate.wait(bucket, at(5)), Some(at(4 * 1800)));
-        rate.overdraw(&mut bucket, u32::MAX, at(5));
-        assert_eq!(rate.wait(bucket, at(5)), Some(at(24 * 3600 + 1800)));
-        // What is put back into a full one does not make it fuller.
-        let mut bucket = Bucket::default();
-        rate.give_back(&mut bucket);
-        assert_eq!(rate.take(&mut bucket, at(5)).unwrap().remaining, 1);
+        let second = rate.take_many(&mut bucket, 1, at(5)).unwrap();
+        assert_eq!(rate.take(&mut bucket, at(5)), Err(at(1800)));
+        rate.give_back(&mut bucket, second, 0);
+        // Many at once, of which three are kept, are waited for.
+        let many = rate.take_many(&mut bucket, 9, at(5)).unwrap();
+        assert_eq!(rate.wait(bucket, at(5)), Some(at(9 * 1800)));
+        rate.give_back(&mut bucket, many, 3);
+        assert_eq!(rate.wait(bucket, at(5)), Some(at(3 * 1800)));
         let more = Rate::per_hour(2).unwrap().times(NonZeroU32::new(10).unwrap());
-        assert_eq!(more.take(&mut bucket, at(5)).unwrap().limit, 20);
+        assert_eq!(more.take(&mut Bucket::default(), at(5)).unwrap().limit, 20);
+    }
+
+    #[test]
+    fn a_day_is_the_longest_wait_and_what_was_not_taken_is_not_put_back() {
+        let rate = Rate::per_hour(2).unwrap();
+        let (mut bucket, at) = (Bucket::default(), Duration::from_secs);
+        assert!(rate.take(&mut bucket, at(5)).is_ok());
+        let before = bucket;
+        let taken = rate.take_many(&mut bucket, u32::MAX, at(5)).unwrap();
+        assert_eq!(rate.wait(bucket, at(5)), Some(at(24 * 3600 + 1800)));
+        let mut all_there = bucket;
+        rate.give_back(&mut all_there, taken, 0);
+        assert_eq!(all_there, before);
+        rate.give_back(&mut bucket, taken, u32::MAX);
+        assert_eq!(rate.wait(bucket, at(5)), Some(at(24 * 3600 + 1800)));
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Taken};
 use super::recent::Recent;
 use super::{Left, Rate};
 
@@ -58,11 +58,12 @@ impl Spent {
     }
 }
 
-/// A miss that was taken, until it is known whether it is one.
+/// Misses that were taken, until it is known how many there are.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Miss {
+pub struct Misses {
     caller: Box<str>,
     by: NamedBy,
+    taken: Taken,
 }
 
 /// The buckets of everybody.
@@ -106,33 +107,25 @@ impl Limits {
         taken.map(Some).map_err(|wait| (rate.nothing_left(*bucket, now), wait))
     }
 
-    /// Takes one of the misses of a caller, before it is known whether it is one: while none is left, what is there is not told from what is not. None where
-    /// there is no bound.
+    /// Takes so many of the misses of a caller, as many as a request has names, before it is known which are: while none is left, what is there is not told from
+    /// what is not. None where there is no bound.
     ///
     /// # Errors
     /// How long to wait.
-    pub fn take_miss(&self, caller: &str, by: NamedBy, now: Instant) -> Result<Option<Miss>, Duration> {
+    pub fn take_misses(&self, caller: &str, by: NamedBy, names: u32, now: Instant) -> Result<Option<Misses>, Duration> {
         let Some(rate) = self.misses_rate(by) else {
             return Ok(None);
         };
         let now = self.since_began(now);
-        rate.take(lock(&self.misses).get((caller.into(), by)), now)?;
+        let taken = rate.take_many(lock(&self.misses).get((caller.into(), by)), names, now)?;
         let caller = caller.into();
-        Ok(Some(Miss { caller, by }))
+        Ok(Some(Misses { caller, by, taken }))
     }
 
-    /// It was one, or several: a request may name many.
-    pub fn missed(&self, Miss { caller, by }: Miss, count: u32, now: Instant) {
+    /// So many are: the caller may miss the others once more.
+    pub fn missed(&self, Misses { caller, by, taken }: Misses, count: u32) {
         if let Some(rate) = self.misses_rate(by) {
-            let now = self.since_began(now);
-            rate.overdraw(lock(&self.misses).get((caller, by)), count.saturating_sub(1), now);
-        }
-    }
-
-    /// It was none: the caller may miss once more.
-    pub fn no_miss(&self, Miss { caller, by }: Miss) {
-        if let Some(rate) = self.misses_rate(by) {
-            rate.give_back(lock(&self.misses).get((caller, by)));
+            rate.give_back(lock(&self.misses).get((caller, by)), taken, count);
         }
     }
 
@@ -254,23 +247,25 @@ mod tests {
             ..RateSettings::default()
         });
         let now = Instant::now();
-        let miss = |caller, by| limits.take_miss(caller, by, now);
+        let miss = |caller, by| limits.take_misses(caller, by, 1, now);
         for _ in 0..50 {
             let hit = miss("a", NamedBy::Request).unwrap().unwrap();
-            limits.no_miss(hit);
+            limits.missed(hit, 0);
         }
         assert!(miss("a", NamedBy::Request).is_ok() && miss("a", NamedBy::Request).is_ok());
         let wait = miss("a", NamedBy::Request).unwrap_err();
         assert!(wait > 1799 * SECOND && wait <= 1800 * SECOND, "{wait:?}");
         assert!(miss("b", NamedBy::Request).is_ok());
-        // A list of many costs as many, whatever else it names.
-        let list = miss("c", NamedBy::Request).unwrap().unwrap();
-        limits.missed(list, 5, now);
+        // A list of many costs as many, whatever else it names; until that is known, all of it.
+        let list = limits.take_misses("c", NamedBy::Request, 9, now).unwrap().unwrap();
+        let wait = miss("c", NamedBy::Request).unwrap_err();
+        assert!(wait > 8 * 1799 * SECOND && wait <= 8 * 1800 * SECOND, "{wait:?}");
+        limits.missed(list, 5);
         let wait = miss("c", NamedBy::Request).unwrap_err();
         assert!(wait > 4 * 1799 * SECOND && wait <= 4 * 1800 * SECOND, "{wait:?}");
         let files = (0..50).filter(|_| miss("a", NamedBy::File).is_ok()).count();
         assert_eq!(files, 20);
         let unlimited = Limits::new(RateSettings::default());
-        assert_eq!(unlimited.take_miss("a", NamedBy::Request, now), Ok(None));
+        assert_eq!(unlimited.take_misses("a", NamedBy::Request, 1, now), Ok(None));
     }
 }

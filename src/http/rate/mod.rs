@@ -8,4 +8,4 @@ mod limits;
 mod recent;
 
 pub use bucket::{Left, Rate, WINDOW};
-pub use limits::{Limits, Miss, NamedBy, RateSettings, Spent};
+pub use limits::{Limits, Misses, NamedBy, RateSettings, Spent};

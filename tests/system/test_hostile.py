@@ -13,6 +13,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 import hostile
 from conftest import medsearch, note, png
 
@@ -52,6 +54,7 @@ PROBLEMS = {
 }
 
 
+@pytest.mark.alone
 def test_nothing_hostile_brings_the_server_down(small_archive, serve, tmp_path, capsys):
     """It does not end, is not at fault, stays below its bound of memory, and good requests hardly wait."""
     log = tmp_path / "log"

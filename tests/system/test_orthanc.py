@@ -187,7 +187,7 @@ class Delivery:
 
 def operator(front: Orthanc, mark: str):
     """Runs the example of scripts/orthanc/README.md that has a mark in it, as printed but for the port."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "scripts/orthanc/README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```sh(?: run)?\n(.*?)```", (ROOT / "scripts/orthanc/README.md").read_text(), re.DOTALL)
     [block] = [block for block in blocks if mark in block]
     block = block.replace("http://127.0.0.1:8042", front.url)
     environment = os.environ | {"ORTHANC_PASSWORD": ENTRY, "SINCE": "20000101T000000"}

@@ -294,6 +294,7 @@ impl App {
                 followers.push(follower.audited(auditor.as_ref().map(|auditor| auditor.audit().clone())));
             }
         }
+        warn_of_books(&followed_for, &followers).await;
         let following = Following::start(followers);
         let state = http::State::new(engine, ingest, settings, metrics).audited(auditor);
         let state = match reception {
@@ -430,6 +431,25 @@ struct Joined {
     cluster: Cluster,
     inner: Data<http::Inner>,
     server: ServerHandle,
+}
+
+/// An Orthanc that was renamed, or is followed no more: what it had is not looked at.
+async fn warn_of_books(archive: &Archive, followers: &[Follower]) {
+    let noted: Vec<&str> = followers.iter().filter_map(Follower::noted_as).collect();
+    if noted.is_empty() {
+        return;
+    }
+    match archive.origin_books().await {
+        Ok(books) => {
+            for book in books.iter().filter(|book| !noted.contains(&book.as_str())) {
+                tracing::warn!(
+                    orthanc = book,
+                    "what this Orthanc had is written down, but nobody follows it: it keeps nothing here any more"
+                );
+            }
+        }
+        Err(error) => tracing::warn!(error = %error, "what Orthancs had can't be listed at the moment"),
+    }
 }
 
 async fn join(replica: &Replica, archive: &Archive, metrics: &Arc<Metrics>) -> Result<Joined> {

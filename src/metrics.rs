@@ -631,7 +631,7 @@ impl Metrics {
             )?,
             sweep_refused: gauges(
                 "medsearch_orthanc_deletions_refused",
-                "Instances that a followed Orthanc has no more and whose images stay until somebody confirms; 0: none",
+                "Images whose instances a followed Orthanc has no more, and that stay until somebody confirms; 0: none",
                 &["orthanc"],
             )?,
             explanations: counters(

@@ -412,6 +412,16 @@ impl Inbox {
         self.drop_files(&waiting, &failed).await
     }
 
+    /// Every file that waits or failed.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn held(&self) -> Result<Vec<InboxId>> {
+        let (mut held, failed) = self.of(|_| true).await?;
+        held.extend(failed);
+        Ok(held)
+    }
+
     /// Whether a file still waits: only then its image may come into a version.
     ///
     /// # Errors

@@ -90,7 +90,7 @@ pub use manifest::{
 };
 pub use metric::{Fitted, HeldOut, MetricEntry};
 pub use npy::{Matrix, NpyWriter, read_npy};
-pub use origins::{ConfirmedSweep, NAME_BYTES, Origin, OriginBook, Origins, RefusedSweep, by_name};
+pub use origins::{ConfirmedSweep, Elsewhere, NAME_BYTES, Origin, OriginBook, Origins, RefusedSweep, by_name};
 pub use reembed::{NewSpace, Reembed, Reembedded};
 pub use remains::{Remains, remains};
 pub use rows::{RowsHeader, RowsObject, RowsProvenance};

@@ -3,8 +3,10 @@
 //!
 //! - `origins/<name>/refused.json` says that so many vanished from there at once that nothing was deleted.
 //! - `origins/<name>/confirmed.json` says that somebody has looked, and that so many may go.
+//! - `origins/<name>/gone.json` says how many went lately that nobody has looked at.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -19,6 +21,11 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) const ORIGINS: &str = "origins";
 const REFUSED: &str = "refused.json";
 const CONFIRMED: &str = "confirmed.json";
+const GONE: &str = "gone.json";
+/// What went counts for so long.
+const GONE_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// What goes within so long is counted together.
+const GONE_TOGETHER: Duration = Duration::from_secs(3600);
 /// Bytes of an instance's name there: SHA-1.
 pub const NAME_BYTES: usize = 20;
 /// Bytes of one entry: the name, the pseudonym of the instance, whether the file is known, its pseudonym.
@@ -70,12 +77,12 @@ impl FromIterator<Origin> for Origins {
     }
 }
 
-/// So many instances would have gone that nothing was deleted.
+/// So many images would have gone that nothing was deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedSweep {
-    /// Instances with an image here that the system had and has no more.
-    pub instances: usize,
-    /// Instances with an image here that it had.
+    /// Images here, and files that are none yet, of instances that the system had and has no more.
+    pub images: usize,
+    /// The same of all instances that it had.
     pub of: usize,
     /// Since when.
     pub since: Timestamp,
@@ -84,10 +91,44 @@ pub struct RefusedSweep {
 /// So many may go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfirmedSweep {
-    /// Instances.
-    pub instances: usize,
+    /// Images.
+    pub images: usize,
     /// Since when.
     pub since: Timestamp,
+}
+
+/// So many images went since then, within an hour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Gone {
+    images: usize,
+    since: Timestamp,
+}
+
+fn age(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}
+
+/// Instances that other followed systems had, by their pseudonyms.
+#[derive(Debug, Default)]
+pub struct Elsewhere(HashMap<Key, bool>);
+
+impl Elsewhere {
+    /// Those of one more, whose name comes `later` than that of the system that is looked at, or earlier.
+    pub fn add(&mut self, origins: &Origins, later: bool) {
+        for origin in origins.iter() {
+            *self.0.entry(origin.keys.sop).or_default() |= later;
+        }
+    }
+
+    /// Whether another one had it.
+    pub fn has(&self, sop: Key) -> bool {
+        self.0.contains_key(&sop)
+    }
+
+    /// Whether the system that is looked at is the last that had it: what goes from all of them at the same time is kept in mind by one.
+    pub fn waits_for_earlier(&self, sop: Key) -> bool {
+        self.0.get(&sop).is_some_and(|later| !later)
+    }
 }
 
 /// The place where it is written down which instances a followed system had. Cheap to clone.
@@ -104,6 +145,20 @@ impl Archive {
             archive: self.clone(),
             folder: format!("{ORIGINS}/{name}"),
         }
+    }
+
+    /// The names of systems of which it is written down what they had, ascending.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn origin_books(&self) -> Result<Vec<String>> {
+        let listed = self.store().list(ORIGINS).await?;
+        let name = |name: &str| -> Option<String> {
+            let (folder, _) = name.strip_prefix(ORIGINS)?.strip_prefix('/')?.rsplit_once('/')?;
+            Some(folder.to_owned())
+        };
+        let books: BTreeSet<String> = listed.iter().filter_map(|object| name(&object.name)).collect();
+        Ok(books.into_iter().collect())
     }
 
     /// Sweeps that were refused and not done since, by the name of the system.
@@ -196,32 +251,44 @@ impl OriginBook {
         Ok(())
     }
 
-    /// Instances that other followed systems had, by their pseudonyms.
+    /// What these other followed systems had.
     ///
     /// # Errors
     /// As [`OriginBook::read`].
-    pub async fn elsewhere(&self) -> Result<HashSet<Key>> {
-        let mut names = HashSet::new();
-        for object in self.archive.store().list(ORIGINS).await? {
-            let folder = object.name.rsplit_once('/').map_or("", |(folder, _)| folder);
-            if let Some(name) = folder.strip_prefix(ORIGINS).and_then(|name| name.strip_prefix('/'))
-                && folder != self.folder
-            {
-                names.insert(name.to_owned());
-            }
+    pub async fn elsewhere(&self, others: &[String]) -> Result<Elsewhere> {
+        let mut elsewhere = Elsewhere::default();
+        for name in others {
+            let book = self.archive.origins(name);
+            elsewhere.add(&book.read().await?, book.folder > self.folder);
         }
-        let mut found = HashSet::new();
-        for name in names {
-            found.extend(
-                self.archive
-                    .origins(&name)
-                    .read()
-                    .await?
-                    .iter()
-                    .map(|origin| origin.keys.sop),
-            );
+        Ok(elsewhere)
+    }
+
+    /// How many images went in the last 24 hours that nobody has looked at.
+    ///
+    /// # Errors
+    /// `Unavailable`; `Damaged`.
+    pub async fn gone_lately(&self, now: Timestamp) -> Result<usize> {
+        Ok(self.gone(now).await?.iter().map(|gone| gone.images).sum())
+    }
+
+    /// So many images are about to go, and nobody has looked.
+    ///
+    /// # Errors
+    /// `StorageFull`, `Unavailable`; `Damaged`.
+    pub async fn let_images_go(&self, images: usize, now: Timestamp) -> Result<()> {
+        let mut gone = self.gone(now).await?;
+        match gone.last_mut().filter(|last| age(last.since, now) < GONE_TOGETHER) {
+            Some(last) => last.images += images,
+            None => gone.push(Gone { images, since: now }),
         }
-        Ok(found)
+        self.write_json(GONE, Some(&gone)).await
+    }
+
+    async fn gone(&self, now: Timestamp) -> Result<Vec<Gone>> {
+        let mut gone: Vec<Gone> = self.read_json(GONE).await?.unwrap_or_default();
+        gone.retain(|gone| age(gone.since, now) < GONE_AGE_MAX);
+        Ok(gone)
     }
 
     /// The sweep that was refused, if the last one was.

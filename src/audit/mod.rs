@@ -12,7 +12,7 @@ mod verify;
 mod writer;
 
 pub use chain::{Hash, Head, ProcessId};
-pub use event::{Action, Answered, Digest, Event, EventId, Stage, Who};
+pub use event::{Action, Answered, Digest, Event, EventId, IMAGES_MAX, Stage, Who};
 pub use files::{AuditFile, audit_files};
 pub use sink::{Audit, AuditSettings, BYTES_MAX_LEAST};
 pub use verify::{Finding, Report, Verifier};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::{BurnedInRule, Ingest};
+use super::{BurnedInRule, Holdings, Ingest};
 use crate::archive::{Inbox, InboxId, Outside, PutFile, ScopeFacts};
 use crate::audit::Who;
 use crate::domain::{FrameNumber, Frames, ImageId, InstanceKeys, Key};
@@ -18,6 +18,9 @@ use crate::imaging::{DicomFacts, Limits};
 use crate::metrics::{Metrics, ReceivedOutcome};
 use crate::search::{Engine, Version};
 use crate::telemetry::run_blocking;
+
+/// Frames of a file that are named one by one.
+const FRAMES_NAMED_MAX: usize = 1000;
 
 /// Takes DICOM objects into the inbox. Cheap to clone.
 #[derive(Clone)]
@@ -273,21 +276,35 @@ impl Reception {
         Ok(known.all(|record| record.pixel_key.is_some_and(|key| key != pixels)))
     }
 
-    /// The pseudonyms of a file and of the instance that it says it is; none where it says none. Frames of a file have pseudonyms of their own, so that one of
-    /// several frames stands for every file of its instance.
+    /// The pseudonyms of the instance that a file says it is, and of the file and each of its frames that becomes an image; none where it says none. Of very many frames
+    /// the instance alone.
     ///
     /// # Errors
     /// `Internal`.
-    pub async fn keys(&self, file: Bytes) -> Result<Option<InstanceKeys>> {
-        let (limits, inbox) = (self.limits, self.inbox.clone());
+    pub async fn keys(&self, file: Bytes) -> Result<Vec<InstanceKeys>> {
+        let (limits, frames) = (self.limits, self.frames);
         let identity = self.engine.parts().archive.identity().clone();
         run_blocking(move || {
             let Ok(facts) = DicomFacts::read(&file, &limits) else {
-                return Ok(None);
+                return Ok(vec![]);
             };
-            let sop = facts.provenance.sop_uid.and_then(|uid| identity.sop_key(&uid));
-            let file = (facts.frames == 1).then(|| inbox.id(&file, None, None).file);
-            Ok(sop.map(|sop| InstanceKeys { sop, file }))
+            let Some(sop) = facts.provenance.sop_uid.and_then(|uid| identity.sop_key(&uid)) else {
+                return Ok(vec![]);
+            };
+            let digest = Sha256::digest(&file).into();
+            let frames: BTreeSet<FrameNumber> = std::iter::once(FrameNumber::FIRST)
+                .chain(frames.of(facts.frames))
+                .take(FRAMES_NAMED_MAX + 1)
+                .collect();
+            if frames.len() > FRAMES_NAMED_MAX {
+                return Ok(vec![InstanceKeys { sop, file: None }]);
+            }
+            // The first stands for the whole file, too.
+            let keys = frames.into_iter().map(|frame| InstanceKeys {
+                sop,
+                file: Some(identity.file_key(&frame.digest(&digest))),
+            });
+            Ok(keys.collect())
         })
         .await
     }
@@ -297,33 +314,32 @@ impl Reception {
         self.engine.parts().archive.identity().sop_key(uid)
     }
 
-    /// How many of these instances have an image, or wait to have one, as far as this replica knows.
+    /// What is here of these instances, as far as this replica knows.
     ///
     /// # Errors
     /// `Unavailable`.
-    pub async fn held(&self, instances: Vec<Key>) -> Result<usize> {
+    pub async fn holdings(&self, instances: HashSet<Key>) -> Result<Holdings> {
         let version = self.engine.parts().served.current();
-        let waiting = self.inbox.list().await?;
-        run_blocking(move || {
-            let waiting: HashSet<Key> = waiting.iter().filter_map(|waiting| waiting.id.sop()).collect();
-            let held = |sop: &&Key| waiting.contains(*sop) || version.state.by_sop_key(**sop).next().is_some();
-            Ok(instances.iter().filter(held).count())
-        })
-        .await
+        let waiting = self.inbox.held().await?;
+        run_blocking(move || Ok(Holdings::of(&instances, &version.state, &waiting))).await
     }
 
-    /// Images that have a file among these, as far as this replica knows, ascending.
-    pub fn images(&self, instances: &HashSet<InstanceKeys>) -> Vec<ImageId> {
+    /// How many images are of these instances, and files that are no image yet, as far as this replica knows.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn held(&self, instances: HashSet<Key>) -> Result<usize> {
         let version = self.engine.parts().served.current();
-        let of = |keys: &InstanceKeys| {
-            version
-                .state
-                .by_sop_key(keys.sop)
-                .map(|at| version.state.at(at).id)
-                .collect()
-        };
-        let images: BTreeSet<ImageId> = instances.iter().flat_map(|keys| -> Vec<ImageId> { of(keys) }).collect();
-        images.into_iter().collect()
+        let waiting = self.inbox.held().await?;
+        run_blocking(move || {
+            let waiting = waiting
+                .iter()
+                .filter(|id| id.sop().is_some_and(|sop| instances.contains(&sop)));
+            let images = instances.iter().flat_map(|sop| version.state.by_sop_key(*sop));
+            let images: HashSet<ImageId> = images.map(|at| version.state.at(at).id).collect();
+            Ok(images.len() + waiting.count())
+        })
+        .await
     }
 
     /// Removes what was taken of these instances, as [`Ingest::withdraw`].

@@ -81,23 +81,26 @@ pub struct Follower {
 /// Writes down what Orthanc has: of those that come at the same time in one list.
 struct Notes {
     book: OriginBook,
+    /// The names of the others that are followed.
+    others: Vec<String>,
     waiting: Mutex<Vec<Origin>>,
     /// Lists that were written since some were put together. Held by whoever writes.
     written: tokio::sync::Mutex<Vec<(String, Vec<Origin>)>>,
 }
 
 impl Notes {
-    fn new(book: OriginBook) -> Self {
+    fn new(book: OriginBook, others: Vec<String>) -> Self {
         Self {
             book,
+            others,
             waiting: Mutex::default(),
             written: tokio::sync::Mutex::default(),
         }
     }
 
     /// `Ok` means that it is durable.
-    async fn note(&self, origin: Origin) -> Result<()> {
-        self.waiting().push(origin);
+    async fn note(&self, origins: impl IntoIterator<Item = Origin>) -> Result<()> {
+        self.waiting().extend(origins);
         let mut written = self.written.lock().await;
         let list = std::mem::take(&mut *self.waiting());
         // Whoever wrote last wrote this one too: a list that can't be written waits again.
@@ -252,7 +255,9 @@ impl Follower {
         }
         Ok(Self {
             bookmark: archive.bookmark(name),
-            notes: followed.noted.then(|| Notes::new(archive.origins(name))),
+            notes: followed
+                .noted_with
+                .map(|others| Notes::new(archive.origins(name), others)),
             sweeps: followed.sweep.map(Sweeps::new),
             audit: None,
             orthanc,
@@ -262,6 +267,11 @@ impl Follower {
             own: uuid::Uuid::new_v4().to_string(),
             stuck: Stuck::default(),
         })
+    }
+
+    /// The name of the Orthanc, where it is written down what it has.
+    pub fn noted_as(&self) -> Option<&str> {
+        self.notes.as_ref().map(|_| self.name())
     }
 
     /// Puts what is deleted on record.
@@ -387,6 +397,7 @@ impl Follower {
         let sweep = Sweep {
             orthanc: &self.orthanc,
             book: &notes.book,
+            others: &notes.others,
             reception: &self.reception,
             audit: self.audit.as_ref(),
             bounds: sweeps.settings.bounds,
@@ -427,15 +438,15 @@ impl Follower {
                 );
             }
             Ok(Swept::Refused(sweep)) => {
-                self.metrics.sweep_refused(name, sweep.instances);
+                self.metrics.sweep_refused(name, sweep.images);
                 refused = Some(Instant::now() + CONFIRMED_EVERY);
-                let command = format!("medsearch deletions --confirm {name} --instances {}", sweep.instances);
+                let command = format!("medsearch deletions --confirm {name} --images {}", sweep.images);
                 tracing::error!(
                     orthanc = name,
-                    instances = sweep.instances,
+                    images = sweep.images,
                     of = sweep.of,
                     command,
-                    "so many instances are gone from this Orthanc that nothing is deleted until somebody confirms it"
+                    "the instances of so many images are gone from this Orthanc that nothing is deleted until somebody confirms it"
                 );
             }
             Err(error) => {
@@ -537,11 +548,10 @@ impl Follower {
             Err(error) => return Err(error),
         };
         // Before it is in the inbox: else nobody would know where it came from, should this server end in between.
-        if let Some(notes) = &self.notes
-            && let Some(keys) = self.reception.keys(file.clone()).await?
-        {
-            let name = id.name();
-            notes.note(Origin { name, keys }).await?;
+        if let Some(notes) = &self.notes {
+            let (name, keys) = (id.name(), self.reception.keys(file.clone()).await?);
+            let origins = keys.into_iter().map(|keys| Origin { name, keys });
+            notes.note(origins).await?;
         }
         let outcome = match self
             .reception

@@ -118,8 +118,8 @@ pub struct Followed {
     pub orthanc: PacsSettings,
     /// How its deletions are followed; none: they are not.
     pub sweep: Option<SweepSettings>,
-    /// It is written down which instances it has: where the deletions of any are followed, since an instance that another has stays.
-    pub noted: bool,
+    /// The others that are followed, where the deletions of any are: then it is written down which instances each has, since what another has stays.
+    pub noted_with: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -202,11 +202,20 @@ pub fn parse(text: &str, folder: &Path) -> Result<PacsFile> {
     let sweeps: Result<Vec<Option<SweepSettings>>> = followed.iter().map(Entry::sweep).collect();
     let sweeps = sweeps?;
     let noted = sweeps.iter().any(Option::is_some);
+    let names: Vec<String> = followed.iter().map(|entry| entry.name.clone()).collect();
+    let others = |own: &str| names.iter().filter(|name| *name != own).cloned().collect();
     let followed = checked(followed, folder)?.into_iter().zip(sweeps);
     Ok(PacsFile {
         pacs: checked(file.pacs, folder)?,
         followed: followed
-            .map(|(orthanc, sweep)| Followed { orthanc, sweep, noted })
+            .map(|(orthanc, sweep)| {
+                let noted_with = noted.then(|| others(orthanc.name.as_str()));
+                Followed {
+                    orthanc,
+                    sweep,
+                    noted_with,
+                }
+            })
             .collect(),
     })
 }
@@ -243,7 +252,7 @@ impl Entry {
             SWEEP_SECONDS,
             SWEEP_SECONDS_MAX,
         );
-        let instances_max = within("deletions_max", self.deletions_max, DELETIONS, DELETIONS_MAX);
+        let images_max = within("deletions_max", self.deletions_max, DELETIONS, DELETIONS_MAX);
         let percent_max = within(
             "deletions_percent_max",
             self.deletions_percent_max,
@@ -251,7 +260,7 @@ impl Entry {
             100,
         );
         let bounds = SweepBounds {
-            instances_max: instances_max.map_err(context)?,
+            images_max: images_max.map_err(context)?,
             percent_max: percent_max.map_err(context)?,
         };
         let every = Duration::from_secs(every.map_err(context)?);
@@ -426,17 +435,17 @@ mod tests {
         let file = parsed(text, &[]).unwrap();
         assert_eq!((file.pacs.len(), file.followed.len()), (0, 1));
         assert_eq!(file.followed[0].orthanc.name.as_str(), "a");
-        assert!(file.followed[0].sweep.is_none() && !file.followed[0].noted);
+        assert!(file.followed[0].sweep.is_none() && file.followed[0].noted_with.is_none());
         let text = format!("{text}\nfollow = true\nfollow_deletions = true\ndeletions_percent_max = 30");
         let file = parsed(&text, &[]).unwrap();
         let bounds = SweepBounds {
-            instances_max: 1000,
+            images_max: 1000,
             percent_max: 30,
         };
         let every = Duration::from_secs(3600);
         assert_eq!(file.followed[1].sweep, Some(SweepSettings { every, bounds }));
         // Where one deletes, it is known of all what they have.
-        assert!(file.followed[0].sweep.is_none() && file.followed[0].noted);
+        assert!(file.followed[0].sweep.is_none() && file.followed[0].noted_with.is_some());
     }
 
     #[test]

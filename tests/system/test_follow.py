@@ -129,7 +129,7 @@ def test_what_orthanc_deletes_is_deleted_and_an_orthanc_without_its_disk_deletes
     # A study is a quarter of what there is.
     (tmp_path / "pacs.toml").write_text(
         f'[[orthanc]]\nname = "front"\nurl = "{orthanc.url}"\nbasic_file = "basic"\nfollow = true\n'
-        "follow_deletions = true\ndeletions_every_seconds = 1\ndeletions_percent_max = 40\n"
+        "follow_deletions = true\ndeletions_every_seconds = 1\ndeletions_percent_max = 60\n"
     )
     log = tmp_path / "log"
     audit = tmp_path / "audit"
@@ -193,7 +193,7 @@ def test_what_orthanc_deletes_is_deleted_and_an_orthanc_without_its_disk_deletes
     assert images(server) == before + 8
     assert series(server, "medsearch_orthanc_deletions_refused") == {'orthanc="front"': 8}
     said = medsearch("deletions", "--archive", small_archive).stdout
-    assert "front: 8 of 8 instances" in said and "--confirm front --instances 8" in said, said
+    assert "front: the instances of 8 of 8 images" in said and "--confirm front --images 8" in said, said
     orthanc.stop()
     (tmp_path / "orthanc").rename(tmp_path / "empty")
     (tmp_path / "unmounted").rename(tmp_path / "orthanc")
@@ -202,17 +202,18 @@ def test_what_orthanc_deletes_is_deleted_and_an_orthanc_without_its_disk_deletes
     assert images(server) == before + 8
     assert series(server, "medsearch_orthanc_deletions_refused") == {'orthanc="front"': 0}
     assert "no deletions wait" in medsearch("deletions", "--archive", small_archive).stdout
-    early = medsearch("deletions", "--archive", small_archive, "--confirm", "front", "--instances", 8, check=False)
+    early = medsearch("deletions", "--archive", small_archive, "--confirm", "front", "--images", 8, check=False)
     assert early.returncode == 1 and "no deletions of `front` wait" in early.stderr
 
     # Emptied on purpose: it goes when somebody says so, and as much as was said.
     for study in orthanc.ask("/studies"):
         delete(f"/studies/{study}")
     another_sweep(server, "refused")
-    medsearch("deletions", "--archive", small_archive, "--confirm", "front", "--instances", 7)
+    few = medsearch("deletions", "--archive", small_archive, "--confirm", "front", "--images", 7, check=False)
+    assert few.returncode == 1 and "nothing is confirmed" in few.stderr, few.stderr
     another_sweep(server, "refused")
     assert images(server) == before + 8
-    medsearch("deletions", "--archive", small_archive, "--confirm", "front", "--instances", 8)
+    medsearch("deletions", "--archive", small_archive, "--confirm", "front", "--images", 8)
     eventually(lambda: images(server) == before, "what was confirmed does not go")
     assert series(server, "medsearch_orthanc_deleted_images_total") == {'orthanc="front"': 9}
     server.stop()

@@ -57,12 +57,17 @@ async fn lists_add_up_and_are_put_together() {
         (lists(&place), read(&place.archive, "front").await),
         (2, vec![1, 3, 4, 5])
     );
-    assert_eq!(
-        place.archive.origins("front").elsewhere().await.unwrap(),
-        HashSet::new()
-    );
-    let elsewhere = place.archive.origins("other").elsewhere().await.unwrap();
-    assert_eq!(elsewhere, [1, 3, 4, 5].map(|number| Key([number; 16])).into());
+    let others = ["front".to_owned()];
+    for (own, waits) in [("another", false), ("other", true)] {
+        let elsewhere = place.archive.origins(own).elsewhere(&others).await.unwrap();
+        let has = |number| elsewhere.has(Key([number; 16]));
+        assert!([1, 3, 4, 5].into_iter().all(has) && !has(2));
+        // The last by name keeps in mind what an earlier one has.
+        assert_eq!(elsewhere.waits_for_earlier(Key([1; 16])), waits, "{own}");
+    }
+    let followed_no_more = place.archive.origins("other").elsewhere(&[]).await.unwrap();
+    assert!(!followed_no_more.has(Key([1; 16])));
+    assert_eq!(place.archive.origin_books().await.unwrap(), ["front"]);
     maintain(&place.archive, CompactSettings::default()).await.unwrap();
     assert_eq!(read(&place.archive, "front").await, [1, 3, 4, 5]);
     // Another list's name, or other bytes, and it does not open.
@@ -81,21 +86,17 @@ async fn what_was_refused_and_confirmed_is_said_once() {
     let place = Place::new(IdentityMode::Linked).await;
     let book = place.archive.origins("front");
     let since = Timestamp::from_second(1_800_000_000).unwrap();
-    let refused = |instances| RefusedSweep {
-        instances,
-        of: 9,
-        since,
-    };
+    let refused = |images| RefusedSweep { images, of: 9, since };
     assert!(book.refused().await.unwrap().is_none() && book.confirmed().await.unwrap().is_none());
-    for instances in [4, 5] {
-        book.refuse(Some(&refused(instances))).await.unwrap();
+    for images in [4, 5] {
+        book.refuse(Some(&refused(images))).await.unwrap();
     }
     let other = place.again().await;
     assert_eq!(
         other.refused_sweeps().await.unwrap(),
         [("front".to_owned(), refused(5))]
     );
-    let confirmed = ConfirmedSweep { instances: 5, since };
+    let confirmed = ConfirmedSweep { images: 5, since };
     other.origins("front").confirm(Some(&confirmed)).await.unwrap();
     assert_eq!(book.confirmed().await.unwrap(), Some(confirmed));
     assert_eq!(
@@ -106,6 +107,32 @@ async fn what_was_refused_and_confirmed_is_said_once() {
     book.confirm(None).await.unwrap();
     book.refuse(None).await.unwrap();
     assert!(other.refused_sweeps().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_went_in_a_day_is_added_up() {
+    let place = Place::new(IdentityMode::Linked).await;
+    let book = place.archive.origins("front");
+    let at = |minutes: i64| Timestamp::from_second(1_800_000_000 + 60 * minutes).unwrap();
+    assert_eq!(book.gone_lately(at(0)).await.unwrap(), 0);
+    for (minutes, images) in [(0, 3), (59, 4), (61, 5), (120, 6)] {
+        book.let_images_go(images, at(minutes)).await.unwrap();
+    }
+    let lately = |minutes| {
+        let book = place.archive.origins("front");
+        async move { book.gone_lately(at(minutes)).await.unwrap() }
+    };
+    assert_eq!(lately(121).await, 18);
+    // Within an hour of the first they count as long as that one.
+    assert_eq!((lately(24 * 60 - 1).await, lately(24 * 60).await), (18, 11));
+    assert_eq!(
+        (
+            lately(25 * 60 + 1).await,
+            place.archive.origins("other").gone_lately(at(0)).await.unwrap()
+        ),
+        (0, 0)
+    );
+    assert_eq!(read(&place.archive, "front").await, Vec::<u8>::new(), "it is no list");
 }
 
 #[tokio::test]

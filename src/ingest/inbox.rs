@@ -298,6 +298,8 @@ struct Turn {
 struct Progress {
     /// Frames that are done with, of those that are wanted.
     done: usize,
+    /// The first of them that can't be decoded.
+    broken: Option<FrameNumber>,
     /// One of them is an image.
     embedded: bool,
     /// One of them is new.
@@ -467,7 +469,7 @@ impl Work {
         let Seen { frames, label, sha256 } = self.look_at(&file).await?;
         let wanted: Vec<FrameNumber> = self.settings.frames.of(frames).collect();
         let turn_ends = Instant::now() + TURN_TIME;
-        let mut constant = None;
+        let (mut constant, mut broken) = (None, None);
         for &frame in wanted.iter().skip(progress.done) {
             if let Some(image) = self.known(frame, &sha256) {
                 images.push(image);
@@ -490,10 +492,19 @@ impl Work {
                 Ok(done) => return Ok(done),
                 // Between others one that shows nothing is no fault of the file.
                 Err(error) if error.kind() == ErrorKind::ConstantImage => constant = Some(error),
+                // The others are images all the same; in the end the file is set aside with them there.
+                Err(error) if error.kind() == ErrorKind::InvalidImage && wanted.len() > 1 => {
+                    progress.broken.get_or_insert(frame);
+                    broken.get_or_insert(error);
+                }
                 Err(error) if frame.is_first() => return Err(error),
                 Err(error) => return Err(error.context(format!("frame {frame}"))),
             }
             progress.done += 1;
+        }
+        if let Some(frame) = progress.broken {
+            let unknown = || Error::new(ErrorKind::InvalidImage, "it can't be decoded");
+            return Err(broken.unwrap_or_else(unknown).context(format!("frame {frame}")));
         }
         match constant {
             Some(error) if !progress.embedded => return Err(error),
@@ -634,6 +645,7 @@ mod tests {
         }
         let progress = Progress {
             done: 7,
+            broken: Some(FrameNumber::FIRST),
             embedded: true,
             inserted: false,
         };

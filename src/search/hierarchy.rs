@@ -44,6 +44,11 @@ impl Instance {
         state.at((self.object as usize, self.row))
     }
 
+    /// Which frame of its file it was, from 1.
+    pub fn frame(&self) -> u32 {
+        self.frame
+    }
+
     /// Which further file of the record it is, if it is one.
     pub fn alias<'a>(&self, record: &'a Record) -> Option<&'a Alias> {
         record.aliases.get((self.alias as usize).checked_sub(1)?)

@@ -200,6 +200,35 @@ impl Instance<'_> {
         dicom(EXPLICIT, &data)
     }
 
+    /// The same in RLE (PS3.5, Annex G); without a seed a frame whose segments lie outside of it.
+    pub fn rle_frames(&self, seeds: &[Option<u32>]) -> Vec<u8> {
+        let mut data = self.header();
+        data.extend(image_attributes(96, 96, &seeds.len().to_string()).split_off(8 + 26));
+        data.extend([0xe0, 0x7f, 0x10, 0x00, b'O', b'B', 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        let item = |kind: u8, value: &[u8]| {
+            [
+                &[0xfe, 0xff, kind, 0xe0],
+                &(value.len() as u32).to_le_bytes()[..],
+                value,
+            ]
+            .concat()
+        };
+        data.extend(item(0x00, &[]));
+        for seed in seeds {
+            let (segments, offset) = if seed.is_some() { (1, 64) } else { (15, u32::MAX) };
+            let mut frame: Vec<u8> = [segments, offset].map(u32::to_le_bytes).concat();
+            frame.resize(64, 0xff);
+            for literal in instance_pixels(seed.unwrap_or(1)).chunks(128) {
+                frame.push(literal.len() as u8 - 1);
+                frame.extend(literal);
+            }
+            frame.resize(frame.len().next_multiple_of(2), 0);
+            data.extend(item(0x00, &frame));
+        }
+        data.extend(item(0xdd, &[]));
+        dicom("1.2.840.10008.1.2.5", &data)
+    }
+
     /// An object without a size and without pixels.
     pub fn report(&self) -> Vec<u8> {
         dicom(EXPLICIT, &self.header())

@@ -70,7 +70,10 @@ async fn every_frame_is_an_image_and_the_instance_is_one() {
         .await
         .unwrap();
     assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
-    assert_eq!(metadata(&app).await["00280008"]["Value"], json!([3]));
+    assert_eq!(found[0]["00280008"]["Value"], json!([3]));
+    let said = metadata(&app).await;
+    assert_eq!(said["00280008"]["Value"], json!([3]));
+    assert_eq!(said.get("00082112"), None, "all of the file");
     for (number, seed) in [(1, 1), (2, 2), (3, 3)] {
         assert!(is_frame(&app, number, seed).await, "{number}");
     }
@@ -150,8 +153,13 @@ async fn a_frame_that_shows_nothing_costs_only_itself() {
     assert_eq!(store(&app, &[file]).await.0, 200);
     until_images(&app, BEFORE + 2).await;
     until_waits(&app, (0, 0)).await;
-    assert_eq!(metadata(&app).await["00280008"]["Value"], json!([2]));
+    let said = metadata(&app).await;
+    assert_eq!(said["00280008"]["Value"], json!([2]));
     assert!(is_frame(&app, 1, 2).await && is_frame(&app, 2, 3).await);
+    // They are counted from 1; which of the file they are is said.
+    let source = &said["00082112"]["Value"][0];
+    assert_eq!(source["00081160"]["Value"], json!([2, 4]));
+    assert_eq!(source["00081155"]["Value"], json!(["1.2.3.4"]));
     // One that shows nothing at all is set aside.
     let blank = instance("1.2.3.6").frames(&[BLANK, BLANK]);
     assert_eq!(store(&app, &[blank]).await.0, 200);
@@ -164,6 +172,27 @@ async fn a_frame_that_shows_nothing_costs_only_itself() {
     assert_eq!(store(&app, &[twice.frames(&[5, 5, 6])]).await.0, 200);
     until_images(&app, BEFORE + 4).await;
     until_waits(&app, (0, 1)).await;
+}
+
+#[actix_web::test]
+async fn a_frame_that_is_broken_keeps_the_others_from_nothing_and_its_file_is_set_aside() {
+    let app = spawn_for(Frames::All, None).await;
+    let file = instance("1.2.3.4").rle_frames(&[Some(1), None, Some(3)]);
+    assert_eq!(store(&app, &[file]).await.0, 200);
+    until_waits(&app, (0, 1)).await;
+    assert_eq!(images(&app).await, BEFORE + 2);
+    assert!(is_frame(&app, 1, 1).await && is_frame(&app, 2, 3).await);
+    let source = &metadata(&app).await["00082112"]["Value"][0];
+    assert_eq!(source["00081160"]["Value"], json!([1, 3]));
+    let archive = Archive::open(app.archive_folder().to_str().unwrap(), secret())
+        .await
+        .unwrap();
+    let failed = archive.inbox().failed(2).await.unwrap();
+    assert!(
+        failed[0].reason.message.starts_with("frame 2: "),
+        "{}",
+        failed[0].reason.message
+    );
 }
 
 #[actix_web::test]

@@ -36,6 +36,8 @@ pub struct Counts {
     pub study_instances: u32,
     /// Instances of its series.
     pub series_instances: u32,
+    /// Frames of the instance.
+    pub frames: u32,
 }
 
 /// The modality, also of what does not say.
@@ -117,20 +119,23 @@ pub fn found(
         if let Some(pixels) = &record.pixels {
             set.number(tags::ROWS, Vr::Us, pixels.height)
                 .number(tags::COLUMNS, Vr::Us, pixels.width);
+            if counts.frames > 1 {
+                set.number(tags::NUMBER_OF_FRAMES, Vr::Is, counts.frames);
+            }
         }
     }
     set
 }
 
-/// Everything of an instance but its pixels; `pixels` is what these are, and how many frames, where they are kept.
-pub fn metadata(names: &Names, record: &Record, pixels: Option<(PixelLayout, u32)>) -> DataSet {
+/// Everything of an instance but its pixels; `pixels` is what these are, and which frames of its file, where they are kept.
+pub fn metadata(names: &Names, record: &Record, pixels: Option<(PixelLayout, &[u32])>) -> DataSet {
     let mut set = DataSet::default();
     study(&mut set, names, record);
     series(&mut set, names, record);
     instance(&mut set, names, record);
     deidentified(&mut set, names);
     let class = match pixels {
-        Some((layout, frames)) if frames > 1 => match (layout.samples, layout.bits) {
+        Some((layout, frames)) if frames.len() > 1 => match (layout.samples, layout.bits) {
             (1, 8) => OF_FRAMES[0],
             (1, _) => OF_FRAMES[1],
             _ => OF_FRAMES[2],
@@ -145,9 +150,26 @@ pub fn metadata(names: &Names, record: &Record, pixels: Option<(PixelLayout, u32
             ["DERIVED", "SECONDARY"].map(|word| Value::Text(word.to_owned())).into(),
         );
     if let Some((layout, frames)) = pixels {
-        image(&mut set, layout, frames, record.window());
+        image(&mut set, layout, frames.len() as u32, record.window());
+        source(&mut set, names, class, frames);
     }
     set
+}
+
+/// Says which frames of the file are here, where some are not: they are counted from 1 in what is retrieved (PS3.3, C.7.6.1.1.4).
+fn source(set: &mut DataSet, names: &Names, class: &str, frames: &[u32]) {
+    if frames.iter().copied().eq(1..=frames.len() as u32) {
+        return;
+    }
+    let mut file = DataSet::default();
+    file.text(tags::REFERENCED_SOP_CLASS_UID, Vr::Ui, class)
+        .text(tags::REFERENCED_SOP_INSTANCE_UID, Vr::Ui, &*names.sop)
+        .put(
+            tags::REFERENCED_FRAME_NUMBER,
+            Vr::Is,
+            frames.iter().map(|number| Value::Whole(*number)).collect(),
+        );
+    set.put(tags::SOURCE_IMAGE_SEQUENCE, Vr::Sq, vec![Value::Item(file)]);
 }
 
 fn study(set: &mut DataSet, names: &Names, record: &Record) {
@@ -321,7 +343,7 @@ mod tests {
             window: Some(Window::Percentile { low: -100, high: 99 }.into()),
             ..record()
         };
-        let set = metadata(&names(false), &windowed, Some((layout, 5)));
+        let set = metadata(&names(false), &windowed, Some((layout, &[1, 2, 3, 4, 5][..])));
         let shown = serde_json::to_value(&set).unwrap();
         for (tag, value) in [
             ("00080016", OF_FRAMES[1].into()),
@@ -342,7 +364,7 @@ mod tests {
                 window: Some(window.into()),
                 ..record()
             };
-            let shown = serde_json::to_value(metadata(&names(false), &windowed, Some((layout, 1)))).unwrap();
+            let shown = serde_json::to_value(metadata(&names(false), &windowed, Some((layout, &[1][..])))).unwrap();
             ["00281050", "00281051", "00281056"].map(|tag| shown[tag]["Value"][0].clone())
         };
         let (low, high) = (-326.0, 1000.0 / 3.0);

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::attributes::{self, Counts};
 use super::json::DataSet;
+use super::place;
 use super::query::{Attribute, Query};
 use super::shown::Shown;
 use crate::archive::State;
@@ -225,6 +226,13 @@ impl Search<'_> {
             study_series: count(&study, Level::Series),
             study_instances: count(&study, Level::Instance),
             series_instances: count(&series, Level::Instance),
+            frames: match self.level {
+                Level::Instance => {
+                    place::frames(self.state, self.hierarchy, &self.hierarchy.around(at, Level::Instance)).count()
+                        as u32
+                }
+                _ => 0,
+            },
         };
         let of_study = self.hierarchy.all()[study].iter();
         let modalities: BTreeSet<String> = of_study

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use actix_web::HttpRequest;
 
 use super::shown::{Names, Shown};
+use crate::archive;
 use crate::domain::Record;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::access::sees_links;
 use crate::http::rate::NamedBy;
 use crate::http::{State, audited};
-use crate::search::{Level, Version};
+use crate::search::{Hierarchy, Level, Version};
 use crate::telemetry::run_blocking;
 
 /// Most images that the audit names one by one; it has the number of all.
@@ -92,10 +93,14 @@ impl Place {
 
     /// The frames of an instance: its pictures, in the order of the file that they came from. All are of one size.
     pub fn frames(&self, instance: &Range<usize>) -> Vec<&Arc<Record>> {
-        let size = |record: &Record| record.pixels.as_ref().map(|pixels| (pixels.width, pixels.height));
-        let first = size(self.record(instance.start));
-        let all = instance.clone().map(|at| self.record(at));
-        all.filter(|record| size(record) == first).collect()
+        let frames = frames(&self.version.state, self.version.hierarchy(), instance);
+        frames.map(|(_, record)| record).collect()
+    }
+
+    /// The numbers that these have in the file.
+    pub fn numbers(&self, instance: &Range<usize>) -> Vec<u32> {
+        let frames = frames(&self.version.state, self.version.hierarchy(), instance);
+        frames.map(|(number, _)| number).collect()
     }
 
     /// How an instance is called.
@@ -110,4 +115,17 @@ impl Place {
     fn record(&self, at: usize) -> &Arc<Record> {
         self.version.hierarchy().all()[at].record(&self.version.state)
     }
+}
+
+/// The frames of an instance by their numbers in its file.
+pub fn frames<'a>(
+    state: &'a archive::State,
+    hierarchy: &'a Hierarchy,
+    instance: &Range<usize>,
+) -> impl Iterator<Item = (u32, &'a Arc<Record>)> + use<'a> {
+    let size = |record: &Record| record.pixels.as_ref().map(|pixels| (pixels.width, pixels.height));
+    let all = &hierarchy.all()[instance.clone()];
+    let first = all.first().and_then(|one| size(one.record(state)));
+    let all = all.iter().map(|one| (one.frame(), one.record(state)));
+    all.filter(move |(_, record)| size(record) == first)
 }

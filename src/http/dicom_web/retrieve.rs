@@ -252,9 +252,11 @@ async fn metadata(state: &State, request: &HttpRequest, uids: &[&str], form: &Fo
 async fn described(state: &State, place: &Place, instance: &Range<usize>) -> Result<DataSet> {
     let frames = place.frames(instance);
     let pixels = match frames[0].pixels {
-        Some(_) => Some((state.engine.pixel_layout(frames[0]).await?, frames.len() as u32)),
+        Some(_) => Some(state.engine.pixel_layout(frames[0]).await?),
         None => None,
     };
+    let numbers = place.numbers(instance);
+    let pixels = pixels.map(|layout| (layout, numbers.as_slice()));
     Ok(attributes::metadata(&place.names(instance)?, frames[0], pixels))
 }
 
@@ -297,7 +299,7 @@ async fn file(state: &State, place: &Place, instance: &Range<usize>, first: bool
     let set = attributes::metadata(
         &place.names(instance)?,
         records[0],
-        Some((layout, records.len() as u32)),
+        Some((layout, &place.numbers(instance))),
     );
     run_blocking(move || {
         let file = part10::file(&set, &layout, &frames);

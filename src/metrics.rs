@@ -266,8 +266,26 @@ pub enum ReceivedOutcome {
     OutsideBodyPart,
     /// The archive is not for its view.
     OutsideView,
-    /// It was not taken.
-    Refused,
+    /// It was not taken. It is no DICOM file, or a broken one.
+    RefusedBroken,
+    /// It was not taken. Its transfer syntax is not read.
+    RefusedSyntax,
+    /// It was not taken. It is of another study than the one that was named.
+    RefusedOtherStudy,
+    /// It was not taken. Its SOP instance is known with other pixels.
+    RefusedConflict,
+    /// It was not taken. It has too many bytes, pixels or frames.
+    RefusedTooLarge,
+    /// It was not taken. Names may be written into its pixels.
+    RefusedBurnedIn,
+    /// It was not taken. The storage is full.
+    RefusedFull,
+    /// It was not taken. Too much is being done at the moment.
+    RefusedBusy,
+    /// It was not taken. It was not looked at in time.
+    RefusedLate,
+    /// It was not taken. Something that is needed is not there at the moment.
+    RefusedUnavailable,
 }
 
 impl ReceivedOutcome {
@@ -280,7 +298,16 @@ impl ReceivedOutcome {
             Self::OutsideModality => "outside_modality",
             Self::OutsideBodyPart => "outside_body_part",
             Self::OutsideView => "outside_view",
-            Self::Refused => "refused",
+            Self::RefusedBroken => "refused_broken",
+            Self::RefusedSyntax => "refused_syntax",
+            Self::RefusedOtherStudy => "refused_other_study",
+            Self::RefusedConflict => "refused_conflict",
+            Self::RefusedTooLarge => "refused_too_large",
+            Self::RefusedBurnedIn => "refused_burned_in",
+            Self::RefusedFull => "refused_full",
+            Self::RefusedBusy => "refused_busy",
+            Self::RefusedLate => "refused_late",
+            Self::RefusedUnavailable => "refused_unavailable",
         }
     }
 }
@@ -653,7 +680,7 @@ impl Metrics {
             )?,
             received: counters(
                 "medsearch_received_total",
-                "DICOM objects sent to be taken over: accepted, known, not_image, outside_sop_class, outside_modality, outside_body_part, outside_view, refused",
+                "DICOM objects sent to be taken over: accepted, known, not_image, outside_sop_class, outside_modality, outside_body_part, outside_view, refused_broken, refused_syntax, refused_other_study, refused_conflict, refused_too_large, refused_burned_in, refused_full, refused_busy, refused_late, refused_unavailable",
                 &["outcome"],
             )?,
             inbox: counters(
@@ -1105,9 +1132,9 @@ impl Metrics {
     }
 
     /// Instances whose images stay until somebody confirms.
-    pub fn sweep_refused(&self, orthanc: &str, instances: usize) {
-        let instances = i64::try_from(instances).unwrap_or(i64::MAX);
-        self.sweep_refused.with_label_values(&[orthanc]).set(instances);
+    pub fn sweep_refused(&self, orthanc: &str, images: usize) {
+        let images = i64::try_from(images).unwrap_or(i64::MAX);
+        self.sweep_refused.with_label_values(&[orthanc]).set(images);
     }
 
     /// Changes that were not looked at yet.

@@ -145,6 +145,31 @@ fn refused(error: &Error) -> Verdict {
     Verdict::Refused(Refusal::of(error), error.message().to_owned())
 }
 
+/// As what a file counts.
+fn counted(verdict: &Verdict) -> ReceivedOutcome {
+    match verdict {
+        Verdict::Accepted => ReceivedOutcome::Accepted,
+        Verdict::Known => ReceivedOutcome::Known,
+        Verdict::NotImage => ReceivedOutcome::NotImage,
+        Verdict::Outside(Outside::SopClass) => ReceivedOutcome::OutsideSopClass,
+        Verdict::Outside(Outside::Modality) => ReceivedOutcome::OutsideModality,
+        Verdict::Outside(Outside::BodyPart) => ReceivedOutcome::OutsideBodyPart,
+        Verdict::Outside(Outside::View) => ReceivedOutcome::OutsideView,
+        Verdict::Refused(why, _) => match why {
+            Refusal::Broken => ReceivedOutcome::RefusedBroken,
+            Refusal::Syntax => ReceivedOutcome::RefusedSyntax,
+            Refusal::OtherStudy => ReceivedOutcome::RefusedOtherStudy,
+            Refusal::Conflict => ReceivedOutcome::RefusedConflict,
+            Refusal::TooLarge => ReceivedOutcome::RefusedTooLarge,
+            Refusal::BurnedIn => ReceivedOutcome::RefusedBurnedIn,
+            Refusal::Full => ReceivedOutcome::RefusedFull,
+            Refusal::Busy => ReceivedOutcome::RefusedBusy,
+            Refusal::Late => ReceivedOutcome::RefusedLate,
+            Refusal::Unavailable => ReceivedOutcome::RefusedUnavailable,
+        },
+    }
+}
+
 /// The names that a file has here.
 struct Checked {
     id: InboxId,
@@ -163,16 +188,7 @@ impl Reception {
             Ok(judged) => judged,
             Err(error) => (None, refused(&error)),
         };
-        self.metrics.received(match &verdict {
-            Verdict::Accepted => ReceivedOutcome::Accepted,
-            Verdict::Known => ReceivedOutcome::Known,
-            Verdict::NotImage => ReceivedOutcome::NotImage,
-            Verdict::Outside(Outside::SopClass) => ReceivedOutcome::OutsideSopClass,
-            Verdict::Outside(Outside::Modality) => ReceivedOutcome::OutsideModality,
-            Verdict::Outside(Outside::BodyPart) => ReceivedOutcome::OutsideBodyPart,
-            Verdict::Outside(Outside::View) => ReceivedOutcome::OutsideView,
-            Verdict::Refused(..) => ReceivedOutcome::Refused,
-        });
+        self.metrics.received(counted(&verdict));
         match facts {
             Some(facts) => Received {
                 sop_class: facts.sop_class,

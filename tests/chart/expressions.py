@@ -84,7 +84,9 @@ PRODUCT = {
     "medsearch_reports_total": metric("counter"),
     "medsearch_received_total": metric(
         "counter",
-        outcome="accepted known not_image outside_sop_class outside_modality outside_body_part outside_view refused",
+        outcome="accepted known not_image outside_sop_class outside_modality outside_body_part outside_view "
+        "refused_broken refused_syntax refused_other_study refused_conflict refused_too_large refused_burned_in "
+        "refused_full refused_busy refused_late refused_unavailable",
     ),
     "medsearch_inbox_total": metric("counter", outcome="embedded known failed outside erased again"),
     "medsearch_inbox_files": metric("gauge"),

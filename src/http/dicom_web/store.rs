@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::http::wire::ImageFile;
 use crate::http::{State, audited, problem};
 use crate::ingest::{Received, Refusal, Verdict};
+use crate::metrics::ReceivedOutcome;
 
 /// Store DICOM objects.
 ///
@@ -77,17 +78,27 @@ async fn store(state: &State, request: &HttpRequest, body: Payload, study: Optio
     while let Some(part) = parts.next().await? {
         stored.add(match part {
             Part::Whole(file) => reception.receive(file, study, &sender, state.deadline()).await,
-            Part::TooLarge => too_large(part_bytes_max),
+            Part::TooLarge => {
+                state.metrics.received(ReceivedOutcome::RefusedTooLarge);
+                too_large(part_bytes_max)
+            }
         });
     }
     audited::count(stored.len());
+    match stored.refusals() {
+        Some(refused) => tracing::warn!(
+            objects = stored.len(),
+            refused,
+            "objects received, some of which were refused"
+        ),
+        None => tracing::debug!(objects = stored.len(), "objects received"),
+    }
     let status = match stored.summary()? {
         Summary::All => StatusCode::OK,
         Summary::Some => StatusCode::ACCEPTED,
         Summary::None => StatusCode::CONFLICT,
     };
     let set = stored.data_set(state.settings.dicom_web_url.as_ref());
-    tracing::debug!(objects = stored.len(), "objects received");
     Ok(HttpResponse::build(status)
         .insert_header((header::CONTENT_TYPE, form.media_type()))
         .body(form.write(&set)?))

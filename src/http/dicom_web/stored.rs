@@ -1,5 +1,7 @@
 //! What became of the objects of one request (PS3.18, 10.5.3 and Annex I): pure.
 
+use std::collections::BTreeMap;
+
 use super::json::{DataSet, Tag, Value, Vr};
 use super::tags;
 use crate::domain::Uid;
@@ -49,6 +51,18 @@ impl Stored {
     /// How many.
     pub fn len(&self) -> usize {
         self.received.len()
+    }
+
+    /// How many were refused, by reason, in words; none: no one was.
+    pub fn refusals(&self) -> Option<String> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for received in &self.received {
+            if let Verdict::Refused(why, _) = received.verdict {
+                *counts.entry(why.slug()).or_default() += 1;
+            }
+        }
+        let counts: Vec<String> = counts.iter().map(|(why, count)| format!("{why}: {count}")).collect();
+        (!counts.is_empty()).then(|| counts.join(", "))
     }
 
     /// What the status says.
@@ -274,6 +288,19 @@ mod tests {
             };
             assert_eq!(*item, json!({"vr": "US", "Value": [code]}), "{verdict:?}");
         }
+    }
+
+    #[test]
+    fn what_was_refused_is_counted_by_its_reason() {
+        let taken = stored(vec![Verdict::Accepted, Verdict::NotImage]);
+        assert_eq!(taken.refusals(), None);
+        let some = stored(vec![
+            refused(Refusal::Conflict),
+            Verdict::Accepted,
+            refused(Refusal::Broken),
+            refused(Refusal::Conflict),
+        ]);
+        assert_eq!(some.refusals().unwrap(), "broken: 1, conflict: 2");
     }
 
     #[test]

@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::http::{Method, Uri};
 use actix_web::middleware::Next;
 use actix_web::web;
 use actix_web::{HttpMessage, HttpResponse};
 use jiff::Timestamp;
 
-use super::access::{CALLBACK, Credentials, KeyHolder, Login, Refusal, Scope, TokenFault, needed, session_cookie};
+use super::access::{
+    CALLBACK, Credentials, KeyHolder, Login, Refusal, Scope, TokenFault, methods, needed, session_cookie,
+};
 use super::rate::Spent;
 use super::{State, audited};
 use crate::error::{Error, ErrorKind, Result};
@@ -128,11 +130,31 @@ pub async fn guard(
     };
     state.metrics.refused(refusal.reason());
     audited::refused(&state, &request, refusal.reason(), refusal.error().kind());
+    if let (Refusal::InsufficientScope { .. }, Some((error, allow))) = (&refusal, not_served(&asked)) {
+        let mut response = request.error_response(error);
+        if let Some(allow) = allow {
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
+        return Ok(response);
+    }
     let mut response = request.error_response(refusal.error());
     if let Some(challenge) = refusal.challenge(policy.has_login()) {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     Ok(response)
+}
+
+/// What to say where no route takes a path, or not with this method, to one whose scope is too little for whatever might be there: with the methods that it takes.
+fn not_served(asked: &Asked<'_>) -> Option<(Error, Option<HeaderValue>)> {
+    let Some(pattern) = asked.pattern else {
+        return Some((Error::new(ErrorKind::NotFound, "there is nothing at this path"), None));
+    };
+    let methods = methods(pattern);
+    if methods.is_empty() || methods.contains(&asked.method.as_str()) {
+        return None;
+    }
+    let error = Error::new(ErrorKind::MethodNotAllowed, "this path is not served with this method");
+    Some((error, HeaderValue::try_from(methods.join(", ")).ok()))
 }
 
 /// The answer to one who has to wait: 429 with `Retry-After`.

@@ -562,8 +562,8 @@ async fn searches_say_what_they_did_not_do() {
         ("/studies/1.2.1/rendered?accept=application/dicom", 406),
         ("/studies/1.2.1/metadata?accept=application/dicom", 406),
         ("/studies/1.2.1?accept=image/png", 406),
-        // There is no such resource here, and what is listed nowhere needs `admin`.
-        ("/studies/1.2.1/bulkdata", 403),
+        // There is no such resource here.
+        ("/studies/1.2.1/bulkdata", 404),
     ] {
         let (got, _, problem) = problem(hospital.get(key, path).await).await;
         assert_eq!(got, status, "{path}");

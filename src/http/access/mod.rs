@@ -18,7 +18,7 @@ pub use holder::sees_links;
 pub use key::ApiKey;
 pub use keys::{Key, KeyName, Keys};
 pub use keys_file::KeysFile;
-pub use needs::needed;
+pub use needs::{methods, needed};
 pub use oidc::{
     CALLBACK, ClientSettings, Login, LoginFault, Oidc, OidcSettings, PublicUrl, Returned, Role, Roles, Session,
     TokenFault, session_cookie,

@@ -113,6 +113,12 @@ pub fn needed(method: &str, pattern: Option<&str>) -> Scope {
         .unwrap_or(Scope::Admin)
 }
 
+/// The methods with which a route is served, where there is one; none is listed of what is routed and not in the list.
+pub fn methods(pattern: &str) -> Vec<&'static str> {
+    let rows = NEEDS.iter().filter(|(_, listed, _)| *listed == pattern);
+    rows.map(|(method, ..)| *method).collect()
+}
+
 fn listed(method: &str, pattern: &str) -> Option<Scope> {
     let row = NEEDS.iter().find(|(m, p, _)| *m == method && *p == pattern);
     row.map(|(_, _, scope)| *scope)

@@ -30,10 +30,9 @@ const COPIES_MAX: usize = 1000;
 /// One change to the archive.
 #[derive(Clone)]
 pub enum Change {
-    /// Add an image.
+    /// Add an image. Where the archive has its SOP instance with other pixels, nothing is added.
     Insert(Box<NewImage>),
-    /// Add an image that is a SOP instance, of a file of the inbox: where the archive has that instance with other pixels, or the file waits no more,
-    /// nothing is added.
+    /// The same of a file of the inbox: where it waits no more, nothing is added either.
     InsertInstance {
         /// The image.
         image: Box<NewImage>,
@@ -338,9 +337,7 @@ impl<'a> Draft<'a> {
     pub fn apply(&mut self, change: &'a Change, archive: &Archive) -> Result<(Outcome, Option<ImageId>)> {
         match change {
             Change::Insert(image) | Change::InsertInstance { image, .. } => {
-                if matches!(change, Change::InsertInstance { .. }) {
-                    self.check_instance(&image.record)?;
-                }
+                self.check_instance(&image.record)?;
                 check_image(image, self.base, archive)?;
                 admit(image.record.class.as_ref(), self.base, &mut self.classes)?;
                 let (outcome, id) = self.insert(image, archive.identity())?;

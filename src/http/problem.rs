@@ -89,7 +89,7 @@ const fn title(kind: ErrorKind) -> &'static str {
         ErrorKind::PixelsNotKept => "The archive does not keep these pixels",
         ErrorKind::SpaceMismatch => "The vector is of another space",
         ErrorKind::WrongDimension => "The vector has another length",
-        ErrorKind::Conflict => "Another change came first",
+        ErrorKind::Conflict => "It does not go with what the archive has",
         ErrorKind::Unauthorized => "A valid API key is needed",
         ErrorKind::InsufficientScope => "The API key does not permit this",
         ErrorKind::ForbiddenOrigin => "Requests from this origin are refused",

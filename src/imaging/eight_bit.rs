@@ -100,7 +100,13 @@ pub fn to_eight_bit_in(raster: &Raster, ruled: Option<Window>) -> Result<(Raster
         channels: raster.samples().channels(),
         data,
     };
-    result.refuse_constant()?;
+    result.refuse_constant().map_err(|constant| match window {
+        Window::Fixed { low, high } | Window::File { low, high, .. } if !raster.samples().are_equal() => Error::new(
+            ErrorKind::ConstantImage,
+            format!("the window that its values are shown in, from {low} to {high} as they are stored, has nothing of the image"),
+        ),
+        _ => constant,
+    })?;
     Ok((result, window))
 }
 
@@ -266,6 +272,22 @@ mod tests {
             },
         );
         assert_eq!(to_eight_bit(&eight.unwrap()).unwrap().0.data, [252, 5]);
+    }
+
+    #[test]
+    fn a_picture_beyond_its_window_is_refused_by_that() {
+        let beyond = Some(Window::Fixed {
+            low: 100.0,
+            high: 200.0,
+        });
+        let message = |samples: Vec<u16>| {
+            let raster = Raster::new(2, 1, Samples::Gray16(samples), WINDOWED).unwrap();
+            let refused = to_eight_bit_in(&raster, beyond).err().unwrap();
+            assert_eq!(refused.kind(), ErrorKind::ConstantImage);
+            refused.message().to_owned()
+        };
+        assert!(message(vec![300, 900]).contains("from 100 to 200"));
+        assert!(message(vec![300, 300]).contains("all pixels are equal"));
     }
 
     #[test]

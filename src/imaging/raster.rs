@@ -34,6 +34,17 @@ impl Samples {
         }
     }
 
+    /// Whether all samples have one value.
+    pub fn are_equal(&self) -> bool {
+        fn equal<T: PartialEq>(samples: &[T]) -> bool {
+            samples.windows(2).all(|two| two[0] == two[1])
+        }
+        match self {
+            Self::Gray8(samples) | Self::Rgb8(samples) => equal(samples),
+            Self::Gray16(samples) | Self::Rgb16(samples) => equal(samples),
+        }
+    }
+
     fn count(&self) -> usize {
         match self {
             Self::Gray8(samples) | Self::Rgb8(samples) => samples.len(),

@@ -222,6 +222,15 @@ async fn other_pixels_of_a_known_instance_are_a_conflict() {
     until_images(&app, BEFORE + 1).await;
     let (status, set) = store(&app, &[instance("1.2.3.4").file(2)]).await;
     assert_eq!((status, failed(&set)), (409, vec![row("1.2.3.4", Some(0x0111))]));
+    // By the other way in, too.
+    let other = instance("1.2.3.4").file(2);
+    let answer = app
+        .form("/v1/images", &[Part::File("image", &other)])
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 409);
+    assert_eq!(images(&app).await, BEFORE + 1);
     // The same pixels with another header, as a PACS that corrected a view sends them.
     let corrected = Instance {
         view: "AP",

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::BufRead;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,8 @@ use super::chain::{Hash, Head, Link, ProcessId, read_hash};
 use super::files::{AuditFile, Next, next_line, open};
 use crate::error::{Error, ErrorKind, Result};
 
+/// So long a process may write before it has a head in the archive, which gets one every ten seconds while it can be reached.
+const HEADLESS_MAX: Duration = Duration::from_secs(60);
 /// Findings that are kept one by one; of an audit with more the others are counted.
 const FINDINGS_MAX: usize = 1000;
 
@@ -24,7 +27,7 @@ pub struct Finding {
     /// The line in it, from 1.
     pub line: Option<u64>,
     /// What kind: `edited`, `missing-lines`, `out-of-place`, `unchained`, `no-line`, `foreign`, `torn`, `missing-file`, `missing-process`, `cut`,
-    /// `rewritten`, `after-stop`, `head-unread`.
+    /// `rewritten`, `after-stop`, `head-unread`, `unknown-process`.
     pub kind: &'static str,
     /// The same in words.
     pub what: String,
@@ -83,7 +86,9 @@ impl Report {
 #[derive(Deserialize)]
 struct Said {
     seq: u64,
+    time: Timestamp,
     process: ProcessId,
+    replica: String,
     prev: Hash,
     what: String,
     #[serde(default)]
@@ -107,6 +112,9 @@ struct Chain {
     /// What comes next can't be held against what came before, and that was said.
     unsure: bool,
     stopped: bool,
+    /// Time of its first line, and of its last.
+    lived: Option<(Timestamp, Timestamp)>,
+    replica: String,
     /// Where it ends in the middle of a line.
     torn: Option<(String, u64)>,
     begun: BTreeSet<u64>,
@@ -121,6 +129,8 @@ pub struct Verifier {
     met: BTreeSet<(ProcessId, u64)>,
     chains: BTreeMap<ProcessId, Chain>,
     since: Option<Timestamp>,
+    /// Processes of which the archive has a head, where that is known, and the servers whose processes have one.
+    vouched: Option<(BTreeSet<ProcessId>, Vec<String>)>,
     report: Report,
 }
 
@@ -132,10 +142,19 @@ impl Verifier {
             met: BTreeSet::new(),
             chains: BTreeMap::new(),
             since,
+            vouched: None,
             report: Report::default(),
         };
         heads.iter().for_each(|head| verifier.expect(head));
         verifier
+    }
+
+    /// These heads are all that the archive has: a process of one of these servers, or of any where none is named, that has none there was made up.
+    #[must_use]
+    pub fn vouched(mut self, heads: &[Head], replicas: &[String]) -> Self {
+        let processes = heads.iter().map(|head| head.process).collect();
+        self.vouched = Some((processes, replicas.to_vec()));
+        self
     }
 
     fn expect(&mut self, head: &Head) {
@@ -177,6 +196,8 @@ impl Verifier {
             link: Link::START,
             unsure: false,
             stopped: false,
+            lived: None,
+            replica: String::new(),
             torn: None,
             begun: BTreeSet::new(),
             lost: 0,
@@ -295,6 +316,8 @@ impl Verifier {
             }
         }
         chain.unsure = false;
+        chain.lived = Some((chain.lived.map_or(said.time, |(first, _)| first), said.time));
+        chain.replica = said.replica;
         chain.link = Link { seq: said.seq, hash };
         chain.stopped |= said.what == "stop";
         chain.lost += said.lost.unwrap_or(0);
@@ -317,6 +340,7 @@ impl Verifier {
     fn finish(mut self) -> Report {
         self.report.processes = self.chains.len();
         self.report.heads_met = self.met.len();
+        self.unknown();
         self.unmet();
         for (process, chain) in &self.chains {
             let notes = &mut self.report.notes;
@@ -349,6 +373,26 @@ impl Verifier {
             }
         }
         self.report
+    }
+
+    /// Processes that are in the folder and have never had a head in the archive, though they had the time for it.
+    fn unknown(&mut self) {
+        let Some((known, replicas)) = &self.vouched else {
+            return;
+        };
+        for (process, chain) in &self.chains {
+            let ours = replicas.is_empty() || replicas.contains(&chain.replica);
+            let lived = chain
+                .lived
+                .map(|(first, last)| Duration::try_from(last.duration_since(first)).unwrap_or_default());
+            let had_time = chain.stopped || lived.is_some_and(|lived| lived >= HEADLESS_MAX);
+            if ours && had_time && !known.contains(process) {
+                let what = format!(
+                    "the archive has no head of process {process}, which stopped in order, or had the time for one: it was made up, or is of another archive"
+                );
+                self.report.find(Some(&chain.last_file), None, "unknown-process", what);
+            }
+        }
     }
 
     /// Heads that no line met.

@@ -7,13 +7,14 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::EXIT_PARTIAL;
+use super::say::say;
 use super::settings::ArchiveArgs;
 use crate::audit::{AuditFile, Report, Verifier, audit_files};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Read an audit and name what is not as it was written.
 ///
-/// Every line is held against its hash and the line before, every file against the one before, and every process against the heads that the archive has of it: what was changed, deleted, moved, put in or cut off is named with file and line.
+/// Every line is held against its hash and the line before, every file against the one before, and every process against the heads that the archive has of it: what was changed, deleted, moved, put in, made up or cut off is named with file and line.
 /// Processes that were killed, and events that have no line since the audit could not be written, are told of and are no fault. Servers may go on writing meanwhile.
 #[derive(Args)]
 pub struct VerifyAudit {
@@ -40,14 +41,15 @@ impl VerifyAudit {
         // Heads first: what is written meanwhile is behind them.
         let known = super::block_on(async { self.archive.open(secret).await?.audit_heads().await })?;
         let ours = |name: &str| self.replica.is_empty() || self.replica.iter().any(|replica| replica == name);
+        let all = known.heads.clone();
         let heads: Vec<_> = known.heads.into_iter().filter(|head| ours(&head.replica)).collect();
-        let mut verifier = Verifier::new(&heads, self.since);
+        let mut verifier = Verifier::new(&heads, self.since).vouched(&all, &self.replica);
         known.unread.iter().for_each(|name| verifier.unread_head(name));
         let report = verifier.read(&self.files()?)?;
         if self.json {
             let text = serde_json::to_string_pretty(&report)
                 .map_err(|error| Error::with_source(ErrorKind::Internal, "a report can't be written as JSON", error))?;
-            println!("{text}");
+            say!("{text}");
         } else {
             print(&report, heads.len());
         }
@@ -71,15 +73,15 @@ impl VerifyAudit {
 
 fn print(report: &Report, heads: usize) {
     for finding in &report.findings {
-        println!("{finding}");
+        say!("{finding}");
     }
     if report.more_findings > 0 {
-        println!("and {} more", report.more_findings);
+        say!("and {} more", report.more_findings);
     }
     for note in &report.notes {
-        println!("note: {note}");
+        say!("note: {note}");
     }
     let (files, lines, processes) = (report.files, report.lines, report.processes);
     let found = report.findings.len() as u64 + report.more_findings;
-    println!("{lines} lines in {files} files of {processes} processes, {heads} heads in the archive, {found} faults");
+    say!("{lines} lines in {files} files of {processes} processes, {heads} heads in the archive, {found} faults");
 }

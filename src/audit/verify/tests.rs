@@ -48,6 +48,26 @@ fn check(files: &[(ProcessId, u32, Vec<u8>)], heads: &[Head]) -> Report {
     verifier.finish()
 }
 
+#[test]
+fn a_process_that_the_archive_does_not_know_was_made_up() {
+    let (known, made_up, killed) = (written(5, 5, true), written(5, 5, true), written(5, 5, false));
+    let found = |replicas: &[String], of: &Written| {
+        let heads = std::slice::from_ref(&known.head);
+        let mut verifier = Verifier::new(&[], None).vouched(heads, replicas);
+        for (process, number, bytes) in files_of(of) {
+            verifier.file("f", process, number, &bytes[..]).unwrap();
+        }
+        let kinds = verifier.finish().findings.into_iter().map(|finding| finding.kind);
+        kinds.collect::<Vec<_>>()
+    };
+    assert_eq!(found(&[], &made_up), ["unknown-process"]);
+    assert_eq!(found(&["r".to_owned()], &made_up), ["unknown-process"]);
+    assert_eq!(found(&["another".to_owned()], &made_up), [""; 0]);
+    assert_eq!(found(&[], &known), [""; 0]);
+    // It was killed before its first head.
+    assert_eq!(found(&[], &killed), [""; 0]);
+}
+
 fn files_of(written: &Written) -> Vec<(ProcessId, u32, Vec<u8>)> {
     let texts = written.files.iter().map(|lines| lines.concat().into_bytes());
     (1..)

@@ -217,6 +217,13 @@ impl App {
         }
         let inbox = archive.inbox();
         let labelling = Labelling::open(settings.labels_file.clone(), archive.identity().clone())?;
+        let classes = &served.current().state.manifest.classes;
+        for class in labelling.classes().iter().filter(|class| !classes.contains(class)) {
+            tracing::warn!(
+                class = class.as_str(),
+                "the labels file names a class that no image has"
+            );
+        }
         let followed_for = archive.clone();
         let kept = archive.clone();
         let listener = bind(settings.listen)?;

@@ -1,5 +1,6 @@
 //! Which class the tags of a DICOM file say: rules that an archive declares, held against each file as it is embedded. What they look at is kept nowhere.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -157,6 +158,11 @@ impl LabelRules {
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(&Shown { rule: &self.0 })
             .map_err(|error| Error::with_source(ErrorKind::Internal, "rules can't be written as TOML", error))
+    }
+
+    /// The classes that they name, each once.
+    pub fn classes(&self) -> BTreeSet<&ClassLabel> {
+        self.0.iter().map(|rule| &rule.class).collect()
     }
 
     /// Whether there is none.

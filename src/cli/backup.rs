@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::EXIT_PARTIAL;
+use super::say::say;
 use crate::archive::{Copied, CopyStep, backup, heal, restore};
 use crate::error::Result;
 use crate::ingest::progress::Progress;
@@ -94,12 +95,12 @@ impl Heal {
     pub fn run(self) -> Result<ExitCode> {
         let healed = with_progress(async |step| heal(&self.archive, &self.from, step).await)?;
         for name in &healed.healed {
-            println!("healed: `{name}`");
+            say!("healed: `{name}`");
         }
         for why in &healed.damaged {
-            println!("damaged: {why}");
+            say!("damaged: {why}");
         }
-        println!(
+        say!(
             "version {}: {} objects read, {} healed, {} damaged",
             healed.version,
             healed.objects,
@@ -116,7 +117,7 @@ impl Heal {
 /// Runs a copy, and prints what it did.
 fn shown(copy: impl AsyncFnOnce(&(dyn Fn(CopyStep) + Sync)) -> Result<Copied>) -> Result<ExitCode> {
     let copied = with_progress(copy)?;
-    println!(
+    say!(
         "version {}: {} objects ({} bytes) copied, {} there already, {} ({} bytes) removed",
         copied.version,
         copied.objects_copied,

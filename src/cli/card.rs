@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::say::say;
 use super::settings::ArchiveArgs;
 use crate::embed::ModelCard;
 use crate::error::{Error, ErrorKind, Result};
@@ -61,7 +62,7 @@ impl Card {
         for (name, document) in documents {
             let path = self.out.join(name);
             super::write_report(&path, &document.markdown())?;
-            println!("{}", path.display());
+            say!("{}", path.display());
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use jiff::Timestamp;
 
+use super::say::say;
 use super::settings::ArchiveArgs;
 use crate::archive::ConfirmedSweep;
 use crate::error::{Error, ErrorKind, Result};
@@ -48,17 +49,20 @@ impl Deletions {
                 let since = Timestamp::now();
                 let confirmed = ConfirmedSweep { images, since };
                 archive.origins(name.as_str()).confirm(Some(&confirmed)).await?;
-                println!("confirmed: images of `{name}` that may go: {images} at most");
+                say!("confirmed: images of `{name}` that may go: {images} at most");
                 return Ok(ExitCode::SUCCESS);
             }
             for (name, sweep) in &refused {
-                println!(
+                say!(
                     "{name}: the instances of {} of {} images are gone since {}: --confirm {name} --images {}",
-                    sweep.images, sweep.of, sweep.since, sweep.images
+                    sweep.images,
+                    sweep.of,
+                    sweep.since,
+                    sweep.images
                 );
             }
             if refused.is_empty() {
-                println!("no deletions wait to be confirmed");
+                say!("no deletions wait to be confirmed");
             }
             Ok(ExitCode::SUCCESS)
         })

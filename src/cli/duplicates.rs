@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::say::say;
 use super::settings::ArchiveArgs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::NEAR_DUPLICATE;
@@ -79,13 +80,13 @@ impl Duplicates {
             let images: Vec<String> = (cluster.images.iter())
                 .map(|image| format!("{} {} ({:.3})", image.id, image.class, image.similarity))
                 .collect();
-            println!("{what}: {}", images.join("  "));
+            say!("{what}: {}", images.join("  "));
         }
         if self.collapse {
             let version = super::block_on(opened.archive.link(found.compared.clone(), found.pictures()?))?;
-            println!("version {version} of the archive remembers these groups");
+            say!("version {version} of the archive remembers these groups");
         }
-        println!(
+        say!(
             "{} images: {} groups of pictures that are one, {} of them under different classes; {} further files of known images; {} could not be \
              compared",
             found.images,

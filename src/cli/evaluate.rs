@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use tempfile::TempDir;
 
+use super::say::say;
 use super::search::{LEARNED_K, LEARNED_VOTE, Vote};
 use super::settings::{ArchiveArgs, CacheArgs};
 use crate::archive::{Archive, Retention, Secret, Shown};
@@ -157,7 +158,7 @@ impl Evaluate {
             evaluation.explanations = Some(super::block_on(figures)?);
             locked().finish();
         }
-        print!("{}", summary(&evaluation));
+        say!("{}", summary(&evaluation).trim_end());
         if let Some(path) = &self.json {
             let text = serde_json::to_string_pretty(&evaluation)
                 .map_err(|error| Error::with_source(ErrorKind::Internal, "the figures can't be written", error))?;
@@ -170,7 +171,7 @@ impl Evaluate {
             let opened = &subject.archive;
             let new = to_keep(&evaluation, &opened.version.state.manifest)?;
             let version = super::block_on(opened.archive.keep_evaluation(new))?;
-            println!("version {version} keeps this evaluation");
+            say!("version {version} keeps this evaluation");
         }
         Ok(ExitCode::SUCCESS)
     }

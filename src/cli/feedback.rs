@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::EXIT_PARTIAL;
+use super::say::say;
 use super::settings::ArchiveArgs;
 use crate::archive::{Archive, FeedbackId};
 use crate::error::{Error, ErrorKind, Result};
@@ -38,7 +39,7 @@ impl Feedback {
             }
             for id in &self.resolve {
                 archive.resolve(*id).await?;
-                println!("resolved {id}");
+                say!("resolved {id}");
             }
             Ok(ExitCode::SUCCESS)
         })
@@ -49,7 +50,7 @@ impl Feedback {
         loop {
             let page = archive.reports(after, PAGE).await?;
             for report in &page.open {
-                println!("{}", self.line(report)?);
+                say!("{}", self.line(report)?);
             }
             for id in &page.unreadable {
                 eprintln!("can't be read: {id}");
@@ -62,7 +63,7 @@ impl Feedback {
             }
         }
         if !self.json {
-            println!("{open} open, {unreadable} that can't be read");
+            say!("{open} open, {unreadable} that can't be read");
         }
         Ok(if unreadable == 0 {
             ExitCode::SUCCESS

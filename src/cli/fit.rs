@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
+use super::say::say;
 use super::search::{LEARNED_K, LEARNED_VOTE, Vote};
 use super::settings::ArchiveArgs;
 use crate::archive::{self, Archive, Fitted, HeldOut, NewCalibration};
@@ -95,8 +96,8 @@ impl Fit {
         let had = manifest.metric.is_some() || manifest.calibration.is_some();
         let version = self.switch(archive, archive::Learned::default()).await?;
         match had {
-            true => println!("version {version} is searched by the vectors as they are, without calibration"),
-            false => println!("version {version} has nothing learned: nothing was changed"),
+            true => say!("version {version} is searched by the vectors as they are, without calibration"),
+            false => say!("version {version} has nothing learned: nothing was changed"),
         }
         Ok(())
     }
@@ -136,28 +137,28 @@ impl Fit {
         };
         locked().finish();
 
-        println!(
+        say!(
             "learned from {} images of {} groups in {} classes, version {version}",
             cases.items.len(),
             cases.groups(|_| true),
             cases.classes.len(),
         );
         if let Some(learned) = &learned {
-            println!("{}", brings(learned));
+            say!("{}", brings(learned));
             if shrinkages.len() > 1 {
-                println!(
+                say!(
                     "note: the shrinkage was chosen by those figures, which flatters a little; `medsearch evaluate --learn` does not"
                 );
             }
             if taken.is_none() {
-                println!(
+                say!(
                     "the metric finds the class no more often: the vectors stay as they are (--force takes it all the same)"
                 );
             }
         }
         let calibration = match &calibrated {
             Ok(calibrated) => {
-                println!("{}", promises(calibrated));
+                say!("{}", promises(calibrated));
                 Some(NewCalibration {
                     calibration: Calibration {
                         appearances: pictures.appearances(&decoder),
@@ -169,22 +170,23 @@ impl Fit {
                 })
             }
             Err(error) => {
-                println!("no calibration: {error}");
+                say!("no calibration: {error}");
                 None
             }
         };
         if cases.without_label > 0 {
-            println!(
+            say!(
                 "note: {} images have no settled label; an answer with one of them among its {} neighbors has no confidence",
-                cases.without_label, self.k
+                cases.without_label,
+                self.k
             );
         }
         let used = &opened.version.state.manifest;
         if used.metric.is_some() && taken.is_none() {
-            println!("the metric that was in use is no longer used");
+            say!("the metric that was in use is no longer used");
         }
         if used.calibration.is_some() && calibration.is_none() {
-            println!("the calibration that was in use is no longer used");
+            say!("the calibration that was in use is no longer used");
         }
         let metric = taken.map(|learned| (Arc::new(learned.metric.clone()), fitted(&cases, learned, version)));
         let searched_by = if metric.is_some() {
@@ -196,7 +198,7 @@ impl Fit {
         let learned = archive::Learned { metric, calibration };
         let version = self.switch(&opened.archive, learned).await?;
         let graphs = opened.archive.latest().await?.graphs.len();
-        println!("version {version} is searched by {searched_by}, {graded} calibration, with {graphs} graphs");
+        say!("version {version} is searched by {searched_by}, {graded} calibration, with {graphs} graphs");
         Ok(())
     }
 

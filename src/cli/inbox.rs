@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::say::say;
 use super::settings::ArchiveArgs;
 use crate::archive::InboxId;
 use crate::error::Result;
@@ -49,13 +50,13 @@ impl Inbox {
             }
             for failed in inbox.failed(LISTED_MAX).await? {
                 let reason = &failed.reason;
-                println!("{}  {}  {}: {}", failed.id, failed.since, reason.kind, reason.message);
+                say!("{}  {}  {}: {}", failed.id, failed.since, reason.kind, reason.message);
             }
             let (waiting, failed) = (inbox.list().await?, inbox.failed_count().await?);
             let since = waiting
                 .first()
                 .map_or(String::new(), |first| format!(", the oldest since {}", first.since));
-            println!("{} files wait{since}; {failed} could not be embedded", waiting.len());
+            say!("{} files wait{since}; {failed} could not be embedded", waiting.len());
             Ok(ExitCode::SUCCESS)
         })
     }

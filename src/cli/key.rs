@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
+use super::say::say;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{ApiKey, Key as Listed, KeyName, KeysFile, Scope, Scopes};
 
@@ -89,7 +90,7 @@ impl New {
         let listed = Listed::new(self.name.clone(), key, scopes, whole_second(now), self.expires)?;
         let file = KeysFile::at(&self.file.file);
         file.change(|keys| keys.add(listed))?;
-        println!("{text}");
+        say!("{text}");
         eprintln!(
             "medsearch: this is the key `{}` ({scopes}); it is shown this once, `{}` has only its digest",
             self.name,
@@ -109,7 +110,7 @@ impl List {
                 Some(expires) => format!("until {expires}"),
                 None => "until it is revoked".to_owned(),
             };
-            println!(
+            say!(
                 "{:width$}  {}  since {}, {end}",
                 key.name(),
                 key.scopes(),
@@ -126,7 +127,7 @@ impl Revoke {
         // A mistyped file is not one without the key.
         file.read()?;
         file.change(|keys| keys.revoke(&self.name))?;
-        println!("revoked {}", self.name);
+        say!("revoked {}", self.name);
         Ok(())
     }
 }

@@ -1,12 +1,15 @@
 //! `medsearch labels`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
+use super::say::say;
 use super::settings::{ArchiveArgs, warn_if_others_read};
-use crate::archive::{Archive, LabelRules, State};
+use crate::archive::{Archive, LabelRules, Manifest, State};
+use crate::domain::ClassLabel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::LabelsFile;
 
@@ -48,14 +51,22 @@ impl Labels {
             let archive = self.archive.open(secret).await?;
             match (rules, &self.apply) {
                 (Some(rules), _) => {
-                    archive.set_label_rules(rules.clone()).await?;
-                    println!("{} rules", rules.len());
+                    let manifest = archive.set_label_rules(rules.clone()).await?;
+                    say!("rules: {}", rules.len());
+                    say_new(&manifest, rules.classes());
                 }
                 (None, Some(path)) => apply(&archive, path, self.dry_run).await?,
-                (None, None) => print!("{}", archive.latest().await?.archive.label_rules.to_toml()?),
+                (None, None) => say!("{}", archive.latest().await?.archive.label_rules.to_toml()?.trim_end()),
             }
             Ok(ExitCode::SUCCESS)
         })
+    }
+}
+
+/// A class that no image has may be meant, or mistyped.
+fn say_new(manifest: &Manifest, named: BTreeSet<&ClassLabel>) {
+    for class in named.into_iter().filter(|class| !manifest.classes.contains(class)) {
+        say!("new here: no image has the class `{class}`");
     }
 }
 
@@ -74,10 +85,12 @@ fn read_rules(path: &Path) -> Result<LabelRules> {
 async fn apply(archive: &Archive, path: &Path, dry_run: bool) -> Result<()> {
     warn_if_others_read(path);
     let file = LabelsFile::open(path, archive.identity())?;
-    let meant = file.meant(&State::load(archive).await?);
+    let state = State::load(archive).await?;
+    say_new(&state.manifest, file.classes());
+    let meant = file.meant(&state);
     let done = archive.label(&meant.images, dry_run).await?;
     let would = if dry_run { "would be " } else { "" };
-    println!(
+    say!(
         "{} images matched: {} {would}changed, {} had that label, {} keep what somebody gave them by the API; {} of {} UIDs name nothing here",
         meant.images.len(),
         done.changed,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::EXIT_PARTIAL;
+use super::say::say;
 use super::settings::ArchiveArgs;
 use crate::archive::{CompactSettings, OBJECT_AGE, compact, remains, verify};
 use crate::domain::ImageId;
@@ -29,9 +30,9 @@ impl Verify {
             verify(&archive).await
         })?;
         for damage in &report.damaged {
-            println!("damaged: {damage}");
+            say!("damaged: {damage}");
         }
-        println!(
+        say!(
             "version {}: {} objects, {} images, {} damaged",
             report.version,
             report.objects,
@@ -82,9 +83,11 @@ impl Compact {
             };
             compact(&archive, settings).await
         })?;
-        println!(
+        say!(
             "version {}: {} manifests and {} objects deleted",
-            report.version, report.manifests_deleted, report.objects_deleted
+            report.version,
+            report.manifests_deleted,
+            report.objects_deleted
         );
         Ok(ExitCode::SUCCESS)
     }
@@ -115,7 +118,7 @@ impl Reshard {
             let archive = self.archive.open(secret).await?;
             archive.reshard(self.shards, Some(graphs)).await
         })?;
-        println!("version {version}: {} shards", self.shards);
+        say!("version {version}: {} shards", self.shards);
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -142,26 +145,30 @@ impl Erased {
             remains(&archive, &self.id).await
         })?;
         for (id, object) in &report.found {
-            println!("left: image {id} in {object}");
+            say!("left: image {id} in {object}");
         }
         for id in &report.living {
-            println!("not deleted: image {id}");
+            say!("not deleted: image {id}");
         }
         for object in &report.unnamed {
-            println!("left: {object}, which version {} does not name", report.version);
+            say!("left: {object}, which version {} does not name", report.version);
         }
         for object in &report.unread {
-            println!("can't be read: {object}");
+            say!("can't be read: {object}");
         }
         if report.waiting > 0 {
-            println!("{} files wait in the inbox or failed there", report.waiting);
+            say!("{} files wait in the inbox or failed there", report.waiting);
         }
         let since = report
             .since
             .map_or(String::new(), |since| format!(", the first deleted at {since}"));
-        println!(
+        say!(
             "version {}: {} rows and {} bytes of pictures of deleted images left{since}; {} earlier versions, {} objects read",
-            report.version, report.dead_rows, report.dead_picture_bytes, report.versions, report.objects
+            report.version,
+            report.dead_rows,
+            report.dead_picture_bytes,
+            report.versions,
+            report.objects
         );
         Ok(if report.is_clean() && report.living.is_empty() {
             ExitCode::SUCCESS

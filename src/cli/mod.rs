@@ -18,6 +18,7 @@ mod maintain;
 mod oidc;
 mod openapi;
 mod reembed;
+mod say;
 mod scope;
 mod search;
 mod serve;

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::say::say;
 use crate::error::{Error, Result};
 use crate::http;
 
@@ -10,6 +11,6 @@ pub fn run() -> Result<ExitCode> {
     let text = http::openapi()
         .to_pretty_json()
         .map_err(|error| Error::internal(format!("the API description can't be written: {error}")))?;
-    println!("{text}");
+    say!("{text}");
     Ok(ExitCode::SUCCESS)
 }

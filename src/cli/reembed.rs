@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::embed::model_dir;
 use super::index::decoder;
+use super::say::say;
 use super::settings::ArchiveArgs;
 use crate::embed::load_backend;
 use crate::error::Result;
@@ -56,7 +57,7 @@ impl Reembed {
             let archive = self.archive.open(secret).await?;
             reembed(&archive, backend, &decoder(threads), &settings).await
         })?;
-        println!("version {}: {} images embedded", done.version, done.images);
+        say!("version {}: {} images embedded", done.version, done.images);
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::say::say;
 use super::settings::ArchiveArgs;
 use crate::archive;
 use crate::error::Result;
@@ -81,7 +82,7 @@ impl Scope {
             } else {
                 list.join(", ")
             };
-            println!("{name}: {shown}");
+            say!("{name}: {shown}");
         }
         Ok(ExitCode::SUCCESS)
     }

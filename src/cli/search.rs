@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 
+use super::say::say;
 use super::settings::ArchiveArgs;
 use crate::app::{Settings, open_engine};
 use crate::domain::{Ask, ClassLabel, Exclude, FrameNumber, Hit, VoteMethod, Wanted};
@@ -127,7 +128,7 @@ impl Search {
             Ok((engine, answer))
         })?;
         if self.json {
-            println!("{}", answer_json(&engine, &answer)?);
+            say!("{}", answer_json(&engine, &answer)?);
         } else {
             print_table(&answer);
         }
@@ -138,23 +139,23 @@ impl Search {
 fn print_table(answer: &Answer) {
     let frame = answer.query.image.as_ref().and_then(|image| image.frame);
     if let Some(frame) = frame.filter(|frame| frame.frames() > 1) {
-        println!("frame {} of {}\n", frame.number(), frame.frames());
+        say!("frame {} of {}\n", frame.number(), frame.frames());
     }
-    println!("rank  similarity  class                file or id");
+    say!("rank  similarity  class                file or id");
     for (rank, hit) in answer.ranking.hits.iter().enumerate() {
         print_hit(&(rank + 1).to_string(), hit);
     }
-    println!("\nnearest of each class");
+    say!("\nnearest of each class");
     for hit in &answer.ranking.nearest_per_class {
         print_hit("", hit);
     }
     for warning in &answer.warnings {
-        println!("\nwarning: {}", warning.message());
+        say!("\nwarning: {}", warning.message());
     }
     let verdict = &answer.verdict;
-    println!("\n{}. Research use only, not for diagnosis.", verdict.reason);
+    say!("\n{}. Research use only, not for diagnosis.", verdict.reason);
     if let Some(confidence) = verdict.confidence {
-        println!("right in {:.0} of 100 such cases", 100.0 * confidence);
+        say!("right in {:.0} of 100 such cases", 100.0 * confidence);
     }
     for set in &verdict.prediction_sets {
         let classes: Vec<&str> = set.classes.iter().map(ClassLabel::as_str).collect();
@@ -163,10 +164,10 @@ fn print_table(answer: &Answer) {
         } else {
             classes.join(", ")
         };
-        println!("not ruled out at {:.0} %: {classes}", 100.0 * set.level);
+        say!("not ruled out at {:.0} %: {classes}", 100.0 * set.level);
     }
     if let Some(why_not) = &verdict.calibration.why_not {
-        println!("not calibrated: {why_not}");
+        say!("not calibrated: {why_not}");
     }
 }
 
@@ -175,5 +176,5 @@ fn print_hit(rank: &str, hit: &Hit) {
     let record = &hit.record;
     let file = record.file.as_deref().map(|file| record.frame.named(file));
     let name = file.unwrap_or_else(|| hit.id().to_string());
-    println!("{rank:>4}  {:>10.4}  {class:<20} {name}", hit.similarity);
+    say!("{rank:>4}  {:>10.4}  {class:<20} {name}", hit.similarity);
 }

@@ -1,5 +1,6 @@
 //! What an image that arrives in the inbox is said to show: the labels file first, then the archive's rules about the tags of its file.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use arc_swap::ArcSwap;
 use super::labels_file::{LabelsFile, UidKeys, read};
 use super::receive::scope_facts;
 use crate::archive::{Identity, LabelFacts, LabelRules};
-use crate::domain::Label;
+use crate::domain::{ClassLabel, Label};
 use crate::error::{Error, Result};
 use crate::imaging::{DicomFacts, DicomTexts};
 use crate::metrics::Metrics;
@@ -66,6 +67,11 @@ impl Labelling {
             file,
             labels: ArcSwap::from_pointee(labels),
         }))
+    }
+
+    /// The classes that the labels file names, each once.
+    pub fn classes(&self) -> BTreeSet<ClassLabel> {
+        self.labels.load().labels.classes().into_iter().cloned().collect()
     }
 
     /// Takes over what changes in the labels file, for as long as the server runs. One that is not as it should be changes nothing.

@@ -1,7 +1,7 @@
 //! The labels file: which class instances, series and studies show. Its UIDs become pseudonyms as it is read, and are kept nowhere.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -154,6 +154,11 @@ impl LabelsFile {
     /// How many UIDs it names.
     pub fn len(&self) -> usize {
         self.labels.len()
+    }
+
+    /// The classes that it names, each once.
+    pub fn classes(&self) -> BTreeSet<&ClassLabel> {
+        self.labels.values().filter_map(|label| label.class.as_ref()).collect()
     }
 
     /// Whether it names none.

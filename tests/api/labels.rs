@@ -137,7 +137,7 @@ async fn tags_label_what_arrives_and_what_they_do_not_name_never_votes() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         assert!(!bytes.windows(6).any(|window| window == b"Thorax"));
     }
-    assert_eq!(done(&app, &[Path::new("--remove-rules")]), "0 rules\n");
+    assert_eq!(done(&app, &[Path::new("--remove-rules")]), "rules: 0\n");
     assert_eq!(done(&app, &[]).trim(), "rule = []");
 }
 

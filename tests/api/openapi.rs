@@ -1,6 +1,8 @@
 //! The committed description is what the code says, and the code serves what it describes.
 
 use std::collections::BTreeSet;
+use std::io::Read;
+use std::process::{Command, Stdio};
 
 use medsearch::http::{SERVED, Scope, openapi};
 
@@ -18,6 +20,25 @@ fn the_committed_description_is_the_one_of_the_code() {
     assert!(
         made == committed,
         "openapi/medsearch.json is not what the code says: run the test with UPDATE_OPENAPI=1"
+    );
+}
+
+/// `medsearch openapi | head -c 10`: more than a pipe holds.
+#[test]
+fn who_stops_reading_is_no_fault() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_medsearch"))
+        .arg("openapi")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut head = [0; 10];
+    program.stdout.take().unwrap().read_exact(&mut head).unwrap();
+    let ended = program.wait_with_output().unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    assert!(
+        openapi().to_pretty_json().unwrap().len() > 1 << 16,
+        "a pipe holds all of it"
     );
 }
 

@@ -52,7 +52,11 @@ def until_classes(server, expected):
 def test_labels_by_rules_and_by_file(small_archive, serve, tmp_path):
     rules, labels, log = tmp_path / "rules.toml", tmp_path / "labels.csv", tmp_path / "log"
     rules.write_text(RULES)
-    assert medsearch("labels", "--archive", small_archive, "--rules", rules).stdout == "1 rules\n"
+    rules.write_text(RULES.replace("Normal", "Normall"))
+    mistyped = medsearch("labels", "--archive", small_archive, "--rules", rules).stdout
+    assert mistyped == "rules: 1\nnew here: no image has the class `Normall`\n"
+    rules.write_text(RULES)
+    assert medsearch("labels", "--archive", small_archive, "--rules", rules).stdout == "rules: 1\n"
     labels.write_text(f"study_uid,class,label_source\n{STUDY}.2,COVID,PCR\n")
     labels.chmod(0o600)
     server = serve(small_archive, "--model", "thumbnail", "--labels-file", labels, log=log)

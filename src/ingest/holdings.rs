@@ -1,4 +1,4 @@
-//! What is here of SOP instances, as far as one replica knows: images, and files that wait to be one or could be none.
+//! What is here of SOP instances: images, and files that wait to be one or could be none.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

@@ -330,23 +330,29 @@ impl Reception {
         self.engine.parts().archive.identity().sop_key(uid)
     }
 
-    /// What is here of these instances, as far as this replica knows.
+    /// What is here of these instances.
     ///
     /// # Errors
     /// `Unavailable`.
     pub async fn holdings(&self, instances: HashSet<Key>) -> Result<Holdings> {
-        let version = self.engine.parts().served.current();
-        let waiting = self.inbox.held().await?;
+        let (version, waiting) = self.now().await?;
         run_blocking(move || Ok(Holdings::of(&instances, &version.state, &waiting))).await
     }
 
-    /// How many images are of these instances, and files that are no image yet, as far as this replica knows.
+    /// The newest version, and what waits or failed. Whatever leaves the inbox meanwhile, to whichever replica, is in the version.
+    async fn now(&self) -> Result<(Arc<Version>, Vec<InboxId>)> {
+        let waiting = self.inbox.held().await?;
+        let served = &self.engine.parts().served;
+        served.refresh().await?;
+        Ok((served.current(), waiting))
+    }
+
+    /// How many images are of these instances, and files that are no image yet.
     ///
     /// # Errors
     /// `Unavailable`.
     pub async fn held(&self, instances: HashSet<Key>) -> Result<usize> {
-        let version = self.engine.parts().served.current();
-        let waiting = self.inbox.held().await?;
+        let (version, waiting) = self.now().await?;
         run_blocking(move || {
             let waiting = waiting
                 .iter()

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ use super::receive::scope_facts;
 use crate::archive::{
     Change, Committed, Identity, InboxId, NewImage, NewPixels, Outcome, Retention, Scope, Writer, open_age,
 };
-use crate::domain::{ClassLabel, ImageId, InstanceKeys, Label, LabelSource, LabelledBy, Record};
+use crate::domain::{ClassLabel, ImageId, InstanceKeys, Key, Label, LabelSource, LabelledBy, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::imaging::sniff::sniff;
 use crate::imaging::{DicomFacts, Format, thumbnail_png, view_png};
@@ -26,6 +26,8 @@ const THUMBNAIL_PX: u32 = 256;
 /// Long side of a picture that is kept for reading, in pixels.
 const VIEW_PX_MAX: u32 = 1536;
 
+/// When to ask again to delete a frame whose file is being embedded.
+const FRAMES_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Instances that are withdrawn in one commit.
 const WITHDRAWN_MAX: usize = 1000;
 
@@ -296,18 +298,42 @@ impl Ingest {
     /// Removes an image from every answer. Its bytes are collected by `compact`.
     ///
     /// # Errors
-    /// `NotFound`; otherwise as [`Ingest::add`].
+    /// `NotFound`; `Unavailable` while other frames of its file wait to be embedded, which would be lost with it; otherwise as [`Ingest::add`].
     pub async fn delete(&self, id: ImageId, deadline: Instant) -> Result<u64> {
         let archive = &self.engine.parts().archive;
         let sop = self.engine.record(id).and_then(|record| record.sop);
         // Another file of it that waits, or is being embedded, must not bring it back: it goes first.
         if let Some(sop) = sop {
+            if self.waits_in_frames(sop).await? {
+                let message = "other frames of its file are being embedded: delete it when they are done";
+                return Err(Error::new(ErrorKind::Unavailable, message).retry_after(FRAMES_RETRY_AFTER));
+            }
             let instance = InstanceKeys { sop, file: None };
             archive.inbox().erase_instances(&HashSet::from([instance])).await?;
         }
         let version = self.writer.submit(Change::Delete { id }, deadline).await?.version;
         self.erase_reports();
         Ok(version)
+    }
+
+    /// Whether a file of several frames of this instance waits.
+    async fn waits_in_frames(&self, sop: Key) -> Result<bool> {
+        let inbox = self.engine.parts().archive.inbox();
+        let limits = self.version().model()?.preparer.decoder().limits();
+        for waiting in inbox.list().await? {
+            if waiting.id.sop() != Some(sop) {
+                continue;
+            }
+            let file = match inbox.read(waiting.id).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            let facts = run_blocking(move || Ok(DicomFacts::read(&file, &limits).ok())).await?;
+            if facts.is_some_and(|facts| facts.frames > 1) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Removes files of SOP instances, those that wait too, and each image of which no other file is left. Gives how many images went. What this replica serves is without

@@ -196,6 +196,30 @@ async fn a_frame_that_is_broken_keeps_the_others_from_nothing_and_its_file_is_se
 }
 
 #[actix_web::test]
+async fn deleting_a_frame_costs_none_that_waits() {
+    let app = spawn_for(Frames::All, None).await;
+    let frames: Vec<u32> = (1..=60).collect();
+    let file = instance("1.2.3.4").frames(&frames);
+    store(&app, std::slice::from_ref(&file)).await;
+    eventually("the first frame is an image", async || images(&app).await > BEFORE).await;
+    let of_first = [
+        Part::File("image", &file),
+        Part::Text("k", b"1"),
+        Part::Text("exclude", b"none"),
+    ];
+    let found = app.form("/v1/search", &of_first).send().await.unwrap();
+    let found: Value = found.json().await.unwrap();
+    let path = format!("/v1/images/{}", found["neighbors"][0]["id"].as_str().unwrap());
+    let answer = app.request("DELETE", &path).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
+    until_images(&app, BEFORE + 60).await;
+    until_waits(&app, (0, 0)).await;
+    assert_eq!(app.request("DELETE", &path).send().await.unwrap().status(), 200);
+    until_images(&app, BEFORE + 59).await;
+}
+
+#[actix_web::test]
 async fn other_pixels_in_a_later_frame_are_set_aside() {
     let app = spawn_for(Frames::All, None).await;
     store(&app, &[instance("1.2.3.4").frames(&[1, 2, 3])]).await;

@@ -483,9 +483,8 @@ impl Follower {
         stuck: &mut Stuck,
         stop: &Stopped,
     ) -> Result<bool> {
-        let each: Vec<BoxFuture<'_, Result<Done>>> = (changes.iter())
-            .map(|change| self.take_one(change.instance.as_ref()).boxed())
-            .collect();
+        let each: Vec<BoxFuture<'_, Result<Done>>> =
+            (changes.iter()).map(|change| self.take_one(change).boxed()).collect();
         // In order: one that is done waits for those before it.
         let mut taking = stream::iter(each).buffered(FETCHED_MAX).zip(stream::iter(changes));
         let mut renew = tokio::time::interval_at(tokio::time::Instant::now() + RENEW_EVERY, RENEW_EVERY);
@@ -528,7 +527,8 @@ impl Follower {
         }
     }
 
-    async fn take_one(&self, instance: Option<&OrthancId>) -> Result<Done> {
+    async fn take_one(&self, change: &Change) -> Result<Done> {
+        let Change { seq, instance, .. } = change;
         let Some(id) = instance else { return Ok(Done::Nothing) };
         let deadline = Instant::now() + RECEIVE_MAX;
         let parts = ["instances", id.as_str(), "file"];
@@ -542,7 +542,7 @@ impl Follower {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Done::Taken(FollowOutcome::Gone)),
             Err(error) if error.kind() == ErrorKind::TooLarge => {
                 let refusal = Refusal::TooLarge.slug();
-                tracing::warn!(orthanc = self.name(), refusal, "an instance is not taken");
+                tracing::warn!(orthanc = self.name(), change = seq, refusal, "an instance is not taken");
                 return Ok(Done::Taken(FollowOutcome::Refused));
             }
             Err(error) => return Err(error),
@@ -567,6 +567,7 @@ impl Follower {
                 let refusal = why.slug();
                 tracing::warn!(
                     orthanc = self.name(),
+                    change = seq,
                     refusal,
                     "an instance can't be taken at the moment"
                 );
@@ -574,7 +575,7 @@ impl Follower {
             }
             Verdict::Refused(why, _) => {
                 let refusal = why.slug();
-                tracing::warn!(orthanc = self.name(), refusal, "an instance is not taken");
+                tracing::warn!(orthanc = self.name(), change = seq, refusal, "an instance is not taken");
                 FollowOutcome::Refused
             }
         };

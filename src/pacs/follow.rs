@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::addresses::Lookup;
-use super::changes::{Change, Changes, OrthancId, after, is_another_database};
+use super::changes::{Change, Changes, after, is_another_database};
 use super::client::Pacs;
 use super::settings::Followed;
 use super::sweep::{Sweep, SweepSettings, Swept};

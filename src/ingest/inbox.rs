@@ -37,6 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_IDLE_EVERY: Duration = Duration::from_secs(30);
 /// What another replica received is left to it for so long.
 const OTHERS_AFTER: Duration = Duration::from_secs(10);
+/// A file with more frames that can't be decoded is not looked at further.
+const BROKEN_FRAMES_MAX: u32 = 15;
 /// Time for one frame, waiting included.
 const FRAME_TIME_MAX: Duration = Duration::from_secs(120);
 /// After so long no further frame of a file is begun: others have their turn, and then it goes on.
@@ -298,8 +300,8 @@ struct Turn {
 struct Progress {
     /// Frames that are done with, of those that are wanted.
     done: usize,
-    /// The first of them that can't be decoded.
-    broken: Option<FrameNumber>,
+    /// The first of them that can't be decoded, and how many can't.
+    broken: Option<(FrameNumber, u32)>,
     /// One of them is an image.
     embedded: bool,
     /// One of them is new.
@@ -494,15 +496,19 @@ impl Work {
                 Err(error) if error.kind() == ErrorKind::ConstantImage => constant = Some(error),
                 // The others are images all the same; in the end the file is set aside with them there.
                 Err(error) if error.kind() == ErrorKind::InvalidImage && wanted.len() > 1 => {
-                    progress.broken.get_or_insert(frame);
+                    let (first, count) = progress.broken.unwrap_or((frame, 0));
+                    progress.broken = Some((first, count + 1));
                     broken.get_or_insert(error);
+                    if count == BROKEN_FRAMES_MAX {
+                        break;
+                    }
                 }
                 Err(error) if frame.is_first() => return Err(error),
                 Err(error) => return Err(error.context(format!("frame {frame}"))),
             }
             progress.done += 1;
         }
-        if let Some(frame) = progress.broken {
+        if let Some((frame, _)) = progress.broken {
             let unknown = || Error::new(ErrorKind::InvalidImage, "it can't be decoded");
             return Err(broken.unwrap_or_else(unknown).context(format!("frame {frame}")));
         }
@@ -645,7 +651,7 @@ mod tests {
         }
         let progress = Progress {
             done: 7,
-            broken: Some(FrameNumber::FIRST),
+            broken: Some((FrameNumber::FIRST, 2)),
             embedded: true,
             inserted: false,
         };
